@@ -1,0 +1,76 @@
+"""engine_shim: private-key operations of pyOpenSSL's OpenSSL, performed by engines, off the loop.
+
+It knows nothing of tlsserver. Load a key into an engine, give it to a Context, drive the handshake with
+:class:`AsyncSSL`: where the handshake needs the key it pauses, says which fds to wait for, and resumes.
+"""
+
+from __future__ import annotations
+
+import atexit
+
+from engine_shim.async_ssl import AsyncSSL, OpenSSLError, Status, drain_paused, job_is_current, set_alpn
+from engine_shim.counters import Counters, counters
+from engine_shim.engine import Engine, EngineStatistics, LatencyEngine, ManualEngine, ThreadEngine
+from engine_shim.errors import (
+    BusyError,
+    EngineClosedError,
+    EngineError,
+    ForkedError,
+    KeyLoadError,
+    KeyMismatchError,
+    KeyPasswordError,
+    LinkageError,
+    NoJobError,
+    OperationCancelledError,
+    OperationFailedError,
+    ShimError,
+    WrongThreadError,
+)
+from engine_shim.key import Key, use_plain_key, wrap_context
+from engine_shim.linkage import Linkage, attach
+from engine_shim.native import lib as _lib
+
+__all__ = [
+    "AsyncSSL",
+    "BusyError",
+    "Counters",
+    "Engine",
+    "EngineClosedError",
+    "EngineError",
+    "EngineStatistics",
+    "ForkedError",
+    "Key",
+    "KeyLoadError",
+    "KeyMismatchError",
+    "KeyPasswordError",
+    "LatencyEngine",
+    "Linkage",
+    "LinkageError",
+    "ManualEngine",
+    "NoJobError",
+    "OpenSSLError",
+    "OperationCancelledError",
+    "OperationFailedError",
+    "ShimError",
+    "Status",
+    "ThreadEngine",
+    "WrongThreadError",
+    "attach",
+    "counters",
+    "job_is_current",
+    "set_alpn",
+    "use_plain_key",
+    "wrap_context",
+]
+
+# A worker that is still performing holds the exit up for no longer than the longest honest op (RSA-4096: 4 ms).
+_EXIT_TIMEOUT = 2.0
+
+
+def _at_exit() -> None:
+    """Drain, then end the workers: both must be gone before OpenSSL's own clean-up."""
+    drain_paused()
+    _lib.engine_close_all(_EXIT_TIMEOUT)
+
+
+atexit.register(_at_exit)

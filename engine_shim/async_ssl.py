@@ -1,0 +1,228 @@
+"""One SSL of pyOpenSSL, driven asynchronously: every call is one step and says what it waits for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from engine_shim.native import address_of, ffi, lib, raise_status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from OpenSSL import SSL
+    from typing_extensions import Buffer
+
+
+class Status(IntEnum):
+    """What a step came to: SSL_get_error(3), with its numbers."""
+
+    DONE = 0
+    ERROR = 1
+    WANT_READ = 2
+    WANT_WRITE = 3
+    WANT_X509_LOOKUP = 4
+    SYSCALL = 5
+    CLOSED = 6
+    WANT_CONNECT = 7
+    WANT_ACCEPT = 8
+    WANT_ASYNC = 9
+    WANT_ASYNC_JOB = 10
+    WANT_CLIENT_HELLO_CB = 11
+    WANT_RETRY_VERIFY = 12
+
+
+_STATUS = tuple(Status)
+
+
+@dataclass(frozen=True)
+class OpenSSLError:
+    """One entry of OpenSSL's error queue.
+
+    Attributes:
+        code: OpenSSL's packed code (ERR_get_error(3)).
+        text: The reason, with its detail.
+        shim_status: shim.h's ``enum shim_status`` if the shim raised it, else 0.
+    """
+
+    code: int
+    text: str
+    shim_status: int
+
+    @property
+    def is_cancelled(self) -> bool:
+        """The connection was cancelled."""
+        return self.shim_status == lib.SHIM_ERR_CANCELLED
+
+    @property
+    def is_engine(self) -> bool:
+        """The shim or the engine is at fault, not the peer."""
+        return self.shim_status != 0
+
+
+# A paused SSL must not be collected: freeing it would leak its job, and only its own thread can end it.
+_paused: set[AsyncSSL] = set()
+
+
+class AsyncSSL:
+    """One SSL, driven asynchronously; owns a reference to it, so pyOpenSSL's Connection may die first.
+
+    Belongs to the thread that made it. While a job is paused only the same call with the same buffer may be
+    repeated.
+
+    Args:
+        connection: The Connection, with a socket.
+        handshake: Whether the handshake runs in a job, so that engines can pause it.
+        io: Whether reading, writing and shutting down do, too (engines that offload ciphers).
+
+    Raises:
+        MemoryError: There is none.
+    """
+
+    __slots__ = ("__weakref__", "_handle", "_pinned", "_step")
+
+    def __init__(self, connection: SSL.Connection, *, handshake: bool = True, io: bool = False) -> None:
+        flags = (lib.ASYNC_HANDSHAKE if handshake else lib.ASYNC_OFF) | (lib.ASYNC_IO if io else lib.ASYNC_OFF)
+        handle = lib.async_ssl_new(address_of(connection._ssl), flags)  # noqa: SLF001 - no public way to its SSL
+        if handle == ffi.NULL:
+            raise_status(lib.SHIM_ERR_MEMORY, "making an AsyncSSL")
+        self._handle = ffi.gc(handle, lib.async_ssl_free)
+        self._step = lib.async_ssl_step(handle)
+        self._pinned: Any = None
+
+    def _call(self, call: int, buffer: Any, length: int) -> Status:  # noqa: ANN401 - cffi's pointers have no types
+        status = lib.async_ssl_call(self._handle, call, buffer, length)
+        if status < 0:
+            raise_status(-status)
+        if status == Status.WANT_ASYNC:
+            self._pinned = buffer
+            _paused.add(self)
+        elif self._pinned is not None:
+            self._pinned = None
+            _paused.discard(self)
+        return _STATUS[status]
+
+    def handshake(self) -> Status:
+        """Do or resume the handshake (SSL_do_handshake(3))."""
+        return self._call(lib.CALL_HANDSHAKE, ffi.NULL, 0)
+
+    def read_into(self, buffer: Buffer) -> Status:
+        """Read decrypted bytes (SSL_read(3)); :attr:`count` says how many.
+
+        Args:
+            buffer: Writable; kept until the call ends if it pauses.
+        """
+        pinned = ffi.from_buffer(buffer, require_writable=True)
+        return self._call(lib.CALL_READ, pinned, len(pinned))
+
+    def write(self, buffer: Buffer) -> Status:
+        """Encrypt and write bytes (SSL_write(3)); :attr:`count` says how many were taken, perhaps not all.
+
+        Args:
+            buffer: At least one byte; kept until the call ends if it pauses.
+        """
+        pinned = ffi.from_buffer(buffer)
+        return self._call(lib.CALL_WRITE, pinned, len(pinned))
+
+    def shutdown(self) -> Status:
+        """Send close_notify (SSL_shutdown(3)); DONE with :attr:`count` 1 when the peer's has come as well."""
+        return self._call(lib.CALL_SHUTDOWN, ffi.NULL, 0)
+
+    @property
+    def count(self) -> int:
+        """Bytes read or written by the last call that was DONE."""
+        return int(self._step.count)
+
+    @property
+    def system_error(self) -> int:
+        """After SYSCALL: errno, or 0 where the peer left without close_notify."""
+        return int(self._step.system_error)
+
+    @property
+    def paused(self) -> bool:
+        """Whether a job is paused."""
+        return bool(lib.async_ssl_is_paused(self._handle))
+
+    def wait_fds(self) -> tuple[int, ...]:
+        """List the wait fds of the paused job, any number (SSL_get_all_async_fds(3)); they are not ours to close."""
+        count = self._step.fd_count
+        if count <= len(self._step.fds):
+            return tuple(self._step.fds[0:count])
+        out = ffi.new("int[]", count)
+        return tuple(out[0 : min(count, lib.async_ssl_fds(self._handle, out, count))])
+
+    def errors(self) -> tuple[OpenSSLError, ...]:
+        """List OpenSSL's error queue as the last call left it, oldest first."""
+        raw = lib.async_ssl_errors(self._handle)
+        return tuple(
+            OpenSSLError(raw[i].code, ffi.string(raw[i].text).decode(errors="replace"), raw[i].ours)
+            for i in range(self._step.error_count)
+        )
+
+    @property
+    def reused(self) -> bool:
+        """Whether the handshake resumed a session."""
+        return bool(lib.async_ssl_reused(self._handle))
+
+    @property
+    def group(self) -> str | None:
+        """OpenSSL's name of the key exchange group, where there is one and this OpenSSL tells."""
+        name = lib.async_ssl_group(self._handle)
+        return None if name == ffi.NULL else str(ffi.string(name).decode())
+
+    def cancel(self) -> None:
+        """Cancel the op in flight and all later ones; the next call resumes the job, which then fails."""
+        lib.async_ssl_cancel(self._handle)
+
+    def close(self) -> bool:
+        """Cancel, resume a paused job so that it unwinds, and give the SSL back.
+
+        Returns:
+            Whether it is done. False: the job of a third-party engine goes on; call again when a wait fd is readable.
+
+        Raises:
+            WrongThreadError: A job is paused and was started on another thread.
+        """
+        status = lib.async_ssl_close(self._handle)
+        if status == lib.SHIM_ERR_BUSY:
+            return False
+        self._pinned = None
+        _paused.discard(self)
+        if status != lib.SHIM_OK:
+            raise_status(status, "closing")
+        return True
+
+
+def drain_paused() -> None:
+    """At exit: end every paused job of this thread, before OpenSSL's own clean-up."""
+    for ssl in tuple(_paused):
+        ssl.close()
+
+
+def job_is_current() -> bool:
+    """Tell whether this code runs on a job's stack, where no Python frame ever should."""
+    return bool(lib.async_job_is_current())
+
+
+_LONGEST_PROTOCOL = 255
+
+
+def set_alpn(context: SSL.Context, protocols: Sequence[str]) -> None:
+    """Choose the application protocol in C, in the server's order (RFC 7301).
+
+    Args:
+        context: A pyOpenSSL Context that no Connection was made of yet.
+        protocols: Names such as ``h2`` and ``http/1.1``; a client that offers ALPN and none of them is refused.
+
+    Raises:
+        ValueError: A name is empty or longer than 255 bytes.
+    """
+    names = [name.encode("ascii") for name in protocols]
+    if not names or not all(0 < len(name) <= _LONGEST_PROTOCOL for name in names):
+        message = f"ALPN protocols are {list(protocols)}, each must be 1 to {_LONGEST_PROTOCOL} bytes long"
+        raise ValueError(message)
+    wire = b"".join(bytes([len(name)]) + name for name in names)
+    status = lib.callbacks_set_alpn(address_of(context._context), wire, len(wire))  # noqa: SLF001 - no public way
+    if status != lib.SHIM_OK:
+        raise_status(status, "setting ALPN")

@@ -1,0 +1,33 @@
+#include "common.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct counters counters;
+
+void shim_counters(struct shim_counters *out) {
+    *out = (struct shim_counters){
+        .jobs_started = atomic_load(&counters.jobs_started),
+        .jobs_finished = atomic_load(&counters.jobs_finished),
+        .jobs_abandoned = atomic_load(&counters.jobs_abandoned),
+        .pauses = atomic_load(&counters.pauses),
+        .wait_fds_open = atomic_load(&counters.wait_fds_open),
+        .ops_alive = atomic_load(&counters.ops_alive),
+        .keys_alive = atomic_load(&counters.keys_alive),
+        .engines_alive = atomic_load(&counters.engines_alive),
+        .stacks_alive = atomic_load(&counters.stacks_alive),
+    };
+}
+
+uint64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+void *wiped_free(void *bytes, size_t length) {
+    if (bytes != NULL) explicit_bzero(bytes, length);
+    free(bytes);
+    return NULL;
+}

@@ -1,0 +1,71 @@
+/*
+ * engine.h: where private-key operations run. One struct an engine, no process-wide state.
+ *
+ * A kind of engine is one C file that ends in one const struct engine_kind. The queue, its
+ * bound, the workers, cancellation and statistics are here, the same for all of them.
+ *
+ *   post:   engine_submit()  the loop's thread; queued, or waiting for room
+ *   cycle:  engine_take()    a worker; the oldest queued op, and the oldest waiting one moves up
+ *   done:   engine_deliver() any thread; the op is finished and its wait fd readable
+ *
+ * An op that waits for room belongs to its connection alone: the engine takes its reference
+ * when the op moves into the queue, and cancelling unlinks it. Nothing spins, order is kept.
+ *
+ * Users (Python's handle, every key) hold references. Workers do not: when the last user has
+ * gone the engine is an orphan, its workers end, and whoever is last frees it.
+ */
+#ifndef ENGINE_SHIM_ENGINE_H
+#define ENGINE_SHIM_ENGINE_H
+
+#include <pthread.h>
+
+#include "op.h"
+
+struct engine_kind {
+    const char *name;
+    int can_block; /* its answer does not depend on the thread that waits for it */
+    /* A worker's life; entered and left under the lock, returns once the engine is closed. NULL: no workers. */
+    void (*work)(struct engine *e);
+    /* Under the lock: takes an op at place OP_HELD out of the kind's own lists. NULL: it holds none. */
+    void (*remove_held)(struct engine *e, struct op *op);
+    /* Under the lock: moves every held op to `out`. NULL: it holds none. */
+    void (*release_held)(struct engine *e, struct op_list *out);
+};
+
+struct engine {
+    const struct engine_kind *kind;
+    atomic_uint refs;
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* something was queued, or the engine was closed */
+    pthread_cond_t ended;   /* a worker has ended */
+    struct engine *next, *previous; /* every engine of the process; under fork.c's lock */
+
+    /* Under the lock. */
+    struct op_list queued;  /* the engine holds a reference to each */
+    struct op_list waiting; /* their connections hold the only reference */
+    size_t capacity;
+    unsigned workers_wanted, workers;
+    bool closed, orphan;
+    struct engine_statistics statistics;
+};
+
+/* For the kinds: `size` bytes, zeroed, that begin with a struct engine. NULL: no memory. */
+struct engine *engine_create(const struct engine_kind *kind, size_t size, size_t capacity, unsigned workers) MUST_CHECK;
+
+/* Any thread that holds a reference. */
+struct engine *engine_ref(struct engine *e);
+
+/* The loop's thread. On SHIM_OK the op will be finished, unless it is cancelled. */
+shim_status engine_submit(struct engine *e, struct op *op) MUST_CHECK;
+/* The loop's thread. The result is not wanted any more: unlinks the op, or lets it finish into the void. */
+void engine_cancel(struct engine *e, struct op *op);
+
+/* Under the lock. The caller owns the reference that the queue held. NULL: nothing is queued. */
+struct op *engine_take(struct engine *e);
+/* Any thread, not under the lock: finishes the op and gives the queue's reference back. */
+void engine_deliver(struct engine *e, struct op *op);
+
+/* fork.c only: in the child, under the lock. */
+void engine_fork_child(struct engine *e);
+
+#endif

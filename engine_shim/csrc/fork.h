@@ -1,0 +1,20 @@
+/*
+ * fork.h: what a fork does to the shim.
+ *
+ * The child has none of the parent's threads, but copies of its jobs, ops and wait fds.
+ * pthread_atfork() takes every lock of the shim before the fork, so that the child finds
+ * consistent lists; in the child engines forget the parent's ops and start their workers
+ * anew with the next op, wait fds are closed (they are shared with the parent), and every
+ * SSL of the parent's is refused: its generation is over.
+ */
+#ifndef ENGINE_SHIM_FORK_H
+#define ENGINE_SHIM_FORK_H
+
+struct engine;
+
+void fork_register(struct engine *e);
+void fork_unregister(struct engine *e);
+/* Counts the forks between the first process and this one. Any thread. */
+unsigned fork_generation(void);
+
+#endif

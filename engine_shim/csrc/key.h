@@ -1,0 +1,36 @@
+/*
+ * key.h: a private key, wrapped.
+ *
+ * The inner key belongs to OpenSSL's own provider and performs; the wrapper is an EVP_PKEY of
+ * our key management that holds a reference to `struct key` and shows the public half only.
+ * Immutable once made, so every thread may read it.
+ */
+#ifndef ENGINE_SHIM_KEY_H
+#define ENGINE_SHIM_KEY_H
+
+#include "common.h"
+#include "ossl_types.h"
+
+struct engine;
+
+struct key {
+    atomic_uint refs;
+    struct engine *engine;     /* a reference */
+    EVP_PKEY *inner;           /* a reference */
+    OSSL_PARAM *public_half;   /* owned; what the wrapper exports */
+    char type[24];             /* OpenSSL's name: "RSA", "EC", "ED25519" ... */
+    int bits, size;
+};
+
+/* Any thread. */
+struct key *key_ref(struct key *k);
+void key_unref(struct key *k);
+size_t key_output_size(const struct key *k);
+
+/* Takes over the caller's reference to `inner`, also on failure. */
+shim_status key_new(struct engine *e, EVP_PKEY *inner, struct key **out) MUST_CHECK;
+/* A new EVP_PKEY around the key; the caller owns it. NULL: the reason is on OpenSSL's queue. */
+EVP_PKEY *key_wrap(struct key *k) MUST_CHECK;
+bool key_is_wrapped(const EVP_PKEY *pkey);
+
+#endif

@@ -1,0 +1,181 @@
+/*
+ * keymgmt.c: key management for wrapped keys.
+ *
+ * OpenSSL may know a key by several providers and prefers to move it to the one that does the
+ * work. This one exports the public half only, so the private operation always comes back to
+ * us, while comparing with a certificate works. Importing anything but our own marker is
+ * refused: a peer's key never becomes ours. The names must be OpenSSL's ("RSA"), because libssl
+ * asks a key what it is; being registered after the default provider, and by a name that sorts
+ * after it, ours are never what a plain fetch finds.
+ */
+#include "keymgmt.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "ossl.h"
+#include "parameters.h"
+#include "provider.h"
+
+static const char marker[] = "engine_shim-key";
+
+/* The key goes in by this pointer, not by a parameter: no number from outside is ever taken for an address. */
+static _Thread_local struct key *offered;
+
+void keymgmt_offer(struct key *k, OSSL_PARAM out[2]) {
+    static char nothing;
+    offered = k;
+    out[0] = (OSSL_PARAM){marker, OSSL_PARAM_OCTET_STRING, &nothing, 0, 0};
+    out[1] = (OSSL_PARAM){NULL, 0, NULL, 0, 0};
+}
+
+static void *new_data(void *provider) {
+    (void)provider;
+    return calloc(1, sizeof(struct keymgmt_data));
+}
+
+static void free_data(void *data) {
+    struct keymgmt_data *d = data;
+    if (d == NULL) return;
+    key_unref(d->key);
+    free(d);
+}
+
+static void *dup_data(const void *data, int selection) {
+    const struct keymgmt_data *from = data;
+    struct keymgmt_data *d = new_data(NULL);
+    (void)selection; /* the key is immutable: a duplicate shares it */
+    if (d != NULL && from->key != NULL) d->key = key_ref(from->key);
+    return d;
+}
+
+static int has(const void *data, int selection) {
+    const struct keymgmt_data *d = data;
+    (void)selection;
+    return d != NULL && d->key != NULL;
+}
+
+static int match(const void *one, const void *other, int selection) {
+    const struct keymgmt_data *a = one, *b = other;
+    (void)selection;
+    if (a->key == NULL || b->key == NULL) return 0;
+    return a->key == b->key || ossl.EVP_PKEY_eq(a->key->inner, b->key->inner) == 1;
+}
+
+static int import(void *data, int selection, const OSSL_PARAM parameters[]) {
+    struct keymgmt_data *d = data;
+    (void)selection;
+    bool marked = parameters != NULL && parameters[0].key != NULL && strcmp(parameters[0].key, marker) == 0;
+    if (!marked || offered == NULL || d->key != NULL) return 0;
+    d->key = key_ref(offered);
+    return 1;
+}
+
+static const OSSL_PARAM *import_types(int selection) {
+    static const OSSL_PARAM types[] = {{marker, OSSL_PARAM_OCTET_STRING, NULL, 0, 0}, {NULL, 0, NULL, 0, 0}};
+    (void)selection;
+    return types;
+}
+
+static int export_public(void *data, int selection, OSSL_CALLBACK *receive, void *argument) {
+    struct keymgmt_data *d = data;
+    if (d->key == NULL || (selection & OSSL_KEYMGMT_SELECT_PRIVATE_KEY) != 0) return 0;
+    return receive(d->key->public_half, argument);
+}
+
+static const OSSL_PARAM *export_types(int selection) {
+    static const OSSL_PARAM types[] = {
+        {OSSL_PKEY_PARAM_PUB_KEY, OSSL_PARAM_OCTET_STRING, NULL, 0, 0},
+        {OSSL_PKEY_PARAM_GROUP_NAME, OSSL_PARAM_UTF8_STRING, NULL, 0, 0},
+        {OSSL_PKEY_PARAM_RSA_N, OSSL_PARAM_UNSIGNED_INTEGER, NULL, 0, 0},
+        {OSSL_PKEY_PARAM_RSA_E, OSSL_PARAM_UNSIGNED_INTEGER, NULL, 0, 0},
+        {NULL, 0, NULL, 0, 0},
+    };
+    return (selection & OSSL_KEYMGMT_SELECT_PRIVATE_KEY) == 0 ? types : parameters_end();
+}
+
+/* All of it is public. What is not listed here is never asked of the inner key. */
+static const OSSL_PARAM gettable[] = {
+    {OSSL_PKEY_PARAM_BITS, OSSL_PARAM_INTEGER, NULL, 0, 0},
+    {OSSL_PKEY_PARAM_SECURITY_BITS, OSSL_PARAM_INTEGER, NULL, 0, 0},
+    {OSSL_PKEY_PARAM_MAX_SIZE, OSSL_PARAM_INTEGER, NULL, 0, 0},
+    {OSSL_PKEY_PARAM_DEFAULT_DIGEST, OSSL_PARAM_UTF8_STRING, NULL, 0, 0},
+    {OSSL_PKEY_PARAM_MANDATORY_DIGEST, OSSL_PARAM_UTF8_STRING, NULL, 0, 0},
+    {OSSL_PKEY_PARAM_GROUP_NAME, OSSL_PARAM_UTF8_STRING, NULL, 0, 0},
+    {OSSL_PKEY_PARAM_EC_POINT_CONVERSION_FORMAT, OSSL_PARAM_UTF8_STRING, NULL, 0, 0},
+    {OSSL_PKEY_PARAM_EC_DECODED_FROM_EXPLICIT_PARAMS, OSSL_PARAM_INTEGER, NULL, 0, 0},
+    {OSSL_PKEY_PARAM_ENCODED_PUBLIC_KEY, OSSL_PARAM_OCTET_STRING, NULL, 0, 0},
+    {OSSL_PKEY_PARAM_PUB_KEY, OSSL_PARAM_OCTET_STRING, NULL, 0, 0},
+    {OSSL_PKEY_PARAM_RSA_N, OSSL_PARAM_UNSIGNED_INTEGER, NULL, 0, 0},
+    {OSSL_PKEY_PARAM_RSA_E, OSSL_PARAM_UNSIGNED_INTEGER, NULL, 0, 0},
+    {NULL, 0, NULL, 0, 0},
+};
+
+static const OSSL_PARAM *gettable_parameters(void *provider) {
+    (void)provider;
+    return gettable;
+}
+
+static bool is_public(const char *name) {
+    for (const OSSL_PARAM *p = gettable; p->key != NULL; p++)
+        if (strcmp(p->key, name) == 0) return true;
+    return false;
+}
+
+/* One by one: the inner key's provider may answer more than is asked for here. */
+static int get_parameters(void *data, OSSL_PARAM parameters[]) {
+    const struct keymgmt_data *d = data;
+    if (d->key == NULL) return 0;
+    for (OSSL_PARAM *p = parameters; p->key != NULL; p++) {
+        if (!is_public(p->key)) continue;
+        OSSL_PARAM one[2] = {*p, {NULL, 0, NULL, 0, 0}};
+        if (ossl.EVP_PKEY_get_params(d->key->inner, one) == 1) p->return_size = one[0].return_size;
+    }
+    return 1;
+}
+
+static const char *operation_name(int operation) {
+    if (operation == OSSL_OP_SIGNATURE) return PROVIDER_SIGNATURE;
+    return operation == OSSL_OP_ASYM_CIPHER ? PROVIDER_ASYM_CIPHER : NULL;
+}
+
+static const OSSL_DISPATCH functions[] = {
+    {OSSL_FUNC_KEYMGMT_NEW, FUNCTION(new_data)},
+    {OSSL_FUNC_KEYMGMT_FREE, FUNCTION(free_data)},
+    {OSSL_FUNC_KEYMGMT_DUP, FUNCTION(dup_data)},
+    {OSSL_FUNC_KEYMGMT_HAS, FUNCTION(has)},
+    {OSSL_FUNC_KEYMGMT_MATCH, FUNCTION(match)},
+    {OSSL_FUNC_KEYMGMT_IMPORT, FUNCTION(import)},
+    {OSSL_FUNC_KEYMGMT_IMPORT_TYPES, FUNCTION(import_types)},
+    {OSSL_FUNC_KEYMGMT_EXPORT, FUNCTION(export_public)},
+    {OSSL_FUNC_KEYMGMT_EXPORT_TYPES, FUNCTION(export_types)},
+    {OSSL_FUNC_KEYMGMT_GET_PARAMS, FUNCTION(get_parameters)},
+    {OSSL_FUNC_KEYMGMT_GETTABLE_PARAMS, FUNCTION(gettable_parameters)},
+    {OSSL_FUNC_KEYMGMT_QUERY_OPERATION_NAME, FUNCTION(operation_name)},
+    {0, NULL},
+};
+
+static const char *const types[] = {
+    "RSA", "RSA-PSS", "EC", "ED25519", "ED448", "ML-DSA-44", "ML-DSA-65", "ML-DSA-87",
+};
+enum { TYPES = sizeof types / sizeof types[0] };
+
+bool keymgmt_knows(const char *type) {
+    for (size_t i = 0; i < TYPES; i++)
+        if (strcmp(types[i], type) == 0) return true;
+    return false;
+}
+
+const OSSL_ALGORITHM *keymgmt_algorithms(void) {
+    static OSSL_ALGORITHM algorithms[TYPES + 1];
+    size_t n = 0;
+    if (algorithms[0].algorithm_names != NULL) return algorithms;
+    for (size_t i = 0; i < TYPES; i++) {
+        EVP_KEYMGMT *theirs = ossl.EVP_KEYMGMT_fetch(NULL, types[i], NULL);
+        if (theirs == NULL) continue;
+        ossl.EVP_KEYMGMT_free(theirs);
+        algorithms[n++] = (OSSL_ALGORITHM){types[i], PROVIDER_PROPERTY, functions, "a private key in an engine"};
+    }
+    ossl.ERR_clear_error();
+    return algorithms;
+}

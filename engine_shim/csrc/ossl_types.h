@@ -1,0 +1,185 @@
+/*
+ * ossl_types.h: the few types and constants of OpenSSL that the shim needs, under
+ * OpenSSL's own names. The extension is built without OpenSSL's headers; a test
+ * compares every line here with them (tests/test_openssl_headers.py). All of it is
+ * part of OpenSSL's stable ABI since 3.0.
+ */
+#ifndef ENGINE_SHIM_OSSL_TYPES_H
+#define ENGINE_SHIM_OSSL_TYPES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct async_job_st ASYNC_JOB;
+typedef struct async_wait_ctx_st ASYNC_WAIT_CTX;
+typedef struct bio_st BIO;
+typedef struct evp_keymgmt_st EVP_KEYMGMT;
+typedef struct evp_md_ctx_st EVP_MD_CTX;
+typedef struct evp_pkey_ctx_st EVP_PKEY_CTX;
+typedef struct evp_pkey_st EVP_PKEY;
+typedef struct ossl_core_handle_st OSSL_CORE_HANDLE;
+typedef struct ossl_lib_ctx_st OSSL_LIB_CTX;
+typedef struct ossl_provider_st OSSL_PROVIDER;
+typedef struct ssl_ctx_st SSL_CTX;
+typedef struct ssl_st SSL;
+typedef struct x509_st X509;
+typedef struct crypto_ex_data_st CRYPTO_EX_DATA;
+
+typedef struct ossl_dispatch_st {
+    int function_id;
+    void (*function)(void);
+} OSSL_DISPATCH;
+
+typedef struct ossl_algorithm_st {
+    const char *algorithm_names;
+    const char *property_definition;
+    const OSSL_DISPATCH *implementation;
+    const char *algorithm_description;
+} OSSL_ALGORITHM;
+
+typedef struct ossl_param_st {
+    const char *key;
+    unsigned int data_type;
+    void *data;
+    size_t data_size;
+    size_t return_size;
+} OSSL_PARAM;
+
+typedef struct ERR_string_data_st {
+    unsigned long error;
+    const char *string;
+} ERR_STRING_DATA;
+
+typedef int OSSL_CALLBACK(const OSSL_PARAM params[], void *arg);
+typedef int OSSL_provider_init_fn(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *in, const OSSL_DISPATCH **out,
+                                  void **provctx);
+typedef int pem_password_cb(char *buf, int size, int rwflag, void *userdata);
+typedef void *(*ASYNC_stack_alloc_fn)(size_t *num);
+typedef void (*ASYNC_stack_free_fn)(void *addr);
+typedef int (*SSL_CTX_alpn_select_cb_func)(SSL *ssl, const unsigned char **out, unsigned char *outlen,
+                                           const unsigned char *in, unsigned int inlen, void *arg);
+
+typedef void CRYPTO_EX_new(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long argl, void *argp);
+typedef int CRYPTO_EX_dup(CRYPTO_EX_DATA *to, const CRYPTO_EX_DATA *from, void **from_d, int idx, long argl, void *argp);
+typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long argl, void *argp);
+
+/* core.h */
+#define OSSL_PARAM_INTEGER 1
+#define OSSL_PARAM_UNSIGNED_INTEGER 2
+#define OSSL_PARAM_UTF8_STRING 4
+#define OSSL_PARAM_OCTET_STRING 5
+#define OSSL_PARAM_UTF8_PTR 6
+
+/* core_dispatch.h */
+#define OSSL_OP_KEYMGMT 10
+#define OSSL_OP_SIGNATURE 12
+#define OSSL_OP_ASYM_CIPHER 13
+
+#define OSSL_KEYMGMT_SELECT_PRIVATE_KEY 0x01
+#define OSSL_KEYMGMT_SELECT_PUBLIC_KEY 0x02
+
+#define OSSL_FUNC_PROVIDER_GETTABLE_PARAMS 1025
+#define OSSL_FUNC_PROVIDER_GET_PARAMS 1026
+#define OSSL_FUNC_PROVIDER_QUERY_OPERATION 1027
+
+#define OSSL_FUNC_KEYMGMT_NEW 1
+#define OSSL_FUNC_KEYMGMT_FREE 10
+#define OSSL_FUNC_KEYMGMT_GET_PARAMS 11
+#define OSSL_FUNC_KEYMGMT_GETTABLE_PARAMS 12
+#define OSSL_FUNC_KEYMGMT_QUERY_OPERATION_NAME 20
+#define OSSL_FUNC_KEYMGMT_HAS 21
+#define OSSL_FUNC_KEYMGMT_MATCH 23
+#define OSSL_FUNC_KEYMGMT_IMPORT 40
+#define OSSL_FUNC_KEYMGMT_IMPORT_TYPES 41
+#define OSSL_FUNC_KEYMGMT_EXPORT 42
+#define OSSL_FUNC_KEYMGMT_EXPORT_TYPES 43
+#define OSSL_FUNC_KEYMGMT_DUP 44
+
+#define OSSL_FUNC_SIGNATURE_NEWCTX 1
+#define OSSL_FUNC_SIGNATURE_DIGEST_SIGN_INIT 8
+#define OSSL_FUNC_SIGNATURE_DIGEST_SIGN_UPDATE 9
+#define OSSL_FUNC_SIGNATURE_DIGEST_SIGN_FINAL 10
+#define OSSL_FUNC_SIGNATURE_DIGEST_SIGN 11
+#define OSSL_FUNC_SIGNATURE_FREECTX 16
+#define OSSL_FUNC_SIGNATURE_DUPCTX 17
+#define OSSL_FUNC_SIGNATURE_SET_CTX_PARAMS 20
+#define OSSL_FUNC_SIGNATURE_SETTABLE_CTX_PARAMS 21
+
+#define OSSL_FUNC_ASYM_CIPHER_NEWCTX 1
+#define OSSL_FUNC_ASYM_CIPHER_DECRYPT_INIT 4
+#define OSSL_FUNC_ASYM_CIPHER_DECRYPT 5
+#define OSSL_FUNC_ASYM_CIPHER_FREECTX 6
+#define OSSL_FUNC_ASYM_CIPHER_DUPCTX 7
+#define OSSL_FUNC_ASYM_CIPHER_SET_CTX_PARAMS 10
+#define OSSL_FUNC_ASYM_CIPHER_SETTABLE_CTX_PARAMS 11
+
+/* core_names.h */
+#define OSSL_PKEY_PARAM_BITS "bits"
+#define OSSL_PKEY_PARAM_SECURITY_BITS "security-bits"
+#define OSSL_PKEY_PARAM_MAX_SIZE "max-size"
+#define OSSL_PKEY_PARAM_DEFAULT_DIGEST "default-digest"
+#define OSSL_PKEY_PARAM_MANDATORY_DIGEST "mandatory-digest"
+#define OSSL_PKEY_PARAM_GROUP_NAME "group"
+#define OSSL_PKEY_PARAM_EC_POINT_CONVERSION_FORMAT "point-format"
+#define OSSL_PKEY_PARAM_EC_DECODED_FROM_EXPLICIT_PARAMS "decoded-from-explicit"
+#define OSSL_PKEY_PARAM_ENCODED_PUBLIC_KEY "encoded-pub-key"
+#define OSSL_PKEY_PARAM_PUB_KEY "pub"
+#define OSSL_PKEY_PARAM_RSA_N "n"
+#define OSSL_PKEY_PARAM_RSA_E "e"
+#define OSSL_SIGNATURE_PARAM_DIGEST "digest"
+#define OSSL_SIGNATURE_PARAM_PAD_MODE "pad-mode"
+#define OSSL_SIGNATURE_PARAM_PSS_SALTLEN "saltlen"
+#define OSSL_SIGNATURE_PARAM_MGF1_DIGEST "mgf1-digest"
+#define OSSL_ASYM_CIPHER_PARAM_PAD_MODE "pad-mode"
+#define OSSL_ASYM_CIPHER_PARAM_TLS_CLIENT_VERSION "tls-client-version"
+#define OSSL_ASYM_CIPHER_PARAM_TLS_NEGOTIATED_VERSION "tls-negotiated-version"
+#define OSSL_PKEY_RSA_PAD_MODE_PKCSV15 "pkcs1"
+#define OSSL_PKEY_RSA_PAD_MODE_PSS "pss"
+#define OSSL_PKEY_RSA_PSS_SALT_LEN_DIGEST "digest"
+#define OSSL_PKEY_RSA_PSS_SALT_LEN_MAX "max"
+#define OSSL_PKEY_RSA_PSS_SALT_LEN_AUTO "auto"
+#define OSSL_PROV_PARAM_NAME "name"
+#define OSSL_PROV_PARAM_VERSION "version"
+#define OSSL_PROV_PARAM_STATUS "status"
+
+/* evp.h, rsa.h */
+#define EVP_PKEY_PUBLIC_KEY 0x86
+#define EVP_PKEY_KEYPAIR 0x87
+#define RSA_PKCS1_PADDING 1
+#define RSA_PKCS1_PSS_PADDING 6
+#define RSA_PKCS1_WITH_TLS_PADDING 7
+#define RSA_PSS_SALTLEN_DIGEST -1
+#define RSA_PSS_SALTLEN_AUTO -2
+#define RSA_PSS_SALTLEN_MAX -3
+
+/* ssl.h */
+#define SSL_ERROR_NONE 0
+#define SSL_ERROR_SYSCALL 5
+#define SSL_ERROR_WANT_ASYNC 9
+#define SSL_ERROR_WANT_ASYNC_JOB 10
+#define SSL_CTRL_MODE 33
+#define SSL_CTRL_CLEAR_MODE 78
+#define SSL_CTRL_SELECT_CURRENT_CERT 116
+#define SSL_CTRL_SET_CURRENT_CERT 117
+#define SSL_CTRL_GET_NEGOTIATED_GROUP 134
+#define SSL_CERT_SET_FIRST 1
+#define SSL_CERT_SET_NEXT 2
+#define SSL_MODE_ENABLE_PARTIAL_WRITE 0x00000001U
+#define SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER 0x00000002U
+#define SSL_MODE_RELEASE_BUFFERS 0x00000010U
+#define SSL_MODE_ASYNC 0x00000100U
+#define SSL_TLSEXT_ERR_OK 0
+#define SSL_TLSEXT_ERR_ALERT_FATAL 2
+#define TLSEXT_nid_unknown 0x1000000
+
+/* async.h */
+#define ASYNC_ERR 0
+#define ASYNC_NO_JOBS 1
+#define ASYNC_PAUSE 2
+#define ASYNC_FINISH 3
+
+/* crypto.h */
+#define OPENSSL_VERSION 0
+#define CRYPTO_EX_INDEX_SSL_CTX 1
+
+#endif

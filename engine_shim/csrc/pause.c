@@ -1,0 +1,124 @@
+#include "pause.h"
+
+#include "engine.h"
+#include "key.h"
+#include "ossl.h"
+#include "wake.h"
+
+static _Thread_local struct pauser *current;
+
+/* The address under which our wait fd stands in a wait context. One op at a time pauses a job, so one key will do. */
+static const char wait_key;
+
+struct pauser *pause_enter(struct pauser *p) {
+    struct pauser *before = current;
+    current = p;
+    p->entries++;
+    return before;
+}
+
+void pause_leave(struct pauser *before) {
+    current = before;
+}
+
+void pause_cancel(struct pauser *p) {
+    p->cancelled = true;
+    if (p->op != NULL) engine_cancel(p->op->key->engine, p->op);
+}
+
+static void cleanup(ASYNC_WAIT_CTX *context, const void *key, int fd, void *wake) {
+    (void)context;
+    (void)key;
+    (void)fd;
+    wake_unref(wake);
+}
+
+/* The wait context holds a reference to the wake for as long as it shows its fd. */
+static bool show(ASYNC_WAIT_CTX *context, struct wake *w) {
+    if (ossl.ASYNC_WAIT_CTX_set_wait_fd(context, &wait_key, wake_fd(w), wake_ref(w), cleanup) == 1) return true;
+    wake_unref(w);
+    return false;
+}
+
+/* clear_fd does not run the cleanup routine. */
+static void hide(ASYNC_WAIT_CTX *context, struct wake *w) {
+    if (ossl.ASYNC_WAIT_CTX_clear_fd(context, &wait_key) == 1) wake_unref(w);
+}
+
+static size_t changes(ASYNC_WAIT_CTX *context) {
+    size_t added = 0, deleted = 0;
+    ossl.ASYNC_WAIT_CTX_get_changed_fds(context, NULL, &added, NULL, &deleted);
+    return added + deleted;
+}
+
+/* Shows the fd anew, so that its counts are not zero: they are zero again after a real pause, and only then. */
+static bool pause_and_prove(ASYNC_WAIT_CTX *context, struct wake *w) {
+    if (changes(context) == 0) {
+        hide(context, w);
+        if (!show(context, w)) return false;
+    }
+    ossl.ASYNC_pause_job();
+    return changes(context) == 0;
+}
+
+/* False: the job was not paused, because pausing is blocked. */
+static bool pause_once(ASYNC_WAIT_CTX *context, struct wake *w) {
+    count_up(&counters.pauses);
+    struct pauser *p = current;
+    if (p == NULL) return pause_and_prove(context, w);
+    unsigned entries = p->entries;
+    ossl.ASYNC_pause_job();
+    return p->entries != entries;
+}
+
+static bool cancelled(void) {
+    return current != NULL && current->cancelled;
+}
+
+/* The op is submitted. Whoever resumes takes the signal back before he looks: one that comes later resumes again. */
+static shim_status wait_in_job(struct op *op, ASYNC_WAIT_CTX *context) {
+    while (!op_is_done(op)) {
+        if (cancelled()) return SHIM_ERR_CANCELLED;
+        if (!pause_once(context, op->wake)) {
+            if (!op->key->engine->kind->can_block) return SHIM_ERR_NO_JOB;
+            wake_wait(op->wake);
+        } else if (!op_is_done(op)) {
+            wake_clear(op->wake);
+        }
+    }
+    return cancelled() ? SHIM_ERR_CANCELLED : op->status;
+}
+
+static shim_status wait_on_thread(struct op *op) {
+    while (!op_is_done(op)) wake_wait(op->wake);
+    return op->status;
+}
+
+static shim_status submit_and_wait(struct op *op, ASYNC_WAIT_CTX *context) {
+    struct engine *e = op->key->engine;
+    shim_status status = engine_submit(e, op);
+    if (status != SHIM_OK) return status;
+    status = context != NULL ? wait_in_job(op, context) : wait_on_thread(op);
+    if (!op_is_done(op)) engine_cancel(e, op);
+    return status;
+}
+
+/* The pauser knows the op while it is in flight, so that cancelling finds it. */
+static shim_status run_in_job(struct op *op, ASYNC_WAIT_CTX *context) {
+    struct pauser *p = current;
+    if (!show(context, op->wake)) return SHIM_ERR_MEMORY;
+    if (p != NULL) p->op = op;
+    shim_status status = submit_and_wait(op, context);
+    if (p != NULL) p->op = NULL;
+    hide(context, op->wake);
+    return status;
+}
+
+shim_status pause_for(struct op *op) {
+    if (cancelled()) return SHIM_ERR_CANCELLED;
+    ASYNC_JOB *job = ossl.ASYNC_get_current_job();
+    if (job == NULL && !op->key->engine->kind->can_block) return SHIM_ERR_NO_JOB;
+    op->wake = wake_new();
+    if (op->wake == NULL) return SHIM_ERR_SYSTEM;
+    return job != NULL ? run_in_job(op, ossl.ASYNC_get_wait_ctx(job)) : submit_and_wait(op, NULL);
+}

@@ -1,0 +1,86 @@
+#include "provider.h"
+
+#include <string.h>
+
+#include "errors.h"
+#include "keymgmt.h"
+#include "ossl.h"
+#include "parameters.h"
+
+static const OSSL_ALGORITHM signatures[] = {
+    {PROVIDER_SIGNATURE, PROVIDER_PROPERTY, sign_functions, "signatures by an engine"},
+    {NULL, NULL, NULL, NULL},
+};
+
+static const OSSL_ALGORITHM asym_ciphers[] = {
+    {PROVIDER_ASYM_CIPHER, PROVIDER_PROPERTY, decrypt_functions, "RSA decryption by an engine"},
+    {NULL, NULL, NULL, NULL},
+};
+
+static const OSSL_ALGORITHM *query(void *provider, int operation, int *no_cache) {
+    (void)provider;
+    *no_cache = 0;
+    switch (operation) {
+    case OSSL_OP_KEYMGMT:
+        return keymgmt_algorithms();
+    case OSSL_OP_SIGNATURE:
+        return signatures;
+    case OSSL_OP_ASYM_CIPHER:
+        return asym_ciphers;
+    default:
+        return NULL;
+    }
+}
+
+static const OSSL_PARAM *gettable_parameters(void *provider) {
+    static const OSSL_PARAM gettable[] = {
+        {OSSL_PROV_PARAM_NAME, OSSL_PARAM_UTF8_PTR, NULL, 0, 0},
+        {OSSL_PROV_PARAM_STATUS, OSSL_PARAM_INTEGER, NULL, 0, 0},
+        {NULL, 0, NULL, 0, 0},
+    };
+    (void)provider;
+    return gettable;
+}
+
+static int get_parameters(void *provider, OSSL_PARAM parameters[]) {
+    (void)provider;
+    for (OSSL_PARAM *p = parameters; p->key != NULL; p++) {
+        if (strcmp(p->key, OSSL_PROV_PARAM_NAME) == 0 && p->data_type == OSSL_PARAM_UTF8_PTR) {
+            *(const char **)p->data = PROVIDER_NAME;
+            p->return_size = strlen(PROVIDER_NAME);
+        } else if (strcmp(p->key, OSSL_PROV_PARAM_STATUS) == 0 && p->data_size == sizeof(int)) {
+            *(int *)p->data = 1;
+            p->return_size = sizeof(int);
+        }
+    }
+    return 1;
+}
+
+static const OSSL_DISPATCH functions[] = {
+    {OSSL_FUNC_PROVIDER_QUERY_OPERATION, FUNCTION(query)},
+    {OSSL_FUNC_PROVIDER_GETTABLE_PARAMS, FUNCTION(gettable_parameters)},
+    {OSSL_FUNC_PROVIDER_GET_PARAMS, FUNCTION(get_parameters)},
+    {0, NULL},
+};
+
+static int init(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *in, const OSSL_DISPATCH **out, void **context) {
+    static int provider_context; /* OpenSSL wants one that is not NULL; there is nothing to keep in it */
+    (void)handle;
+    (void)in;
+    *out = functions;
+    *context = &provider_context;
+    return 1;
+}
+
+/* keymgmt_algorithms() fetches, which must not happen inside a query: so it is asked before the provider is there. */
+shim_status provider_load(void) {
+    static bool loaded;
+    if (loaded) return SHIM_OK;
+    ossl.ERR_clear_error();
+    keymgmt_algorithms();
+    if (ossl.OSSL_PROVIDER_add_builtin(NULL, PROVIDER_NAME, init) != 1) return errors_keep(SHIM_ERR_OPENSSL);
+    /* The fallback (default) provider stays: an ordinary load would switch it off. */
+    if (ossl.OSSL_PROVIDER_try_load(NULL, PROVIDER_NAME, 1) == NULL) return errors_keep(SHIM_ERR_OPENSSL);
+    loaded = true;
+    return SHIM_OK;
+}

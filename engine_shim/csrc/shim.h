@@ -1,0 +1,151 @@
+/*
+ * shim.h: everything that Python can call. It is the cdef as it stands:
+ * plain declarations, no preprocessor beyond what the build script strips.
+ *
+ * Every pointer is opaque to Python. "Takes" means that ownership moves into
+ * the call; "borrows" means that it stays with the caller; functions named
+ * *_new give the caller one reference, *_free gives one back.
+ */
+
+/* What a call of the shim came to. Anything but SHIM_OK left nothing behind. */
+enum shim_status {
+    SHIM_OK = 0,
+    SHIM_ERR_MEMORY,    /* malloc or mmap failed */
+    SHIM_ERR_SYSTEM,    /* a system call failed: errno says which way */
+    SHIM_ERR_OPENSSL,   /* OpenSSL refused: shim_last_error() says why */
+    SHIM_ERR_CLOSED,    /* the engine is closed */
+    SHIM_ERR_NO_JOB,    /* no job to pause, and the engine cannot block */
+    SHIM_ERR_CANCELLED, /* the connection was cancelled */
+    SHIM_ERR_FAILED,    /* the engine performed the op and it failed */
+    SHIM_ERR_PASSWORD,  /* the key is encrypted and the password is missing or wrong */
+    SHIM_ERR_KEY,       /* no private key could be read */
+    SHIM_ERR_KEY_TYPE,  /* a kind of key that cannot be wrapped */
+    SHIM_ERR_BUSY,      /* a job is paused: only the same call may follow */
+    SHIM_ERR_THREAD,    /* not the thread that started the job */
+    SHIM_ERR_FORKED,    /* made before a fork, used in the child */
+    SHIM_ERR_RANGE      /* an index or a length is out of range */
+};
+
+/* ossl.c: the table of OpenSSL's functions, bound by name. */
+size_t ossl_count(void);
+const char *ossl_name(size_t index);
+int ossl_is_required(size_t index);
+void *ossl_address(size_t index);
+void ossl_bind(size_t index, void *address);
+
+/* attach.c: what is done once, when the table is bound and proved. */
+enum attach_stacks {
+    STACKS_REFUSED = -1, /* OpenSSL has already made a job: its own stacks stay */
+    STACKS_PLAIN = 0,    /* OpenSSL before 3.2: 32 KiB from malloc, no guard page */
+    STACKS_GUARDED = 1   /* mapped, with a guard page below */
+};
+unsigned long attach_version_number(void);
+const char *attach_version_text(void);
+long attach_context_timeout(void *ssl_ctx); /* read back through the table: the linkage's proof */
+int attach_fips_only(void);                 /* 1: the default property query is fips=yes */
+int attach_stacks(void);                    /* enum attach_stacks */
+int attach_provider(void);                  /* enum shim_status; idempotent */
+int attach_selftest(void);                  /* enum shim_status: one job pauses and resumes */
+const char *shim_last_error(void);          /* this thread's, until its next failing call */
+
+/* dlfcn.h, for the shared linkage. */
+void *dlopen(const char *file, int mode);
+void *dlsym(void *handle, const char *name);
+
+/* Counters since the start of the process. */
+struct shim_counters {
+    uint64_t jobs_started;
+    uint64_t jobs_finished;
+    uint64_t jobs_abandoned; /* left behind by a fork, or by a garbage collector on another thread */
+    uint64_t pauses;
+    uint64_t wait_fds_open; /* eventfds of the shim, pooled ones too */
+    uint64_t ops_alive;
+    uint64_t keys_alive;
+    uint64_t engines_alive;
+    uint64_t stacks_alive; /* guarded stacks mapped, pooled jobs' too */
+};
+void shim_counters(struct shim_counters *out);
+
+/* engine.c: where private-key operations run. */
+struct engine;
+struct engine_statistics {
+    uint64_t submitted;
+    uint64_t performed; /* to a result */
+    uint64_t failed;
+    uint64_t cancelled;     /* given up by the connection before the result was used */
+    uint64_t queue_full;    /* ops that had to wait for room in the queue */
+    uint64_t queued;        /* now: in the queue, not yet begun */
+    uint64_t waiting;       /* now: for room in the queue */
+    uint64_t in_flight;     /* now: begun, not yet delivered */
+    uint64_t in_flight_max; /* the most ever submitted and not yet delivered */
+};
+struct engine *engine_new_threads(unsigned threads, size_t capacity);
+struct engine *engine_new_latency(double seconds, unsigned threads);
+struct engine *engine_new_manual(void);
+const char *engine_name(const struct engine *e);
+int engine_can_block(const struct engine *e);
+void engine_statistics(struct engine *e, struct engine_statistics *out);
+int engine_close(struct engine *e, double timeout); /* 1: every worker has ended, 0: timed out */
+void engine_free(struct engine *e);
+int engine_close_all(double timeout); /* at exit: every engine of the process, each with that bound */
+
+/* engine_manual.c: the engine of the tests. Index 0 is the oldest op. */
+size_t manual_pending(struct engine *e);
+int manual_perform(struct engine *e, size_t index); /* begin and deliver */
+int manual_begin(struct engine *e, size_t index);   /* perform; the result is held back */
+size_t manual_begun(struct engine *e);
+int manual_deliver(struct engine *e, size_t index);
+int manual_fail(struct engine *e, size_t index);
+int manual_wake(struct engine *e, size_t index); /* the wait fd becomes readable for nothing */
+
+/* key.c: private keys, wrapped. */
+struct key;
+int key_load(struct engine *e, const void *bytes, size_t length, const void *password, size_t password_length, struct key **out);
+const char *key_type(const struct key *k);
+int key_bits(const struct key *k);
+int key_max_size(const struct key *k);
+size_t key_public_der(const struct key *k, unsigned char *out, size_t room); /* SubjectPublicKeyInfo; returns its length */
+int key_matches_certificate(const struct key *k, void *x509);
+void *context_certificate(void *ssl_ctx); /* X509 of the current slot, borrowed; NULL: none */
+int key_use(struct key *k, void *ssl_ctx); /* the certificate must be there already */
+int key_sign(struct key *k, const char *digest, int padding, int salt_length, const void *data, size_t length, void *out,
+             size_t *out_length);
+int key_decrypt(struct key *k, int tls_version, const void *data, size_t length, void *out, size_t *out_length);
+int key_wrap_context(struct engine *e, void *ssl_ctx, size_t *wrapped); /* every certificate slot of an SSL_CTX */
+void key_free(struct key *k);
+/* The same reading for an SSL_CTX whose key stays with OpenSSL: no engine, no wrapper. */
+int key_use_plain(void *ssl_ctx, const void *bytes, size_t length, const void *password, size_t password_length,
+                  int *matches);
+
+/* async_ssl.c: one SSL, driven asynchronously. One thread: the one that made it. */
+struct async_ssl;
+enum async_flags { ASYNC_OFF = 0, ASYNC_HANDSHAKE = 1, ASYNC_IO = 2 };
+enum async_call { CALL_NONE = 0, CALL_HANDSHAKE, CALL_READ, CALL_WRITE, CALL_SHUTDOWN };
+struct async_error {
+    unsigned long code; /* OpenSSL's packed code */
+    int ours;           /* enum shim_status when the shim raised it, else 0 */
+    char text[156];
+};
+struct async_step {
+    int status; /* SSL_get_error's, or -enum shim_status when the call was refused */
+    int count;  /* bytes read or written */
+    int system_error;
+    int fd_count;    /* wait fds, all of them */
+    int fds[4];      /* the first four; async_ssl_fds() has the rest */
+    int error_count; /* entries that async_ssl_errors() holds */
+};
+struct async_ssl *async_ssl_new(void *ssl, int flags);
+const struct async_step *async_ssl_step(struct async_ssl *a);
+int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length); /* fills the step, returns its status */
+const struct async_error *async_ssl_errors(struct async_ssl *a);
+int async_ssl_fds(struct async_ssl *a, int *out, size_t room); /* returns how many there are */
+int async_ssl_is_paused(const struct async_ssl *a);
+void async_ssl_cancel(struct async_ssl *a);                     /* now and for good */
+int async_ssl_close(struct async_ssl *a);                       /* SHIM_OK: drained, SSL given back; SHIM_ERR_BUSY: not yet */
+void async_ssl_free(struct async_ssl *a);
+int async_ssl_reused(struct async_ssl *a);
+const char *async_ssl_group(struct async_ssl *a); /* NULL: none, or unknown to this OpenSSL */
+int async_job_is_current(void);            /* 1: on a job's stack */
+
+/* callbacks.c: what pyOpenSSL would do in Python, on the job's stack. */
+int callbacks_set_alpn(void *ssl_ctx, const void *protocols, size_t length); /* wire form, server's order */

@@ -1,0 +1,32 @@
+/*
+ * wake.h: a wait fd (an eventfd) that outlives everyone who may write to it.
+ *
+ * Owners: the op that signals it and the wait context that shows it each hold a
+ * reference. The last one to let go puts the fd into a pool, drained: it is never
+ * closed while somebody may still write to it, and a reused one is never stale.
+ */
+#ifndef ENGINE_SHIM_WAKE_H
+#define ENGINE_SHIM_WAKE_H
+
+#include "common.h"
+
+struct wake;
+
+/* Any thread. NULL: no fd is to be had (errno). */
+struct wake *wake_new(void) MUST_CHECK;
+/* Any thread that holds a reference. */
+struct wake *wake_ref(struct wake *w);
+void wake_unref(struct wake *w);
+void wake_signal(struct wake *w);
+int wake_fd(const struct wake *w);
+/* Blocks the calling thread until the wake is readable, then takes the signal back. */
+void wake_wait(struct wake *w);
+/* The thread that resumed: takes the signal back. */
+void wake_clear(struct wake *w);
+
+/* fork.c only: all wakes are locked across a fork; the child closes its copies of the fds. */
+void wake_fork_prepare(void);
+void wake_fork_parent(void);
+void wake_fork_child(void);
+
+#endif

@@ -1,0 +1,216 @@
+"""Engines: where private-key operations run.
+
+Every engine queues ops, performs them away from the loop, and answers by making a wait fd readable.
+``tests/test_engine_contract.py`` says what each of them must do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engine_shim import linkage
+from engine_shim.key import Key, read_source
+from engine_shim.native import check, ffi, lib, raise_status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+# An hour of waiting is a mistake in the caller's units, and 2**63 ns would overflow.
+_LONGEST_LATENCY = 3600.0
+_MOST_THREADS = 1024
+
+
+@dataclass(frozen=True)
+class EngineStatistics:
+    """What an engine has done, and has in hand.
+
+    Attributes:
+        submitted: Ops that connections asked for.
+        performed: Ops whose result was delivered.
+        failed: Ops that ended without a result: an error of OpenSSL's, or the engine was closed.
+        cancelled: Ops that their connection gave up before the result was used.
+        queue_full: Ops that had to wait for room in the queue.
+        queued: Now in the queue.
+        waiting: Now waiting for room in the queue.
+        in_flight: Now begun and not yet delivered.
+        in_flight_max: The most that were ever submitted and not yet delivered.
+    """
+
+    submitted: int
+    performed: int
+    failed: int
+    cancelled: int
+    queue_full: int
+    queued: int
+    waiting: int
+    in_flight: int
+    in_flight_max: int
+
+
+class Engine:
+    """Base of every engine; made by its subclasses.
+
+    A context manager: leaving it closes the engine.
+    """
+
+    _handle: Any
+
+    def __init__(self, handle: Any) -> None:  # noqa: ANN401 - cffi's pointers have no types
+        if handle == ffi.NULL:
+            raise_status(lib.SHIM_ERR_MEMORY, "making an engine")
+        self._handle = ffi.gc(handle, lib.engine_free)
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        """The engine's kind, as ``--offload`` names it."""
+        return str(ffi.string(lib.engine_name(self._handle)).decode())
+
+    @property
+    def can_block(self) -> bool:
+        """Whether an op outside any job may wait for this engine on the calling thread."""
+        return bool(lib.engine_can_block(self._handle))
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed
+
+    def load_key(self, source: str | Path | bytes, password: str | bytes | None = None) -> Key:
+        """Load a private key whose operations this engine performs.
+
+        Args:
+            source: A file's path, or the key itself as PEM or DER bytes.
+            password: Decrypts an encrypted PEM key (PKCS#8 or traditional).
+
+        Returns:
+            The key. It keeps the engine alive.
+
+        Raises:
+            KeyPasswordError: The key is encrypted, and the password is missing or wrong.
+            KeyLoadError: There is no key, or it is of a kind that cannot be wrapped.
+            OSError: The file cannot be read.
+        """
+        data, secret, what = read_source(source, password)
+        out = ffi.new("struct key **")
+        given = ffi.NULL if secret is None else ffi.from_buffer(secret)
+        check(lib.key_load(self._handle, ffi.from_buffer(data), len(data), given, len(secret or b""), out), what)
+        return Key(self, out[0])
+
+    def statistics(self) -> EngineStatistics:
+        """Take a snapshot of the engine's counters; any thread."""
+        raw = ffi.new("struct engine_statistics *")
+        lib.engine_statistics(self._handle, raw)
+        return EngineStatistics(**{name: getattr(raw, name) for name in EngineStatistics.__dataclass_fields__})
+
+    def close(self, timeout: float = 5.0) -> bool:
+        """Stop the engine: what is queued fails, what is being performed ends.
+
+        Args:
+            timeout: How long to wait for the workers, in seconds.
+
+        Returns:
+            Whether every worker has ended in time.
+        """
+        self._closed = True
+        return bool(lib.engine_close(self._handle, timeout))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        message = f"{name} is {value}, it must be between {low} and {high}"
+        raise ValueError(message)
+
+
+class ThreadEngine(Engine):
+    """Native threads that perform one op each at a time, without the GIL.
+
+    Args:
+        threads: Number of threads. They start with the first op.
+        queue_size: Ops that may be queued; more wait in their connections, in order.
+
+    Raises:
+        LinkageError: OpenSSL cannot be reached.
+        ValueError: A number is out of range.
+    """
+
+    def __init__(self, threads: int = 2, *, queue_size: int = 1024) -> None:
+        _check_range("threads", threads, 1, _MOST_THREADS)
+        _check_range("queue_size", queue_size, 1, 1 << 20)
+        linkage.attach()
+        super().__init__(lib.engine_new_threads(threads, queue_size))
+
+
+class LatencyEngine(Engine):
+    """A simulated accelerator: performs natively, and answers no earlier than ``seconds`` after it was asked.
+
+    Args:
+        seconds: The latency, in seconds.
+        threads: Native threads that perform; any number of ops is in flight.
+
+    Raises:
+        LinkageError: OpenSSL cannot be reached.
+        ValueError: A number is out of range.
+    """
+
+    def __init__(self, seconds: float, *, threads: int = 1) -> None:
+        _check_range("seconds", seconds, 0, _LONGEST_LATENCY)
+        _check_range("threads", threads, 1, _MOST_THREADS)
+        linkage.attach()
+        super().__init__(lib.engine_new_latency(seconds, threads))
+
+
+class ManualEngine(Engine):
+    """The engine of the tests: performs an op only when told to, on the thread that tells it.
+
+    The order of completion is the test's to choose. It cannot block: an op outside a job is refused.
+
+    Raises:
+        LinkageError: OpenSSL cannot be reached.
+    """
+
+    def __init__(self) -> None:
+        linkage.attach()
+        super().__init__(lib.engine_new_manual())
+
+    @property
+    def pending(self) -> int:
+        """Ops that wait to be performed."""
+        return int(lib.manual_pending(self._handle))
+
+    @property
+    def begun(self) -> int:
+        """Ops that are performed and whose result is held back."""
+        return int(lib.manual_begun(self._handle))
+
+    def perform(self, index: int = 0) -> None:
+        """Perform a pending op and deliver its result (0 is the oldest). Raises IndexError if there is none."""
+        check(lib.manual_perform(self._handle, index), "perform")
+
+    def begin(self, index: int = 0) -> None:
+        """Perform a pending op and hold its result back. Raises IndexError if there is none."""
+        check(lib.manual_begin(self._handle, index), "begin")
+
+    def deliver(self, index: int = 0) -> None:
+        """Deliver a result that was held back. Raises IndexError if there is none."""
+        check(lib.manual_deliver(self._handle, index), "deliver")
+
+    def fail(self, index: int = 0) -> None:
+        """End a pending op without a result. Raises IndexError if there is none."""
+        check(lib.manual_fail(self._handle, index), "fail")
+
+    def wake(self, index: int = 0) -> None:
+        """Make a pending op's wait fd readable for nothing. Raises IndexError if there is none."""
+        check(lib.manual_wake(self._handle, index), "wake")

@@ -1,0 +1,58 @@
+"""What can go wrong in the shim, as exceptions.
+
+Everything derives from :class:`ShimError`, and every message is one line: what, why, what to do.
+"""
+
+from __future__ import annotations
+
+
+class ShimError(Exception):
+    """Base of every error that engine_shim raises."""
+
+
+class LinkageError(ShimError, ImportError):
+    """The OpenSSL that pyOpenSSL uses cannot be reached, or is not proved to be the right one."""
+
+
+class KeyLoadError(ShimError, ValueError):
+    """No private key could be read, or it is of a kind that cannot be wrapped."""
+
+
+class KeyPasswordError(KeyLoadError):
+    """The private key is encrypted, and the password is missing or wrong."""
+
+
+class KeyMismatchError(ShimError, ValueError):
+    """The private key does not belong to the certificate."""
+
+
+class EngineError(ShimError):
+    """Base of what an engine answers instead of a result."""
+
+
+class EngineClosedError(EngineError):
+    """The engine was closed before the op was performed."""
+
+
+class NoJobError(EngineError):
+    """There is no job to pause, and the engine's answer may depend on the thread that would wait for it."""
+
+
+class OperationCancelledError(EngineError):
+    """The connection was cancelled, and every op of it with it."""
+
+
+class OperationFailedError(EngineError):
+    """The engine performed the op, and it failed."""
+
+
+class BusyError(ShimError):
+    """A job is paused: only the call that paused may be repeated, with the same buffer."""
+
+
+class WrongThreadError(ShimError):
+    """A job resumes only on the thread that started it (ASYNC_start_job(3))."""
+
+
+class ForkedError(ShimError):
+    """Made before a fork and used in the child: it is the parent's."""

@@ -1,0 +1,185 @@
+"""Private keys, wrapped: what OpenSSL asks of them is performed by an engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine_shim.errors import KeyMismatchError
+from engine_shim.native import address_of, check, ffi, lib
+
+if TYPE_CHECKING:
+    from OpenSSL import SSL
+
+    from engine_shim.engine import Engine
+
+# rsa.h: how RSA pads a signature, and how long a PSS salt is (RFC 8446, 4.2.3: as long as the digest).
+_PADDINGS = {"pkcs1": 1, "pss": 6}
+_SALT_AS_DIGEST = -1
+_UNSET = -1000
+
+_MISMATCH = "the private key does not belong to the certificate: give the key that the certificate was made for"
+
+
+def read_source(source: str | Path | bytes, password: str | bytes | None) -> tuple[bytes, bytes | None, str]:
+    """Read a private key's bytes, without looking into them.
+
+    Args:
+        source: A file's path, or the key itself as PEM or DER bytes.
+        password: As the user gave it.
+
+    Returns:
+        The key's bytes, the password's, and what to call the key in a message.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    secret = password.encode() if isinstance(password, str) else password
+    if isinstance(source, bytes):
+        return source, secret, "private key"
+    return Path(source).read_bytes(), secret, f"private key {source}"
+
+
+class Key:
+    """A private key in an engine, made by :meth:`Engine.load_key`. Immutable; keeps its engine alive."""
+
+    def __init__(self, engine: Engine, handle: Any) -> None:  # noqa: ANN401 - cffi's pointers have no types
+        self._engine = engine
+        self._handle = ffi.gc(handle, lib.key_free)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that performs this key's operations."""
+        return self._engine
+
+    @property
+    def type(self) -> str:
+        """OpenSSL's name of the kind of key: ``RSA``, ``RSA-PSS``, ``EC``, ``ED25519``, ``ML-DSA-65`` and so on."""
+        return str(ffi.string(lib.key_type(self._handle)).decode())
+
+    @property
+    def bits(self) -> int:
+        """Size of the key in bits, as OpenSSL counts them."""
+        return int(lib.key_bits(self._handle))
+
+    def public_der(self) -> bytes:
+        """Encode the public half.
+
+        Returns:
+            A DER SubjectPublicKeyInfo (RFC 5280, 4.1.2.7).
+        """
+        size = lib.key_public_der(self._handle, ffi.NULL, 0)
+        out = ffi.new("unsigned char[]", size)
+        lib.key_public_der(self._handle, out, size)
+        return bytes(ffi.buffer(out))
+
+    def use(self, context: SSL.Context) -> None:
+        """Make this the key of a Context that has the certificate already.
+
+        Args:
+            context: A pyOpenSSL Context that no Connection was made of yet.
+
+        Raises:
+            KeyMismatchError: The key is not the certificate's.
+            ShimError: OpenSSL refused it for another reason.
+        """
+        pointer = address_of(context._context)  # noqa: SLF001 - pyOpenSSL has no public way to its SSL_CTX
+        certificate = lib.context_certificate(pointer)
+        if certificate != ffi.NULL and not lib.key_matches_certificate(self._handle, certificate):
+            raise KeyMismatchError(_MISMATCH)
+        check(lib.key_use(self._handle, pointer), "using a private key")
+
+    def sign(self, data: bytes, *, digest: str | None = "SHA256", padding: str | None = None) -> bytes:
+        """Sign outside TLS; blocks until the engine has answered.
+
+        Args:
+            data: The message, of any length.
+            digest: OpenSSL's name of the digest; None for Ed25519, Ed448 and ML-DSA, which have none.
+            padding: For RSA: ``pkcs1`` (the default) or ``pss`` with a salt as long as the digest.
+
+        Returns:
+            The signature, in the form that TLS uses (ECDSA: DER).
+
+        Raises:
+            NoJobError: The engine cannot block.
+            EngineError: The engine is closed, or the operation failed.
+            ValueError: Unknown padding.
+        """
+        if padding is not None and padding not in _PADDINGS:
+            message = f"padding is {padding!r}, it must be one of {', '.join(_PADDINGS)}"
+            raise ValueError(message)
+        out = ffi.new("unsigned char[]", lib.key_max_size(self._handle))
+        length = ffi.new("size_t *", len(out))
+        code = _UNSET if padding is None else _PADDINGS[padding]
+        salt = _SALT_AS_DIGEST if padding == "pss" else _UNSET
+        name = ffi.NULL if digest is None else digest.encode()
+        check(lib.key_sign(self._handle, name, code, salt, ffi.from_buffer(data), len(data), out, length), "signing")
+        return bytes(ffi.buffer(out, length[0]))
+
+    def decrypt_premaster(self, ciphertext: bytes, *, version: int = 0x0303) -> bytes:
+        """Decrypt a TLS 1.2 premaster secret outside TLS; blocks until the engine has answered.
+
+        Args:
+            ciphertext: As in a ClientKeyExchange (RFC 5246, 7.4.7.1).
+            version: The version that the ClientHello offered.
+
+        Returns:
+            48 bytes: the secret, or random ones if the padding or the version is bad; nothing tells which.
+
+        Raises:
+            NoJobError: The engine cannot block.
+            EngineError: The engine is closed, or the ciphertext is not as long as the key.
+        """
+        out = ffi.new("unsigned char[]", lib.key_max_size(self._handle))
+        length = ffi.new("size_t *", len(out))
+        source = ffi.from_buffer(ciphertext)
+        check(lib.key_decrypt(self._handle, version, source, len(ciphertext), out, length), "decrypting")
+        return bytes(ffi.buffer(out, length[0]))
+
+    def __repr__(self) -> str:
+        return f"<Key {self.type} of {self.bits} bits in engine {self._engine.name}>"
+
+
+def wrap_context(context: SSL.Context, engine: Engine) -> int:
+    """Wrap the private keys of every certificate slot of a Context, so that ``engine`` performs their operations.
+
+    Args:
+        context: A pyOpenSSL Context that no Connection was made of yet.
+        engine: Where the operations go.
+
+    Returns:
+        The number of keys that were wrapped.
+
+    Raises:
+        KeyLoadError: A key is of a kind that cannot be wrapped.
+        ShimError: OpenSSL refused.
+    """
+    count = ffi.new("size_t *")
+    pointer = address_of(context._context)  # noqa: SLF001 - pyOpenSSL has no public way to its SSL_CTX
+    check(lib.key_wrap_context(engine._handle, pointer, count), "wrapping a Context's keys")  # noqa: SLF001
+    return int(count[0])
+
+
+def use_plain_key(
+    context: SSL.Context, source: str | Path | bytes, password: str | bytes | None = None
+) -> None:
+    """Give a Context a private key that OpenSSL itself performs with: no engine, nothing wrapped.
+
+    Args:
+        context: A pyOpenSSL Context that has the certificate already.
+        source: A file's path, or the key itself as PEM or DER bytes.
+        password: Decrypts an encrypted PEM key.
+
+    Raises:
+        KeyPasswordError: The key is encrypted, and the password is missing or wrong.
+        KeyLoadError: There is no key.
+        KeyMismatchError: The key is not the certificate's.
+        OSError: The file cannot be read.
+    """
+    data, secret, what = read_source(source, password)
+    matches = ffi.new("int *")
+    given = ffi.NULL if secret is None else ffi.from_buffer(secret)
+    pointer = address_of(context._context)  # noqa: SLF001 - pyOpenSSL has no public way to its SSL_CTX
+    check(lib.key_use_plain(pointer, ffi.from_buffer(data), len(data), given, len(secret or b""), matches), what)
+    if not matches[0]:
+        raise KeyMismatchError(_MISMATCH)

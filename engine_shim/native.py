@@ -1,0 +1,71 @@
+"""The C half, and the one place where its results become exceptions."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NoReturn
+
+from engine_shim import errors
+from engine_shim._native import ffi, lib
+
+__all__ = ["address_of", "check", "ffi", "lib", "raise_status"]
+
+_EXCEPTIONS: dict[int, tuple[type[Exception], str]] = {
+    lib.SHIM_ERR_MEMORY: (MemoryError, "out of memory"),
+    lib.SHIM_ERR_OPENSSL: (errors.ShimError, "OpenSSL refused"),
+    lib.SHIM_ERR_CLOSED: (errors.EngineClosedError, "the engine is closed"),
+    lib.SHIM_ERR_NO_JOB: (
+        errors.NoJobError,
+        "no job to pause, and this engine cannot block: use the key in a handshake, or an engine with can_block",
+    ),
+    lib.SHIM_ERR_CANCELLED: (errors.OperationCancelledError, "the connection was cancelled"),
+    lib.SHIM_ERR_FAILED: (errors.OperationFailedError, "the operation failed in its engine"),
+    lib.SHIM_ERR_PASSWORD: (errors.KeyPasswordError, "the private key is encrypted: its password is missing or wrong"),
+    lib.SHIM_ERR_KEY: (errors.KeyLoadError, "no private key (PEM or DER) could be read"),
+    lib.SHIM_ERR_KEY_TYPE: (errors.KeyLoadError, "this kind of private key cannot be used in an engine"),
+    lib.SHIM_ERR_BUSY: (errors.BusyError, "a job is paused: only the same call with the same buffer may follow"),
+    lib.SHIM_ERR_THREAD: (errors.WrongThreadError, "belongs to another thread: a job resumes where it was started"),
+    lib.SHIM_ERR_FORKED: (errors.ForkedError, "made before a fork: it is the parent's, make a new one in the child"),
+    lib.SHIM_ERR_RANGE: (IndexError, "out of range"),
+}
+
+
+def raise_status(status: int, what: str = "") -> NoReturn:
+    """Raise the exception that a status of the shim stands for.
+
+    Args:
+        status: One of shim.h's ``enum shim_status``, not SHIM_OK.
+        what: What was being done, put before the reason.
+
+    Raises:
+        ShimError: Or MemoryError, OSError, IndexError where those say it better.
+    """
+    prefix = f"{what}: " if what else ""
+    if status == lib.SHIM_ERR_SYSTEM:
+        raise OSError(ffi.errno, f"{prefix}{os.strerror(ffi.errno)}")
+    kind, text = _EXCEPTIONS[status]
+    detail = ffi.string(lib.shim_last_error()).decode(errors="replace") if status in _WITH_DETAIL else ""
+    raise kind(f"{prefix}{text}{f' ({detail})' if detail else ''}")
+
+
+_WITH_DETAIL = (lib.SHIM_ERR_OPENSSL, lib.SHIM_ERR_KEY, lib.SHIM_ERR_FAILED)
+
+
+def check(status: int, what: str = "") -> None:
+    """Raise unless ``status`` is SHIM_OK (see :func:`raise_status`)."""
+    if status != lib.SHIM_OK:
+        raise_status(status, what)
+
+
+def address_of(foreign: Any) -> Any:  # noqa: ANN401 - cffi's objects have no types
+    """Take over a pointer from pyOpenSSL's bindings, which are another FFI's.
+
+    Args:
+        foreign: A pointer of ``OpenSSL._util.ffi``.
+
+    Returns:
+        The same address as a ``void *`` of the shim's FFI. Borrowed: keep ``foreign``'s owner alive.
+    """
+    from OpenSSL._util import ffi as theirs  # noqa: PLC0415, PLC2701 - only here, and pyOpenSSL has no public way
+
+    return ffi.cast("void *", int(theirs.cast("uintptr_t", foreign)))

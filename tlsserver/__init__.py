@@ -1,0 +1,21 @@
+"""tlsserver: a TLS server framework in which no handshake ever blocks the loop."""
+
+from __future__ import annotations
+
+from tlsserver.config import ServerConfig
+from tlsserver.context import TLSContext
+from tlsserver.errors import ConfigurationError, EngineError, LocalError, PeerError, TLSServerError
+from tlsserver.server import Server
+from tlsserver.stats import Statistics
+
+__all__ = [
+    "ConfigurationError",
+    "EngineError",
+    "LocalError",
+    "PeerError",
+    "Server",
+    "ServerConfig",
+    "Statistics",
+    "TLSContext",
+    "TLSServerError",
+]

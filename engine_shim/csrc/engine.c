@@ -188,7 +188,7 @@ static bool unlink_op(struct engine *e, struct op *op) {
 void engine_cancel(struct engine *e, struct op *op) {
     pthread_mutex_lock(&e->lock);
     bool unlinked = false;
-    if (!op->cancelled && !op_is_done(op)) {
+    if (!op->cancelled && op->place != OP_NOWHERE) { /* at OP_NOWHERE its outcome is counted already */
         op->cancelled = true;
         e->statistics.cancelled++;
         unlinked = unlink_op(e, op);

@@ -11,9 +11,8 @@ enum { LIBRARY_SHIFT = 23, LIBRARY_MASK = 0xff, REASON_MASK = 0x7fffff };
 
 #define ROW(status, text) {FIRST_REASON + (status), (text)}
 
-/* OpenSSL writes the library's number into these and keeps them. */
+/* OpenSSL writes the library's number into these and keeps them; a row of 0 ends them. */
 static ERR_STRING_DATA strings[] = {
-    {0, "engine_shim"},
     ROW(SHIM_ERR_MEMORY, "out of memory"),
     ROW(SHIM_ERR_SYSTEM, "system call failed"),
     ROW(SHIM_ERR_CLOSED, "the engine is closed"),
@@ -28,8 +27,11 @@ static int library;
 static _Thread_local char last[256];
 
 void errors_register(void) {
+    static ERR_STRING_DATA name[] = {{0, "engine_shim"}, {0, NULL}};
     if (library != 0) return;
     library = ossl.ERR_get_next_error_library();
+    name[0].error = (unsigned long)library << LIBRARY_SHIFT;
+    ossl.ERR_load_strings(library, name);
     ossl.ERR_load_strings(library, strings);
 }
 

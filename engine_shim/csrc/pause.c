@@ -75,18 +75,23 @@ static bool cancelled(void) {
     return current != NULL && current->cancelled;
 }
 
-/* The op is submitted. Whoever resumes takes the signal back before he looks: one that comes later resumes again. */
+/*
+ * The op is submitted. It pauses once even if the engine was quicker than this line: whether a handshake
+ * parks does not depend on the scheduler. The signal is taken back before the op is looked at again: one
+ * that comes later resumes again.
+ */
 static shim_status wait_in_job(struct op *op, ASYNC_WAIT_CTX *context) {
-    while (!op_is_done(op)) {
-        if (cancelled()) return SHIM_ERR_CANCELLED;
-        if (!pause_once(context, op->wake)) {
-            if (!op->key->engine->kind->can_block) return SHIM_ERR_NO_JOB;
+    do {
+        if (pause_once(context, op->wake)) {
+            if (!op_is_done(op)) wake_clear(op->wake);
+        } else if (op->key->engine->kind->can_block) {
             wake_wait(op->wake);
-        } else if (!op_is_done(op)) {
-            wake_clear(op->wake);
+        } else {
+            return SHIM_ERR_NO_JOB;
         }
-    }
-    return cancelled() ? SHIM_ERR_CANCELLED : op->status;
+        if (cancelled()) return SHIM_ERR_CANCELLED;
+    } while (!op_is_done(op));
+    return op->status;
 }
 
 static shim_status wait_on_thread(struct op *op) {

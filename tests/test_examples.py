@@ -1,0 +1,80 @@
+"""Every example is a file under 70 lines that a test runs as its user would."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.certificates import Certificates, Identity
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SERVERS = ("echo_server.py", "hello_http.py", "existing_context.py")
+
+
+@pytest.fixture
+def identity(certificates: Certificates) -> Identity:
+    return certificates["rsa2048"]
+
+
+def start(name: str, *arguments: object) -> subprocess.Popen[str]:
+    root = str(EXAMPLES.parent)
+    return subprocess.Popen(
+        [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": root},
+    )
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, identity: Identity) -> Iterator[tuple[str, int]]:
+    process = start(request.param, identity.cert, identity.key, 0)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        pytest.fail(process.communicate()[1])
+    yield request.param, int(line.rpartition(":")[2])
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_server(server: tuple[str, int], identity: Identity) -> None:
+    name, port = server
+    request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    context = ssl.create_default_context(cafile=str(identity.ca))
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=30) as raw,
+        context.wrap_socket(raw, server_hostname="localhost") as tls,
+    ):
+        tls.sendall(request)
+        answer = tls.recv(len(request)) if name != "hello_http.py" else b"".join(iter(lambda: tls.recv(4096), b""))
+    if name == "hello_http.py":
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"hello over TLSv1.3" in answer
+    else:
+        assert answer == request
+
+
+def test_test_kit(identity: Identity) -> None:
+    process = start("slow_key_test.py", identity.cert, identity.key)
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors, output) == (0, "", "third second first\n")
+
+
+def test_every_example_is_short_and_run_here() -> None:
+    for path in EXAMPLES.glob("*.py"):
+        assert len(path.read_text().splitlines()) < 70, path
+        assert path.name in (*SERVERS, "slow_key_test.py"), f"{path.name} is not run by a test"

@@ -6,6 +6,7 @@ keep the one that they began with.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from OpenSSL import SSL
 from tlsserver.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from engine_shim import Engine, Key
 
@@ -84,8 +85,7 @@ class TLSContext:
             context.set_max_proto_version(_version(max_version))
         _set_ciphers(context, ciphers or INTERMEDIATE_CIPHERS)
         _set_certificate(context, Path(certificate))
-        if alpn:
-            engine_shim.set_alpn(context, alpn)
+        _set_alpn(context, alpn)
         _set_key(context, key, password)
         engine = key.engine if isinstance(key, engine_shim.Key) else None
         self._set(context, engine, async_io=async_io)
@@ -160,8 +160,27 @@ def _set_ciphers(context: SSL.Context, ciphers: str) -> None:
         raise ConfigurationError(message) from error
 
 
+def _set_alpn(context: SSL.Context, protocols: Sequence[str]) -> None:
+    try:
+        if protocols:
+            engine_shim.set_alpn(context, protocols)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+@contextmanager
+def _readable(what: str, path: object) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        message = f"{what} {path}: {error.strerror}: give the path of a file that this process may read"
+        raise ConfigurationError(message) from error
+
+
 def _set_certificate(context: SSL.Context, path: Path) -> None:
-    if b"-----BEGIN" not in path.read_bytes():
+    with _readable("certificate", path):
+        data = path.read_bytes()
+    if b"-----BEGIN" not in data:
         message = f"certificate {path} is not a PEM file: convert it with `openssl x509 -inform DER`"
         raise ConfigurationError(message)
     try:
@@ -175,7 +194,8 @@ def _set_key(context: SSL.Context, key: Key | str | Path, password: str | bytes 
     if isinstance(key, engine_shim.Key):
         key.use(context)
     else:
-        engine_shim.use_plain_key(context, key, password)
+        with _readable("private key", key):
+            engine_shim.use_plain_key(context, key, password)
 
 
 def _reason(error: SSL.Error) -> str:

@@ -1,0 +1,159 @@
+"""A server's TLS context: what it takes, what it refuses, and that each refusal is one line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import engine_shim
+import pytest
+from engine_shim import ManualEngine, Status
+from OpenSSL import SSL
+
+import tlsserver
+from support.pair import Pair, client_context
+from tlsserver import ConfigurationError, TLSContext
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.certificates import Certificates
+
+
+def test_key_by_path_stays_on_the_loop(certificates: Certificates) -> None:
+    identity = certificates["p256"]
+    context = TLSContext(identity.cert, identity.key)
+    assert (context.engine, context.offloaded, context.async_io) == (None, False, False)
+    with Pair(context.pyopenssl, client_context(identity), offloaded=False) as pair:
+        assert pair.finish() is Status.DONE
+
+
+def test_key_in_an_engine_is_offloaded(certificates: Certificates) -> None:
+    identity = certificates["p256"]
+    with ManualEngine() as engine:
+        context = TLSContext(str(identity.cert), engine.load_key(identity.key))
+        assert context.engine is engine
+        assert context.offloaded
+        assert "manual" in repr(context)
+
+
+def test_encrypted_key(certificates: Certificates) -> None:
+    identity = certificates["p256"]
+    path = identity.encrypted_key(b"secret")
+    assert TLSContext(identity.cert, path, password="secret")  # noqa: S106 - made above
+    with pytest.raises(engine_shim.KeyPasswordError):
+        TLSContext(identity.cert, path)
+
+
+def test_versions_and_ciphers(certificates: Certificates) -> None:
+    identity = certificates["rsa2048"]
+    context = TLSContext(identity.cert, identity.key, min_version="1.3").pyopenssl
+    with Pair(context, client_context(identity, "1.2"), offloaded=False) as pair:
+        assert pair.until_parked() is Status.ERROR
+    context = TLSContext(identity.cert, identity.key, max_version="1.2", ciphers="ECDHE-RSA-AES256-GCM-SHA384").pyopenssl
+    with Pair(context, client_context(identity), offloaded=False) as pair:
+        assert pair.finish() is Status.DONE
+        assert pair.client.get_protocol_version_name() == "TLSv1.2"
+        assert pair.client.get_cipher_name() == "ECDHE-RSA-AES256-GCM-SHA384"
+
+
+def test_static_rsa_is_not_offered_by_default(certificates: Certificates) -> None:
+    identity = certificates["rsa2048"]
+    context = TLSContext(identity.cert, identity.key).pyopenssl
+    with Pair(context, client_context(identity, "1.2", "AES128-GCM-SHA256"), offloaded=False) as pair:
+        assert pair.until_parked() is Status.ERROR
+        assert "no shared cipher" in pair.server.errors()[0].text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_version": "1.1"}, "TLS version '1.1' is not known: choose from 1.2, 1.3"),
+        ({"max_version": "2"}, "TLS version '2' is not known"),
+        ({"ciphers": "NO-SUCH-SUITE"}, "cipher list 'NO-SUCH-SUITE' has no suite that OpenSSL knows"),
+        ({"alpn": ["x" * 300]}, "ALPN"),
+        ({"certificate": "/nowhere/cert.pem"}, "/nowhere/cert.pem: No such file or directory"),
+        ({"certificate": "/"}, "/: Is a directory"),
+        ({"key": "/nowhere/key.pem"}, "/nowhere/key.pem: No such file or directory"),
+    ],
+)
+def test_bad_settings_are_one_line(certificates: Certificates, options: dict[str, Any], message: str) -> None:
+    identity = certificates["p256"]
+    settings = {"certificate": identity.cert, "key": identity.key} | options
+    with pytest.raises(ConfigurationError) as caught:
+        TLSContext(**settings)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_certificate_that_is_none(certificates: Certificates, tmp_path: Path) -> None:
+    der = tmp_path / "cert.der"
+    der.write_bytes(b"\x30\x82\x01\x00")
+    with pytest.raises(ConfigurationError, match="is not a PEM file: convert it"):
+        TLSContext(der, certificates["p256"].key)
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        TLSContext(certificates["p256"].key, certificates["p256"].key)
+
+
+def test_mismatch_has_the_same_words_with_and_without_an_engine(certificates: Certificates) -> None:
+    said = set()
+    with ManualEngine() as engine:
+        for key in (certificates["rsa2048"].key, engine.load_key(certificates["rsa2048"].key)):
+            with pytest.raises(engine_shim.KeyMismatchError) as caught:
+                TLSContext(certificates["p256"].cert, key)
+            said.add(str(caught.value))
+    assert len(said) == 1
+
+
+# --- A pyOpenSSL Context handed over ---
+
+
+def ready_context(certificates: Certificates) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.use_certificate_chain_file(str(certificates["p256"].cert))
+    context.use_privatekey_file(str(certificates["p256"].key))
+    return context
+
+
+def test_from_pyopenssl(certificates: Certificates) -> None:
+    with ManualEngine() as engine:
+        context = TLSContext.from_pyopenssl(ready_context(certificates), engine=engine)
+        with Pair(context.pyopenssl, client_context(certificates["p256"])) as pair:
+            assert pair.until_parked() is Status.WANT_ASYNC
+            engine.perform()
+            assert pair.finish() is Status.DONE
+
+
+def test_from_pyopenssl_without_an_engine(certificates: Certificates) -> None:
+    assert not TLSContext.from_pyopenssl(ready_context(certificates)).offloaded
+
+
+def test_from_pyopenssl_without_a_key() -> None:
+    with ManualEngine() as engine, pytest.raises(ConfigurationError, match="no private key to wrap"):
+        TLSContext.from_pyopenssl(SSL.Context(SSL.TLS_SERVER_METHOD), engine=engine)
+
+
+CALLBACKS = {
+    "SNI": lambda c: c.set_tlsext_servername_callback(lambda *_: None),
+    "ALPN": lambda c: c.set_alpn_select_callback(lambda *_: b""),
+    "verification": lambda c: c.set_verify(SSL.VERIFY_PEER, lambda *_: True),
+    "info": lambda c: c.set_info_callback(lambda *_: None),
+    "key log": lambda c: c.set_keylog_callback(lambda *_: None),
+    "OCSP": lambda c: c.set_ocsp_server_callback(lambda *_: b""),
+    "cookie generation": lambda c: c.set_cookie_generate_callback(lambda *_: b""),
+    "cookie verification": lambda c: c.set_cookie_verify_callback(lambda *_: True),
+}
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_python_callbacks_are_refused_by_name(certificates: Certificates, name: str) -> None:
+    context = ready_context(certificates)
+    CALLBACKS[name](context)
+    with ManualEngine() as engine, pytest.raises(ConfigurationError, match=f"remove {name} "):
+        TLSContext.from_pyopenssl(context, engine=engine)
+
+
+def test_context_cannot_be_changed(certificates: Certificates) -> None:
+    context = TLSContext(certificates["p256"].cert, certificates["p256"].key)
+    with pytest.raises(AttributeError):
+        context.engine = None  # type: ignore[misc]
+    assert tlsserver.TLSContext is TLSContext

@@ -9,8 +9,9 @@ from __future__ import annotations
 import atexit
 
 from engine_shim.async_ssl import AsyncSSL, OpenSSLError, Status, drain_paused, job_is_current, set_alpn
+from engine_shim.base import BaseEngine, EngineStatistics
 from engine_shim.counters import Counters, counters
-from engine_shim.engine import Engine, EngineStatistics, LatencyEngine, ManualEngine, ThreadEngine
+from engine_shim.engine import Engine, LatencyEngine, ManualEngine, ThreadEngine
 from engine_shim.errors import (
     BusyError,
     EngineClosedError,
@@ -32,6 +33,7 @@ from engine_shim.native import lib as _lib
 
 __all__ = [
     "AsyncSSL",
+    "BaseEngine",
     "BusyError",
     "Counters",
     "Engine",

@@ -33,7 +33,7 @@ class Status(IntEnum):
     WANT_RETRY_VERIFY = 12
 
 
-_STATUS = tuple(Status)
+_STATUS: tuple[Status, ...] = tuple(Status)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class OpenSSLError:
     @property
     def is_cancelled(self) -> bool:
         """The connection was cancelled."""
-        return self.shim_status == lib.SHIM_ERR_CANCELLED
+        return bool(self.shim_status == lib.SHIM_ERR_CANCELLED)
 
     @property
     def is_engine(self) -> bool:
@@ -92,7 +92,7 @@ class AsyncSSL:
         self._pinned: Any = None
 
     def _call(self, call: int, buffer: Any, length: int) -> Status:  # noqa: ANN401 - cffi's pointers have no types
-        status = lib.async_ssl_call(self._handle, call, buffer, length)
+        status: int = lib.async_ssl_call(self._handle, call, buffer, length)
         if status < 0:
             raise_status(-status)
         if status == Status.WANT_ASYNC:

@@ -11,7 +11,7 @@ from engine_shim.native import address_of, check, ffi, lib
 if TYPE_CHECKING:
     from OpenSSL import SSL
 
-    from engine_shim.engine import Engine
+    from engine_shim.base import BaseEngine
 
 # rsa.h: how RSA pads a signature, and how long a PSS salt is (RFC 8446, 4.2.3: as long as the digest).
 _PADDINGS = {"pkcs1": 1, "pss": 6}
@@ -43,12 +43,12 @@ def read_source(source: str | Path | bytes, password: str | bytes | None) -> tup
 class Key:
     """A private key in an engine, made by :meth:`Engine.load_key`. Immutable; keeps its engine alive."""
 
-    def __init__(self, engine: Engine, handle: Any) -> None:  # noqa: ANN401 - cffi's pointers have no types
+    def __init__(self, engine: BaseEngine, handle: Any) -> None:  # noqa: ANN401 - cffi's pointers have no types
         self._engine = engine
         self._handle = ffi.gc(handle, lib.key_free)
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> BaseEngine:
         """The engine that performs this key's operations."""
         return self._engine
 
@@ -140,7 +140,7 @@ class Key:
         return f"<Key {self.type} of {self.bits} bits in engine {self._engine.name}>"
 
 
-def wrap_context(context: SSL.Context, engine: Engine) -> int:
+def wrap_context(context: SSL.Context, engine: BaseEngine) -> int:
     """Wrap the private keys of every certificate slot of a Context, so that ``engine`` performs their operations.
 
     Args:
@@ -160,9 +160,7 @@ def wrap_context(context: SSL.Context, engine: Engine) -> int:
     return int(count[0])
 
 
-def use_plain_key(
-    context: SSL.Context, source: str | Path | bytes, password: str | bytes | None = None
-) -> None:
+def use_plain_key(context: SSL.Context, source: str | Path | bytes, password: str | bytes | None = None) -> None:
     """Give a Context a private key that OpenSSL itself performs with: no engine, nothing wrapped.
 
     Args:

@@ -66,6 +66,6 @@ def address_of(foreign: Any) -> Any:  # noqa: ANN401 - cffi's objects have no ty
     Returns:
         The same address as a ``void *`` of the shim's FFI. Borrowed: keep ``foreign``'s owner alive.
     """
-    from OpenSSL._util import ffi as theirs  # noqa: PLC0415, PLC2701 - only here, and pyOpenSSL has no public way
+    from OpenSSL._util import ffi as theirs  # noqa: PLC0415 - only here, and pyOpenSSL has no public way
 
     return ffi.cast("void *", int(theirs.cast("uintptr_t", foreign)))

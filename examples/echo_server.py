@@ -33,7 +33,8 @@ def main(certificate: str, key: str, port: str = "8443") -> None:
     with engine_shim.ThreadEngine(threads=2) as engine:
         context = tlsserver.TLSContext(certificate=certificate, key=engine.load_key(key))
         server = tlsserver.Server(context, Echo, host="127.0.0.1", port=int(port))
-        print("listening on %s:%d" % server.listen(), flush=True)
+        host, listening = server.listen()
+        print(f"listening on {host}:{listening}", flush=True)
         server.run()
         print(server.statistics().handshakes_parked, "handshakes were parked")
 

@@ -27,7 +27,8 @@ def main(certificate: str, key: str, port: str = "8443") -> None:
     with engine_shim.ThreadEngine() as engine:
         context = tlsserver.TLSContext.from_pyopenssl(my_context(certificate, key), engine=engine)
         server = tlsserver.Server(context, EchoProtocol, port=int(port))
-        print("listening on %s:%d" % server.listen(), flush=True)
+        host, listening = server.listen()
+        print(f"listening on {host}:{listening}", flush=True)
         server.run()
 
 

@@ -27,7 +27,8 @@ def main(certificate: str, key: str, port: str = "8443") -> None:
     with engine_shim.LatencyEngine(0.05) as engine:  # as if the key were in a device 50 ms away
         context = tlsserver.TLSContext(certificate, engine.load_key(key), alpn=["http/1.1"])
         server = tlsserver.Server(context, protocol_factory(hello), port=int(port))
-        print("listening on %s:%d" % server.listen(), flush=True)
+        host, listening = server.listen()
+        print(f"listening on {host}:{listening}", flush=True)
         server.run()
 
 

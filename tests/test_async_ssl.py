@@ -10,11 +10,11 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import engine_shim
 import pytest
-from engine_shim import AsyncSSL, LatencyEngine, ManualEngine, Status
 from OpenSSL import SSL
 
+import engine_shim
+from engine_shim import LatencyEngine, ManualEngine, Status
 from support.pair import Pair, client_context, server_context
 
 if TYPE_CHECKING:
@@ -89,10 +89,9 @@ def test_another_thread_is_refused(parked: Pair, engine: ManualEngine) -> None:
 
     def elsewhere() -> None:
         for call in (parked.server.handshake, parked.server.close):
-            try:
+            with pytest.raises(engine_shim.WrongThreadError) as error:
                 call()
-            except engine_shim.WrongThreadError as error:
-                caught.append(error)
+            caught.append(error.value)
 
     thread = threading.Thread(target=elsewhere)
     thread.start()
@@ -122,7 +121,7 @@ def test_paused_ssl_is_never_collected(identity: Identity, engine: ManualEngine)
     pair = Pair(server_context(identity, engine.load_key(identity.key)), client_context(identity))
     assert pair.until_parked() is Status.WANT_ASYNC
     fd = pair.server.wait_fds()[0]
-    sockets = (pair.near, pair._far)  # noqa: SLF001
+    sockets = (pair.near, pair._far)
     del pair
     gc.collect()
     engine.perform()
@@ -139,7 +138,7 @@ def test_paused_ssl_is_never_collected(identity: Identity, engine: ManualEngine)
 
 def test_stale_error_does_not_hide_a_pause(parked: Pair, engine: ManualEngine) -> None:
     """openssl#11889: SSL_get_error() looks at the error queue first."""
-    from OpenSSL._util import lib  # noqa: PLC0415, PLC2701 - to leave an entry on the queue
+    from OpenSSL._util import lib  # noqa: PLC0415 - to leave an entry on the queue
 
     assert lib.BIO_new_file(b"/nowhere", b"r") is not None
     assert lib.ERR_peek_error() != 0
@@ -177,7 +176,7 @@ def test_manual_engine_without_a_job_is_refused(identity: Identity, engine: Manu
 def test_peer_that_leaves_is_told_from_an_error(identity: Identity) -> None:
     with Pair(server_context(identity, None), client_context(identity)) as pair:
         assert pair.finish() is Status.DONE
-        pair._far.close()  # noqa: SLF001
+        pair._far.close()
         assert pair.server.read_into(bytearray(1)) in {Status.ERROR, Status.SYSCALL}  # OpenSSL 3: unexpected EOF
 
 
@@ -290,5 +289,3 @@ def test_many_connections_of_one_thread(identity: Identity, engine: ManualEngine
     for number, pair in enumerate(pairs):
         assert pair.echo(b"%d" % number) == b"%d" % number
         pair.close()
-
-

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import engine_shim
 import pytest
-from engine_shim import ManualEngine, Status
 from OpenSSL import SSL
 
+import engine_shim
 import tlsserver
+from engine_shim import ManualEngine, Status
 from support.pair import Pair, client_context
 from tlsserver import ConfigurationError, TLSContext
 
@@ -49,7 +49,9 @@ def test_versions_and_ciphers(certificates: Certificates) -> None:
     context = TLSContext(identity.cert, identity.key, min_version="1.3").pyopenssl
     with Pair(context, client_context(identity, "1.2"), offloaded=False) as pair:
         assert pair.until_parked() is Status.ERROR
-    context = TLSContext(identity.cert, identity.key, max_version="1.2", ciphers="ECDHE-RSA-AES256-GCM-SHA384").pyopenssl
+    context = TLSContext(
+        identity.cert, identity.key, max_version="1.2", ciphers="ECDHE-RSA-AES256-GCM-SHA384"
+    ).pyopenssl
     with Pair(context, client_context(identity), offloaded=False) as pair:
         assert pair.finish() is Status.DONE
         assert pair.client.get_protocol_version_name() == "TLSv1.2"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING
 
-import engine_shim
 import pytest
-from engine_shim import LatencyEngine, ManualEngine, Status, ThreadEngine
 
+import engine_shim
+from engine_shim import LatencyEngine, ManualEngine, Status, ThreadEngine
 from support.pair import Pair, client_context, server_context
 
 if TYPE_CHECKING:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import gc
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import engine_shim
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from engine_shim import Engine, LatencyEngine, ManualEngine, Status, ThreadEngine
 
+import engine_shim
+from engine_shim import Engine, LatencyEngine, ManualEngine, Status, ThreadEngine
 from support.pair import STATIC_RSA, Pair, client_context, server_context
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 def perform_all(engine: Engine) -> None:
     """Let the manual engine answer."""
+    assert isinstance(engine, ManualEngine)
     while engine.pending:
         engine.perform()
 
@@ -109,7 +110,7 @@ def test_handshake_parks_once_and_data_flows(
 
 
 def verify(identity: Identity, signature: bytes, message: bytes, scheme: str | None) -> None:
-    public = x509.load_pem_x509_certificate(identity.cert.read_bytes()).public_key()
+    public: Any = x509.load_pem_x509_certificate(identity.cert.read_bytes()).public_key()
     if isinstance(public, rsa.RSAPublicKey):
         pss = padding.PSS(padding.MGF1(hashes.SHA256()), hashes.SHA256.digest_size)
         public.verify(signature, message, pss if scheme == "pss" else padding.PKCS1v15(), hashes.SHA256())
@@ -123,9 +124,7 @@ def verify(identity: Identity, signature: bytes, message: bytes, scheme: str | N
     ("kind", "scheme"),
     [(kind, None) for kind in KINDS if kind != "rsa-pss"] + [("rsa2048", "pss"), ("rsa4096", "pkcs1")],
 )
-def test_signature_without_a_job(
-    engine: Engine, certificates: Certificates, kind: str, scheme: str | None
-) -> None:
+def test_signature_without_a_job(engine: Engine, certificates: Certificates, kind: str, scheme: str | None) -> None:
     identity = certificates[kind]
     key = engine.load_key(identity.key)
     digest = None if kind.startswith("ed") else "SHA256"
@@ -144,7 +143,7 @@ def test_static_rsa_decrypts_in_the_engine(engine: Engine, row: Row, certificate
         assert pair.echo() == b"ping"
 
 
-def test_failure_is_reported_as_failure(engine: Engine, row: Row, certificates: Certificates) -> None:
+def test_failure_is_reported_as_failure(engine: Engine, certificates: Certificates) -> None:
     if isinstance(engine, ManualEngine):
         with make_pair(engine, certificates["rsa2048"]) as pair:
             assert pair.until_parked() is Status.WANT_ASYNC

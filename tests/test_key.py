@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import gc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import engine_shim
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
-from engine_shim import Key, ManualEngine, Status, ThreadEngine
 from OpenSSL import SSL
 
+import engine_shim
+from engine_shim import Key, ManualEngine, Status, ThreadEngine
 from support.certificates import ML_DSA
 from support.pair import STATIC_RSA, Pair, client_context, server_context
 
@@ -45,9 +45,7 @@ def test_kinds(engine: ThreadEngine, certificates: Certificates, kind: str, name
     assert (key.type, key.bits, key.engine) == (name, bits, engine)
     public = serialization.load_pem_private_key(certificates[kind].key.read_bytes(), None).public_key()
     if kind != "rsa-pss":  # cryptography forgets that it is one
-        expected = public.public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        expected = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         assert key.public_der() == expected
 
 
@@ -174,7 +172,7 @@ def test_nothing_else_in_the_process_changes(certificates: Certificates) -> None
         with Pair(server_context(certificates["rsa2048"], None), client_context(certificates["rsa2048"])) as pair:
             assert pair.until_parked() is Status.DONE
             assert pair.parks == 0
-        private = serialization.load_pem_private_key(certificates["rsa2048"].key.read_bytes(), None)
+        private: Any = serialization.load_pem_private_key(certificates["rsa2048"].key.read_bytes(), None)
         private.sign(b"plain", padding.PKCS1v15(), hashes.SHA256())
         assert engine.statistics().submitted == 0
 
@@ -200,8 +198,8 @@ def test_mutual_tls_with_a_wrapped_client_key(certificates: Certificates) -> Non
 
 
 def encrypt(key: Key, plain: bytes) -> bytes:
-    public = serialization.load_der_public_key(key.public_der())
-    return public.encrypt(plain, padding.PKCS1v15())
+    public: Any = serialization.load_der_public_key(key.public_der())
+    return bytes(public.encrypt(plain, padding.PKCS1v15()))
 
 
 def test_premaster_is_decrypted(engine: ThreadEngine, certificates: Certificates) -> None:
@@ -234,13 +232,13 @@ def outcome_of(pair: Pair, key: Key, make: str) -> tuple[object, ...]:
     """Run a handshake whose premaster secret is wrong in one way; what both ends get to see of it."""
     pair.step_client()
     assert pair.server.handshake() is Status.WANT_READ
-    pair.client.bio_write(pair._far.recv(1 << 16))  # noqa: SLF001
+    pair.client.bio_write(pair._far.recv(1 << 16))
     with pytest.raises(SSL.WantReadError):
         pair.client.do_handshake()
     other = encrypt(key, b"\x03\x03" + bytes(46)) if make == "good padding" else b"\x01" * 256
-    pair._far.sendall(replace_premaster(pair.client.bio_read(1 << 16), other))  # noqa: SLF001
+    pair._far.sendall(replace_premaster(pair.client.bio_read(1 << 16), other))
     status = pair.finish()
-    alert = pair._far.recv(100)  # noqa: SLF001
+    alert = pair._far.recv(100)
     return status, [error.text for error in pair.server.errors()], alert
 
 

@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import engine_shim
 from OpenSSL import SSL
 
+import engine_shim
 from tlsserver.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from engine_shim import Engine, Key
+    from engine_shim import BaseEngine, Key
 
 __all__ = ["TLSContext"]
 
@@ -63,7 +63,7 @@ class TLSContext:
         engine_shim.ShimError: The key cannot be read or is not the certificate's.
     """
 
-    __slots__ = ("__weakref__", "_async_io", "_engine", "_key", "_pyopenssl")
+    __slots__ = ("__weakref__", "_async_io", "_engine", "_pyopenssl")
 
     def __init__(
         self,
@@ -89,15 +89,14 @@ class TLSContext:
         _set_key(context, key, password)
         engine = key.engine if isinstance(key, engine_shim.Key) else None
         self._set(context, engine, async_io=async_io)
-        self._key = key
 
-    def _set(self, context: SSL.Context, engine: Engine | None, *, async_io: bool) -> None:
+    def _set(self, context: SSL.Context, engine: BaseEngine | None, *, async_io: bool) -> None:
         self._pyopenssl = context
         self._engine = engine
         self._async_io = async_io
 
     @classmethod
-    def from_pyopenssl(cls, context: SSL.Context, *, engine: Engine | None = None) -> TLSContext:
+    def from_pyopenssl(cls, context: SSL.Context, *, engine: BaseEngine | None = None) -> TLSContext:
         """Take over a pyOpenSSL Context as it is; the keys in all its certificate slots go to ``engine``.
 
         Args:
@@ -117,8 +116,7 @@ class TLSContext:
             message = "the SSL.Context has no private key to wrap: call use_certificate and use_privatekey before"
             raise ConfigurationError(message)
         made = cls.__new__(cls)
-        made._set(context, engine, async_io=False)
-        made._key = None
+        made._set(context, engine, async_io=False)  # noqa: SLF001 - our own, half made
         return made
 
     @property
@@ -127,7 +125,7 @@ class TLSContext:
         return self._pyopenssl
 
     @property
-    def engine(self) -> Engine | None:
+    def engine(self) -> BaseEngine | None:
         """Where the private key's operations are performed; None: on the loop's thread, by OpenSSL."""
         return self._engine
 

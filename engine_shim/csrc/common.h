@@ -3,9 +3,9 @@
 #define ENGINE_SHIM_COMMON_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdbool.h>
 
 #include "shim.h"
 
@@ -29,7 +29,7 @@ static inline void count_down(atomic_uint_fast64_t *counter) {
 }
 
 /* Any thread. */
-uint64_t now_ns(void); /* CLOCK_MONOTONIC */
+uint64_t now_ns(void);                        /* CLOCK_MONOTONIC */
 void *wiped_free(void *bytes, size_t length); /* wipes, frees, returns NULL */
 
 #endif

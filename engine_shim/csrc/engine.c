@@ -153,15 +153,32 @@ struct op *engine_take(struct engine *e) {
     return op;
 }
 
-void engine_deliver(struct engine *e, struct op *op) {
+/* Under the lock; let go of until busy_end(). */
+static void busy_begin(struct engine *e) {
+    e->busy++;
+    pthread_mutex_unlock(&e->lock);
+}
+
+static void busy_end(struct engine *e) {
     pthread_mutex_lock(&e->lock);
+    if (--e->busy == 0) pthread_cond_broadcast(&e->ended);
+}
+
+void engine_perform(struct engine *e, struct op *op) {
+    busy_begin(e);
+    op_perform(op);
+    busy_end(e);
+}
+
+void engine_deliver(struct engine *e, struct op *op) {
     struct engine_statistics *s = &e->statistics;
     s->in_flight--;
     if (!op->cancelled) *(op->status == SHIM_OK ? &s->performed : &s->failed) += 1;
     op->place = OP_NOWHERE;
-    pthread_mutex_unlock(&e->lock);
+    busy_begin(e);
     op_finish(op);
     op_unref(op);
+    busy_end(e);
 }
 
 /* Under the lock. True: the engine's reference is now the caller's to give back. */
@@ -227,16 +244,21 @@ static void fail_all(struct op_list *given) {
     }
 }
 
-/* Under the lock. */
-static int join_workers(struct engine *e, double timeout) {
+static struct timespec from_now(double seconds) {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
-    long long ns = until.tv_nsec + (long long)(timeout * 1e9);
+    long long ns = until.tv_nsec + (long long)(seconds * 1e9);
     until.tv_sec += (time_t)(ns / 1000000000);
     until.tv_nsec = (long)(ns % 1000000000);
-    while (e->workers > 0)
+    return until;
+}
+
+/* Under the lock, which it lets go of meanwhile: until `count` is zero or the time is over. */
+static int wait_for_none(struct engine *e, const unsigned *count, double seconds) {
+    struct timespec until = from_now(seconds);
+    while (*count > 0)
         if (pthread_cond_timedwait(&e->ended, &e->lock, &until) == ETIMEDOUT) break;
-    return e->workers == 0;
+    return *count == 0;
 }
 
 int engine_close(struct engine *e, double timeout) {
@@ -248,9 +270,18 @@ int engine_close(struct engine *e, double timeout) {
     pthread_mutex_unlock(&e->lock);
     fail_all(&given);
     pthread_mutex_lock(&e->lock);
-    int ended = join_workers(e, timeout);
+    int ended = wait_for_none(e, &e->workers, timeout);
     pthread_mutex_unlock(&e->lock);
     return ended;
+}
+
+/*
+ * A worker inside OpenSSL may hold one of its locks (a key's blinding, the store of algorithms), which the child
+ * would find locked for ever: so nobody is busy while we fork. Two seconds outlast every honest op.
+ */
+void engine_fork_prepare(struct engine *e) {
+    pthread_mutex_lock(&e->lock);
+    wait_for_none(e, &e->busy, 2.0);
 }
 
 /* The parent's ops are the parent's: the child forgets them, it must not finish them. */
@@ -258,7 +289,7 @@ void engine_fork_child(struct engine *e) {
     e->queued = e->waiting = (struct op_list){0};
     if (e->kind->release_held != NULL) e->kind->release_held(e, &(struct op_list){0});
     e->statistics = (struct engine_statistics){0};
-    e->workers = 0;
+    e->workers = e->busy = 0;
     init_condition(&e->changed);
     init_condition(&e->ended);
 }

@@ -4,9 +4,10 @@
  * A kind of engine is one C file that ends in one const struct engine_kind. The queue, its
  * bound, the workers, cancellation and statistics are here, the same for all of them.
  *
- *   post:   engine_submit()  the loop's thread; queued, or waiting for room
- *   cycle:  engine_take()    a worker; the oldest queued op, and the oldest waiting one moves up
- *   done:   engine_deliver() any thread; the op is finished and its wait fd readable
+ *   post:   engine_submit()   the loop's thread; queued, or waiting for room
+ *   cycle:  engine_take()     a worker; the oldest queued op, and the oldest waiting one moves up
+ *           engine_perform()  the op is computed, not under the lock
+ *   done:   engine_deliver()  the op is finished and its wait fd readable
  *
  * An op that waits for room belongs to its connection alone: the engine takes its reference
  * when the op moves into the queue, and cancelling unlinks it. Nothing spins, order is kept.
@@ -36,8 +37,8 @@ struct engine {
     const struct engine_kind *kind;
     atomic_uint refs;
     pthread_mutex_t lock;
-    pthread_cond_t changed; /* something was queued, or the engine was closed */
-    pthread_cond_t ended;   /* a worker has ended */
+    pthread_cond_t changed;         /* something was queued, or the engine was closed */
+    pthread_cond_t ended;           /* a worker has ended, or nobody is busy any more */
     struct engine *next, *previous; /* every engine of the process; under fork.c's lock */
 
     /* Under the lock. */
@@ -45,6 +46,7 @@ struct engine {
     struct op_list waiting; /* their connections hold the only reference */
     size_t capacity;
     unsigned workers_wanted, workers;
+    unsigned busy; /* threads that perform or deliver at this moment: a fork waits for them (fork.h) */
     bool closed, orphan;
     struct engine_statistics statistics;
 };
@@ -62,10 +64,12 @@ void engine_cancel(struct engine *e, struct op *op);
 
 /* Under the lock. The caller owns the reference that the queue held. NULL: nothing is queued. */
 struct op *engine_take(struct engine *e);
-/* Any thread, not under the lock: finishes the op and gives the queue's reference back. */
-void engine_deliver(struct engine *e, struct op *op);
+/* Both: entered and left under the lock, which they let go of meanwhile. */
+void engine_perform(struct engine *e, struct op *op);
+void engine_deliver(struct engine *e, struct op *op); /* gives the reference back */
 
-/* fork.c only: in the child, under the lock. */
+/* fork.c only. Prepare takes the lock; the others are called under it. */
+void engine_fork_prepare(struct engine *e);
 void engine_fork_child(struct engine *e);
 
 #endif

@@ -23,31 +23,25 @@ static void hold(struct latency *l, struct op *op) {
     op_list_insert_after(&l->held, before, op, OP_HELD);
 }
 
-/* Under the lock, which it leaves meanwhile. */
+/* Under the lock, which it lets go of meanwhile. */
 static void deliver_first(struct latency *l) {
     struct op *op = op_list_pop(&l->held);
     op->place = OP_TAKEN;
-    pthread_mutex_unlock(&l->engine.lock);
     engine_deliver(&l->engine, op);
-    pthread_mutex_lock(&l->engine.lock);
 }
 
-/* Under the lock, which it leaves meanwhile. What nobody waits for any more is not held. */
+/* Under the lock, which it lets go of meanwhile. What nobody waits for any more is not held. */
 static void perform_one(struct latency *l, struct op *op) {
-    pthread_mutex_unlock(&l->engine.lock);
-    op_perform(op);
-    pthread_mutex_lock(&l->engine.lock);
+    engine_perform(&l->engine, op);
     if (!op->cancelled && !l->engine.closed) {
         hold(l, op);
         return;
     }
     if (l->engine.closed) op_fail(op, SHIM_ERR_CLOSED, "the engine was closed");
-    pthread_mutex_unlock(&l->engine.lock);
     engine_deliver(&l->engine, op);
-    pthread_mutex_lock(&l->engine.lock);
 }
 
-/* Under the lock, which it leaves meanwhile. */
+/* Under the lock, which it lets go of meanwhile. */
 static void wait_until(struct latency *l, uint64_t due_ns) {
     struct timespec until = {.tv_sec = (time_t)(due_ns / 1000000000u), .tv_nsec = (long)(due_ns % 1000000000u)};
     pthread_cond_timedwait(&l->engine.changed, &l->engine.lock, &until);

@@ -34,16 +34,13 @@ struct engine *engine_new_manual(void) {
     return engine_create(&manual, sizeof(struct manual), SIZE_MAX, 0);
 }
 
-/* Takes the op at `index` out of the queue, as engine_take() does for the first. NULL: out of range. */
+/* Under the lock: takes the op at `index` out of the queue. NULL: out of range. */
 static struct op *take_at(struct engine *e, size_t index) {
-    pthread_mutex_lock(&e->lock);
     struct op *op = op_list_at(&e->queued, index);
-    if (op != NULL) {
-        op_list_remove(&e->queued, op);
-        op->place = OP_TAKEN;
-        e->statistics.in_flight++;
-    }
-    pthread_mutex_unlock(&e->lock);
+    if (op == NULL) return NULL;
+    op_list_remove(&e->queued, op);
+    op->place = OP_TAKEN;
+    e->statistics.in_flight++;
     return op;
 }
 
@@ -62,30 +59,43 @@ size_t manual_begun(struct engine *e) {
     return length_of(e, &of(e)->begun);
 }
 
-int manual_perform(struct engine *e, size_t index) {
-    struct op *op = take_at(e, index);
-    if (op == NULL) return SHIM_ERR_RANGE;
-    op_perform(op);
+/* Under the lock, which they let go of meanwhile. */
+static void perform_and_deliver(struct engine *e, struct op *op) {
+    engine_perform(e, op);
     engine_deliver(e, op);
-    return SHIM_OK;
+}
+
+static void fail_and_deliver(struct engine *e, struct op *op) {
+    op_fail(op, SHIM_ERR_FAILED, "told to fail");
+    engine_deliver(e, op);
+}
+
+static void perform_and_hold(struct engine *e, struct op *op) {
+    engine_perform(e, op);
+    if (op->cancelled)
+        engine_deliver(e, op);
+    else
+        op_list_push(&of(e)->begun, op, OP_HELD);
+}
+
+static int with_pending(struct engine *e, size_t index, void (*act)(struct engine *e, struct op *op)) {
+    pthread_mutex_lock(&e->lock);
+    struct op *op = take_at(e, index);
+    if (op != NULL) act(e, op);
+    pthread_mutex_unlock(&e->lock);
+    return op != NULL ? SHIM_OK : SHIM_ERR_RANGE;
+}
+
+int manual_perform(struct engine *e, size_t index) {
+    return with_pending(e, index, perform_and_deliver);
 }
 
 int manual_fail(struct engine *e, size_t index) {
-    struct op *op = take_at(e, index);
-    if (op == NULL) return SHIM_ERR_RANGE;
-    op_fail(op, SHIM_ERR_FAILED, "told to fail");
-    engine_deliver(e, op);
-    return SHIM_OK;
+    return with_pending(e, index, fail_and_deliver);
 }
 
 int manual_begin(struct engine *e, size_t index) {
-    struct op *op = take_at(e, index);
-    if (op == NULL) return SHIM_ERR_RANGE;
-    op_perform(op);
-    pthread_mutex_lock(&e->lock);
-    op_list_push(&of(e)->begun, op, OP_HELD);
-    pthread_mutex_unlock(&e->lock);
-    return SHIM_OK;
+    return with_pending(e, index, perform_and_hold);
 }
 
 int manual_deliver(struct engine *e, size_t index) {
@@ -94,11 +104,10 @@ int manual_deliver(struct engine *e, size_t index) {
     if (op != NULL) {
         op_list_remove(&of(e)->begun, op);
         op->place = OP_TAKEN;
+        engine_deliver(e, op);
     }
     pthread_mutex_unlock(&e->lock);
-    if (op == NULL) return SHIM_ERR_RANGE;
-    engine_deliver(e, op);
-    return SHIM_OK;
+    return op != NULL ? SHIM_OK : SHIM_ERR_RANGE;
 }
 
 int manual_wake(struct engine *e, size_t index) {

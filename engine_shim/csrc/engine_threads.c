@@ -8,10 +8,8 @@ static void work(struct engine *e) {
             pthread_cond_wait(&e->changed, &e->lock);
             continue;
         }
-        pthread_mutex_unlock(&e->lock);
-        op_perform(op);
+        engine_perform(e, op);
         engine_deliver(e, op);
-        pthread_mutex_lock(&e->lock);
     }
 }
 

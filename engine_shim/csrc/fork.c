@@ -14,7 +14,7 @@ static unsigned generation;    /* written in a child that has one thread */
 /* Lock order: engines' list, engines, wakes. */
 static void prepare(void) {
     pthread_mutex_lock(&lock);
-    for (struct engine *e = engines; e != NULL; e = e->next) pthread_mutex_lock(&e->lock);
+    for (struct engine *e = engines; e != NULL; e = e->next) engine_fork_prepare(e);
     wake_fork_prepare();
 }
 

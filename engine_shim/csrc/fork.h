@@ -2,8 +2,9 @@
  * fork.h: what a fork does to the shim.
  *
  * The child has none of the parent's threads, but copies of its jobs, ops and wait fds.
- * pthread_atfork() takes every lock of the shim before the fork, so that the child finds
- * consistent lists; in the child engines forget the parent's ops and start their workers
+ * pthread_atfork() takes every lock of the shim before the fork, once no worker is inside
+ * OpenSSL, so that the child finds consistent lists and none of OpenSSL's locks held by a
+ * thread that it does not have; in the child engines forget the parent's ops and start their workers
  * anew with the next op, wait fds are closed (they are shared with the parent), and every
  * SSL of the parent's is refused: its generation is over.
  */

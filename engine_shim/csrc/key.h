@@ -15,10 +15,10 @@ struct engine;
 
 struct key {
     atomic_uint refs;
-    struct engine *engine;     /* a reference */
-    EVP_PKEY *inner;           /* a reference */
-    OSSL_PARAM *public_half;   /* owned; what the wrapper exports */
-    char type[24];             /* OpenSSL's name: "RSA", "EC", "ED25519" ... */
+    struct engine *engine;   /* a reference */
+    EVP_PKEY *inner;         /* a reference */
+    OSSL_PARAM *public_half; /* owned; what the wrapper exports */
+    char type[24];           /* OpenSSL's name: "RSA", "EC", "ED25519" ... */
     int bits, size;
 };
 

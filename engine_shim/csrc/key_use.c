@@ -13,8 +13,8 @@ static shim_status outcome(int done) {
     return errors_keep(ours != 0 ? (shim_status)ours : SHIM_ERR_OPENSSL);
 }
 
-int key_sign(struct key *k, const char *digest, int padding, int salt_length, const void *data, size_t length, void *out,
-             size_t *out_length) {
+int key_sign(struct key *k, const char *digest, int padding, int salt_length, const void *data, size_t length,
+             void *out, size_t *out_length) {
     struct op_parameters p = {.padding = padding, .salt_length = salt_length};
     if (digest != NULL) strncpy(p.digest, digest, sizeof p.digest - 1);
     ossl.ERR_clear_error();

@@ -94,7 +94,7 @@ static int read_number(const OSSL_PARAM *in, int64_t *out) {
     bool is_signed = in->data_type == OSSL_PARAM_INTEGER;
     if ((!is_signed && in->data_type != OSSL_PARAM_UNSIGNED_INTEGER) || in->data == NULL) return 0;
     if (in->data_size == sizeof(int32_t)) {
-        *out = is_signed ? *(const int32_t *)in->data : (int64_t) * (const uint32_t *)in->data;
+        *out = is_signed ? *(const int32_t *)in->data : (int64_t)*(const uint32_t *)in->data;
         return 1;
     }
     if (in->data_size != sizeof(int64_t)) return 0;

@@ -100,16 +100,18 @@ int manual_wake(struct engine *e, size_t index); /* the wait fd becomes readable
 
 /* key.c: private keys, wrapped. */
 struct key;
-int key_load(struct engine *e, const void *bytes, size_t length, const void *password, size_t password_length, struct key **out);
+int key_load(struct engine *e, const void *bytes, size_t length, const void *password, size_t password_length,
+             struct key **out);
 const char *key_type(const struct key *k);
 int key_bits(const struct key *k);
 int key_max_size(const struct key *k);
-size_t key_public_der(const struct key *k, unsigned char *out, size_t room); /* SubjectPublicKeyInfo; returns its length */
+size_t key_public_der(const struct key *k, unsigned char *out,
+                      size_t room); /* SubjectPublicKeyInfo; returns its length */
 int key_matches_certificate(const struct key *k, void *x509);
-void *context_certificate(void *ssl_ctx); /* X509 of the current slot, borrowed; NULL: none */
+void *context_certificate(void *ssl_ctx);  /* X509 of the current slot, borrowed; NULL: none */
 int key_use(struct key *k, void *ssl_ctx); /* the certificate must be there already */
-int key_sign(struct key *k, const char *digest, int padding, int salt_length, const void *data, size_t length, void *out,
-             size_t *out_length);
+int key_sign(struct key *k, const char *digest, int padding, int salt_length, const void *data, size_t length,
+             void *out, size_t *out_length);
 int key_decrypt(struct key *k, int tls_version, const void *data, size_t length, void *out, size_t *out_length);
 int key_wrap_context(struct engine *e, void *ssl_ctx, size_t *wrapped); /* every certificate slot of an SSL_CTX */
 void key_free(struct key *k);
@@ -140,12 +142,12 @@ int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length); 
 const struct async_error *async_ssl_errors(struct async_ssl *a);
 int async_ssl_fds(struct async_ssl *a, int *out, size_t room); /* returns how many there are */
 int async_ssl_is_paused(const struct async_ssl *a);
-void async_ssl_cancel(struct async_ssl *a);                     /* now and for good */
-int async_ssl_close(struct async_ssl *a);                       /* SHIM_OK: drained, SSL given back; SHIM_ERR_BUSY: not yet */
+void async_ssl_cancel(struct async_ssl *a); /* now and for good */
+int async_ssl_close(struct async_ssl *a);   /* SHIM_OK: drained, SSL given back; SHIM_ERR_BUSY: not yet */
 void async_ssl_free(struct async_ssl *a);
 int async_ssl_reused(struct async_ssl *a);
 const char *async_ssl_group(struct async_ssl *a); /* NULL: none, or unknown to this OpenSSL */
-int async_job_is_current(void);            /* 1: on a job's stack */
+int async_job_is_current(void);                   /* 1: on a job's stack */
 
 /* callbacks.c: what pyOpenSSL would do in Python, on the job's stack. */
 int callbacks_set_alpn(void *ssl_ctx, const void *protocols, size_t length); /* wire form, server's order */

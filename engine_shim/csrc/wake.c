@@ -11,8 +11,8 @@
 enum { POOL_LIMIT = 1024 };
 
 struct wake {
-    atomic_uint refs; /* 0: in the pool */
-    int fd;           /* -1: forked away */
+    atomic_uint refs;             /* 0: in the pool */
+    int fd;                       /* -1: forked away */
     struct wake *next, *previous; /* all wakes; under the lock */
     struct wake *pooled;          /* the pool's chain; under the lock */
 };

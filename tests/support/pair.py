@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import select
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from engine_shim import AsyncSSL, Key, Status
 from OpenSSL import SSL
 
+from engine_shim import AsyncSSL, Key, Status
+
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from support.certificates import Identity
 
 # Long enough for the slowest machine; a test that reaches it has failed.
@@ -75,10 +79,8 @@ class Pair:
 
     def step_client(self) -> None:
         """Let the client take what has come, and answer."""
-        try:
+        with suppress(BlockingIOError, ConnectionError):
             self.client.bio_write(self._far.recv(1 << 16) or b"")
-        except (BlockingIOError, ConnectionError):
-            pass
         try:
             if not self.client_done:
                 self.client.do_handshake()
@@ -91,10 +93,8 @@ class Pair:
 
     def flush_client(self) -> None:
         """Send what the client has to say."""
-        try:
+        with suppress(SSL.WantReadError, SSL.SysCallError, ConnectionError):
             self._far.sendall(self.client.bio_read(1 << 16))
-        except (SSL.WantReadError, SSL.SysCallError, ConnectionError):
-            pass
 
     def until_parked(self) -> Status:
         """Go on until the server's job pauses, or the handshake ends on both sides or fails."""
@@ -148,7 +148,7 @@ class Pair:
         self._far.close()
         return done
 
-    def __enter__(self) -> Pair:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

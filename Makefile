@@ -1,0 +1,133 @@
+# make serve: the demo on https://127.0.0.1:8443/    make test: all tests    make check: format, lint, types
+# A fresh machine needs python3 (>= 3.10, with venv) and gcc; .ci/run lists what the other targets need.
+
+PYTHON ?= python3
+DISTRO_PYTHON ?= /usr/bin/python3
+PYTEST_ARGS ?=
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+
+VENV := .venv
+DISTRO := .venv-distro
+BIN := $(VENV)/bin
+PIP := -m pip --disable-pip-version-check --quiet
+
+C_SOURCES := $(wildcard engine_shim/csrc/*.c)
+C_HEADERS := $(wildcard engine_shim/csrc/*.h engine_shim/csrc/*.def tests/c/*.h)
+C_UNITS := $(wildcard tests/c/test_*.c)
+C_HELPERS := $(filter-out $(C_UNITS),$(wildcard tests/c/*.c))
+BUILD_INPUTS := pyproject.toml setup.py engine_shim/_build.py $(C_SOURCES) $(wildcard engine_shim/csrc/*.h engine_shim/csrc/*.def)
+
+C_FLAGS := -std=c11 -D_GNU_SOURCE -Iengine_shim/csrc -pthread -fvisibility=hidden -fno-strict-aliasing
+C_STRICT := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
+
+.PHONY: help venv serve test test-distro check format wheel asan tsan valgrind canary bench clean
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+help:
+	@sed -n '1,2s/^# //p' Makefile
+	@echo 'other targets: venv test-distro format wheel asan tsan valgrind canary bench clean'
+
+# --- Environments. The stamp is newer than all that the extension is built from. ---
+
+venv: $(VENV)/.stamp
+
+$(VENV)/.stamp: $(BUILD_INPUTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(PIP) install --editable '.[dev]'
+	touch $@
+
+# pyOpenSSL, cryptography and cffi are the distribution's: the constraints keep pip from replacing them.
+$(DISTRO)/.stamp: $(BUILD_INPUTS)
+	test -x $(DISTRO)/bin/python || $(DISTRO_PYTHON) -m venv --system-site-packages $(DISTRO)
+	$(DISTRO_PYTHON) -c 'from importlib.metadata import version as v; [print(p + "==" + v(p)) for p in ("pyOpenSSL", "cryptography", "cffi")]' > $(DISTRO)/constraints.txt
+	$(DISTRO)/bin/python $(PIP) install --constraint $(DISTRO)/constraints.txt --editable '.[test]'
+	$(DISTRO)/bin/python -c 'import sys, OpenSSL, cryptography, cffi; own = [m.__file__ for m in (OpenSSL, cryptography, cffi) if m.__file__.startswith(sys.prefix)]; sys.exit("not the packages of the distribution: %s" % own if own else 0)'
+	touch $@
+
+# --- What users run ---
+
+serve: venv
+	$(BIN)/tlsserver serve --host 127.0.0.1 --port 8443
+
+test: venv
+	$(BIN)/python -m pytest -m 'not canary' $(PYTEST_ARGS)
+
+test-distro: $(DISTRO)/.stamp
+	$(DISTRO)/bin/python -m pytest -m 'not canary' $(PYTEST_ARGS)
+
+# --- Checks ---
+
+check: venv $(C_SOURCES:engine_shim/csrc/%.c=build/strict/%.o) $(patsubst tests/c/%.c,build/strict/tests/%.o,$(C_UNITS) $(C_HELPERS))
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES) $(filter %.h,$(C_HEADERS)) $(C_UNITS) $(C_HELPERS)
+
+format: venv
+	$(BIN)/ruff check --fix --exit-zero --quiet
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(C_SOURCES) $(filter %.h,$(C_HEADERS)) $(C_UNITS) $(C_HELPERS)
+
+build/strict/%.o: engine_shim/csrc/%.c $(C_HEADERS)
+	@mkdir -p $(@D)
+	@echo 'strict: $<'
+	@$(CC) $(C_FLAGS) $(C_STRICT) -O2 -c -o $@ $<
+
+build/strict/tests/%.o: tests/c/%.c $(C_HEADERS)
+	@mkdir -p $(@D)
+	@echo 'strict: $<'
+	@$(CC) $(C_FLAGS) $(C_STRICT) -O2 -c -o $@ $<
+
+# --- C units, under sanitizers. Each tests/c/test_*.c is a program; tests/c/README.md says how they are linked. ---
+# setarch -R: ThreadSanitizer of older compilers does not start where addresses are randomized over more than 28 bits.
+
+SANITIZE_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+SANITIZE_tsan := -O1 -g -fsanitize=thread
+SANITIZE_plain := -O1 -g
+LAUNCH_asan :=
+LAUNCH_tsan := setarch -R
+LAUNCH_valgrind := valgrind --quiet --error-exitcode=9 --leak-check=full
+C_LIBRARIES := -ldl -lm
+
+define sanitized
+build/$(1)/%.o: engine_shim/csrc/%.c $$(C_HEADERS)
+	@mkdir -p $$(@D)
+	@$$(CC) $$(C_FLAGS) $$(SANITIZE_$(1)) -c -o $$@ $$<
+build/$(1)/tests/%.o: tests/c/%.c $$(C_HEADERS)
+	@mkdir -p $$(@D)
+	@$$(CC) $$(C_FLAGS) $$(SANITIZE_$(1)) -c -o $$@ $$<
+build/$(1)/shim.a: $$(C_SOURCES:engine_shim/csrc/%.c=build/$(1)/%.o) $$(C_HELPERS:tests/c/%.c=build/$(1)/tests/%.o)
+	@rm -f $$@
+	@$$(AR) rcs $$@ $$^
+build/$(1)/test_%: build/$(1)/tests/test_%.o build/$(1)/shim.a
+	@$$(CC) $$(SANITIZE_$(1)) -pthread -o $$@ $$^ $$(C_LIBRARIES)
+endef
+$(foreach variant,plain asan tsan,$(eval $(call sanitized,$(variant))))
+
+asan: $(C_UNITS:tests/c/%.c=build/asan/%)
+tsan: $(C_UNITS:tests/c/%.c=build/tsan/%)
+valgrind: $(C_UNITS:tests/c/%.c=build/plain/%)
+asan tsan valgrind:
+	@set -e; for program in $^; do echo "$(LAUNCH_$@) $$program"; $(LAUNCH_$@) $$program; done
+
+# --- Releases ---
+
+# LDSHARED: pyenv's and conda's Python would put a run path of the building machine into the extension.
+wheel: venv
+	rm -rf build/wheel
+	LDSHARED='$(CC) -shared' $(BIN)/python -m build --outdir build/wheel
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/*.whl
+	cp build/wheel/*.tar.gz dist/
+
+canary: venv
+	$(BIN)/python -m pytest -m canary $(PYTEST_ARGS)
+
+bench: venv
+	@for file in $(wildcard tests/benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf build dist *.egg-info $(VENV) $(DISTRO) .pytest_cache .mypy_cache .ruff_cache .hypothesis engine_shim/_native*.so
+	find . -name __pycache__ -prune -exec rm -rf {} +

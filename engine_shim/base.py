@@ -1,0 +1,95 @@
+"""What a key knows of its engine, and every engine has: its handle, its numbers and its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engine_shim.native import ffi, lib, raise_status
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+__all__ = ["BaseEngine", "EngineStatistics"]
+
+
+@dataclass(frozen=True)
+class EngineStatistics:
+    """What an engine has done, and has in hand.
+
+    Attributes:
+        submitted: Ops that connections asked for.
+        performed: Ops whose result was delivered.
+        failed: Ops that ended without a result: an error of OpenSSL's, or the engine was closed.
+        cancelled: Ops that their connection gave up before the result was used.
+        queue_full: Ops that had to wait for room in the queue.
+        queued: Now in the queue.
+        waiting: Now waiting for room in the queue.
+        in_flight: Now begun and not yet delivered.
+        in_flight_max: The most that were ever submitted and not yet delivered.
+    """
+
+    submitted: int
+    performed: int
+    failed: int
+    cancelled: int
+    queue_full: int
+    queued: int
+    waiting: int
+    in_flight: int
+    in_flight_max: int
+
+
+class BaseEngine:
+    """An engine as its keys know it: name, statistics, end. A context manager: leaving it closes the engine."""
+
+    _handle: Any
+
+    def __init__(self, handle: Any) -> None:  # noqa: ANN401 - cffi's pointers have no types
+        if handle == ffi.NULL:
+            raise_status(lib.SHIM_ERR_MEMORY, "making an engine")
+        self._handle = ffi.gc(handle, lib.engine_free)
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        """The engine's kind, as ``--offload`` names it."""
+        return str(ffi.string(lib.engine_name(self._handle)).decode())
+
+    @property
+    def can_block(self) -> bool:
+        """Whether an op outside any job may wait for this engine on the calling thread."""
+        return bool(lib.engine_can_block(self._handle))
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed
+
+    def statistics(self) -> EngineStatistics:
+        """Take a snapshot of the engine's counters; any thread."""
+        raw = ffi.new("struct engine_statistics *")
+        lib.engine_statistics(self._handle, raw)
+        return EngineStatistics(**{name: getattr(raw, name) for name in EngineStatistics.__dataclass_fields__})
+
+    def close(self, timeout: float = 5.0) -> bool:
+        """Stop the engine: what is queued fails, what is being performed ends.
+
+        Args:
+            timeout: How long to wait for the workers, in seconds.
+
+        Returns:
+            Whether every worker has ended in time.
+        """
+        self._closed = True
+        return bool(lib.engine_close(self._handle, timeout))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

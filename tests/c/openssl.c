@@ -1,0 +1,19 @@
+#include "openssl.h"
+
+#include <dlfcn.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shim.h"
+
+/* A unit is no extension of Python: there is no pyOpenSSL whose OpenSSL it would have to share. */
+int openssl_bind(void) {
+    void *libssl = dlopen("libssl.so.3", RTLD_NOW);
+    int missing = 0;
+    if (libssl == NULL) return -1;
+    for (size_t i = 0; i < ossl_count(); i++) {
+        ossl_bind(i, dlsym(libssl, ossl_name(i)));
+        if (ossl_address(i) == NULL) missing += ossl_is_required(i);
+    }
+    return missing;
+}

@@ -1,0 +1,46 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support import leaks
+from support.certificates import Certificates, Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def pytest_report_header() -> list[str]:
+    try:
+        import engine_shim  # noqa: PLC0415 - a broken build must not hide the report
+
+        linkage = engine_shim.attach()
+    except Exception as error:  # noqa: BLE001 - a line of the header, whatever it is
+        return [f"engine_shim: {type(error).__name__}: {error}"]
+    notes = "".join(f"; {note}" for note in linkage.notes)
+    return [f"engine_shim: {linkage.name} linkage, {linkage.openssl_version}, {linkage.path}{notes}"]
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Leaves by kind of key, as ``certificates["p256"]``; the kinds are ``support.certificates.KINDS``."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def ca(certificates: Certificates) -> Identity:
+    """The authority that signed all leaves."""
+    return certificates.ca
+
+
+@pytest.fixture
+def no_leaks() -> Iterator[None]:
+    """Fail when the test leaves file descriptors or threads behind: `pytest.mark.usefixtures("no_leaks")`."""
+    before = leaks.holdings()
+    yield
+    complaint = leaks.complaint(before, leaks.holdings())
+    if complaint:
+        pytest.fail(f"left behind: {complaint}")

@@ -1,0 +1,276 @@
+"""The house rules, executable. Each table is the rule; whoever adds a file adds a row."""
+
+from __future__ import annotations
+
+import ast
+import re
+from fnmatch import fnmatchcase
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support import source_tree
+from support.source_tree import ROOT, relative
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+# From the bottom up. A module may import what stands in its own row or below it; a name stands for its submodules too.
+LAYERS = (
+    ("engine_shim.errors", "engine_shim.linkage.refusal", "engine_shim.linkage.elf"),
+    ("engine_shim.linkage.maps", "engine_shim.linkage.table"),
+    ("engine_shim.linkage.module", "engine_shim.linkage.binding"),
+    ("engine_shim.linkage.shared", "engine_shim.linkage.static", "engine_shim.linkage.proof"),
+    ("engine_shim.linkage",),
+    ("engine_shim.native",),
+    ("engine_shim.base",),
+    ("engine_shim.counters", "engine_shim.key", "engine_shim.async_ssl", "engine_shim._build"),
+    ("engine_shim.engine",),
+    ("engine_shim",),
+    # Leaves: types and settings.
+    ("tlsserver.errors", "tlsserver.stats", "tlsserver.audience", "tlsserver.outgoing", "tlsserver.watch"),
+    ("tlsserver.config", "tlsserver.state", "tlsserver.wire", "tlsserver.protocols", "tlsserver.local_certificate"),
+    # One connection: it knows neither selector nor clock.
+    ("tlsserver.parking", "tlsserver.life", "tlsserver.flow", "tlsserver.site"),
+    ("tlsserver.session", "tlsserver.context", "tlsserver.connection", "tlsserver.transport"),
+    # The loop.
+    ("tlsserver.selector", "tlsserver.reactor", "tlsserver.signals"),
+    ("tlsserver.listener", "tlsserver.waitfds", "tlsserver.driver"),
+    # Where loop, TLS and protocol meet.
+    ("tlsserver.service",),
+    ("tlsserver.server",),
+    ("tlsserver",),
+    ("tlsserver.cli",),
+    ("tlsserver.__main__",),
+)
+
+# Who may touch pyOpenSSL's objects.
+PYOPENSSL = {"tlsserver.session", "tlsserver.context"}
+
+# Who may call OpenSSL's ASYNC_*: what a job is, no other file has to know.
+ASYNC_FILES = {"pause.c", "async_ssl.c", "attach.c", "stacks.c", "ossl.def", "ossl_types.h"}
+ASYNC_OWN_NAMES = {"ASYNC_OFF", "ASYNC_HANDSHAKE", "ASYNC_IO"}  # of shim.h, not OpenSSL's
+
+PYTHON_FILE_LINES = 400
+C_FILE_LINES = 500
+FUNCTION_LINES = 50
+
+# Sources without a test of their own (tests/test_<source>.py, test_<package>_<source>.py or c/test_<source>.c), and the
+# test that covers them. Files of re-exports need none.
+COVERED_BY = {
+    "engine_shim/__init__.py": "test_async_ssl.py",  # what it does at exit
+    "engine_shim/_build.py": "test_extension.py",
+    "engine_shim/base.py": "test_engine.py",
+    "engine_shim/counters.py": "test_async_ssl.py",
+    "engine_shim/errors.py": "test_key.py",
+    "engine_shim/native.py": "test_key.py",
+    "engine_shim/linkage/binding.py": "test_linkage.py",
+    "engine_shim/linkage/maps.py": "test_linkage.py",
+    "engine_shim/linkage/module.py": "test_linkage_static.py",
+    "engine_shim/linkage/proof.py": "test_linkage.py",
+    "engine_shim/linkage/refusal.py": "test_linkage.py",
+    "engine_shim/linkage/table.py": "test_linkage.py",
+    "engine_shim/csrc/attach.c": "test_linkage.py",
+    "engine_shim/csrc/callbacks.c": "test_async_ssl.py",
+    "engine_shim/csrc/common.c": "c/test_engine.c",
+    "engine_shim/csrc/engine_*.c": "test_engine_contract.py",
+    "engine_shim/csrc/errors.c": "test_key.py",
+    "engine_shim/csrc/evp.c": "test_key.py",
+    "engine_shim/csrc/fork.c": "c/test_engine.c",
+    "engine_shim/csrc/key_*.c": "test_key.py",
+    "engine_shim/csrc/keymgmt.c": "test_key.py",
+    "engine_shim/csrc/op.c": "c/test_engine.c",
+    "engine_shim/csrc/pause.c": "test_engine_contract.py",
+    "engine_shim/csrc/perform.c": "test_engine_contract.py",
+    "engine_shim/csrc/provider.c": "test_key.py",
+    "engine_shim/csrc/sign.c": "test_engine_contract.py",
+    "engine_shim/csrc/decrypt.c": "test_key.py",
+    "engine_shim/csrc/stacks.c": "test_linkage.py",
+    "engine_shim/csrc/wake.c": "c/test_engine.c",
+    "tlsserver/audience.py": "test_connection.py",
+    "tlsserver/errors.py": "test_connection.py",
+    "tlsserver/flow.py": "test_connection.py",
+    "tlsserver/life.py": "test_connection.py",
+    "tlsserver/outgoing.py": "test_connection.py",
+    "tlsserver/parking.py": "test_connection.py",
+    "tlsserver/transport.py": "test_connection.py",
+    "tlsserver/watch.py": "test_connection.py",
+    "tlsserver/wire.py": "test_connection.py",
+    "tlsserver/protocols/base.py": "test_echo.py",
+    "tlsserver/protocols/deadline.py": "test_http1.py",
+    "tlsserver/protocols/messages.py": "test_http1.py",
+    "tlsserver/protocols/stream.py": "test_http1.py",
+    "tlsserver/site/*.py": "test_site.py",
+}
+
+# Written in pieces, so that this file does not hold what it looks for.
+MACHINE_PATHS = re.compile("|".join(["/ro" + "ot/", "/ho" + "me/", "/wo" + "rk/", "/tm" + r"p/\w", "/o" + "pt/"]))
+TEXT = {
+    ".py",
+    ".c",
+    ".h",
+    ".def",
+    ".md",
+    ".toml",
+    ".in",
+    ".html",
+    ".css",
+    ".js",
+    ".svg",
+    ".cfg",
+    ".txt",
+    ".yml",
+    "",
+}  # ".ci/run" and "Makefile" have none
+
+
+def violations(found: Iterable[object]) -> None:
+    """Fail with all that was found, one a line."""
+    told = "\n".join(sorted(map(str, found)))
+    assert not told, told
+
+
+def layer(module: str) -> int:
+    """Give the row of the longest name that stands for the module; -1 where there is none."""
+    found = [
+        (len(name), row)
+        for row, names in enumerate(LAYERS)
+        for name in names
+        if module == name or ("." in name and module.startswith(f"{name}."))
+    ]
+    return max(found, default=(0, -1))[1]
+
+
+def test_every_module_has_a_layer() -> None:
+    violations(f"{module} stands in no row of LAYERS" for module in source_tree.modules() if layer(module) < 0)
+
+
+def test_imports_go_downwards() -> None:
+    violations(
+        f"{module} imports {name}, which is in a higher layer"
+        for module in source_tree.modules()
+        for name in source_tree.our_imports(module)
+        if layer(name) > layer(module) >= 0
+    )
+
+
+def test_no_import_cycles() -> None:
+    graph = {module: source_tree.our_imports(module) for module in source_tree.modules()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"import cycle: {' -> '.join(error.args[1])}")
+
+
+def users(package: str, used: str) -> set[str]:
+    """Name the modules of a package that import anything of another one."""
+    names = [name for name in source_tree.modules() if name.split(".")[0] == package]
+    return {name for name in names if any(one.split(".")[0] == used for one in source_tree.imports(name))}
+
+
+def test_engine_shim_knows_nothing_of_tlsserver() -> None:
+    violations(users("engine_shim", "tlsserver"))
+
+
+def test_who_touches_pyopenssl() -> None:
+    violations(users("tlsserver", "OpenSSL") - PYOPENSSL)
+
+
+def test_length_of_files() -> None:
+    limits = {".py": PYTHON_FILE_LINES, ".c": C_FILE_LINES, ".h": C_FILE_LINES, ".def": C_FILE_LINES}
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in source_tree.files(*limits)}
+    violations(f"{relative(path)}: {lines} lines" for path, lines in lengths.items() if lines >= limits[path.suffix])
+
+
+def test_length_of_functions() -> None:
+    lengths = [
+        (path, node.name, (node.end_lineno or 0) - node.lineno + 1)
+        for path in source_tree.files(".py")
+        for node in ast.walk(source_tree.parsed(path))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
+    lengths += [
+        (path, function.name, len(function.lines))
+        for path in source_tree.files(".c", ".h")
+        for function in source_tree.c_functions(path)
+    ]
+    violations(f"{relative(path)}: {name}: {lines} lines" for path, name, lines in lengths if lines > FUNCTION_LINES)
+
+
+def test_no_conditions_of_the_preprocessor_in_functions() -> None:
+    """A variant is a file."""
+    violations(
+        f"{relative(path)}: {function.name}: {line.strip()}"
+        for path in source_tree.files(".c", ".h")
+        for function in source_tree.c_functions(path)
+        for line in function.lines
+        if re.match(r"\s*#\s*(if|el|endif)", line)
+    )
+
+
+def test_who_knows_jobs() -> None:
+    violations(
+        f"{relative(path)}: {name}"
+        for path in source_tree.files(".c", ".h", ".def")
+        if path.name not in ASYNC_FILES and relative(path).startswith("engine_shim/")
+        for name in re.findall(r"\bASYNC_\w+", source_tree.without_comments(path.read_text(encoding="utf-8")))
+        if name not in ASYNC_OWN_NAMES
+    )
+
+
+def test_functions_are_seen_in_c() -> None:
+    """A parser that sees nothing would let everything pass."""
+    seen = {one.name: len(one.lines) for one in source_tree.c_functions(ROOT / "engine_shim" / "csrc" / "ossl.c")}
+    assert seen == {"ossl_count": 3, "ossl_name": 3, "ossl_is_required": 3, "ossl_address": 5, "ossl_bind": 3}
+
+
+def called_name(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def test_tests_do_not_sleep() -> None:
+    violations(
+        f"{relative(path)}:{node.lineno}"
+        for path in source_tree.files(".py")
+        if relative(path).startswith("tests/")
+        for node in ast.walk(source_tree.parsed(path))
+        if isinstance(node, ast.Call) and called_name(node) == "sleep"
+    )
+
+
+def needs_test(path: Path) -> bool:
+    """Tell whether a file is a source with code of its own: one that only re-exports has none."""
+    if relative(path).split("/")[0] not in source_tree.PACKAGES:
+        return False
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return path.suffix == ".c" or any(isinstance(node, kinds) for node in ast.walk(source_tree.parsed(path)))
+
+
+def is_tested(path: Path) -> bool:
+    is_package = path.stem == "__init__"
+    stem = path.parent.name if is_package else path.stem.strip("_")
+    folder = path.parents[1].name if is_package else path.parent.name
+    names = [f"test_{stem}.py", f"test_{folder}_{stem}.py", f"c/test_{stem}.c"]
+    names += [test for pattern, test in COVERED_BY.items() if fnmatchcase(relative(path), pattern)]
+    return any((ROOT / "tests" / name).exists() for name in names)
+
+
+def test_every_source_has_a_test() -> None:
+    sources = [path for path in source_tree.files(".py", ".c") if needs_test(path)]
+    violations(f"{relative(path)}: no test, and no row in COVERED_BY" for path in sources if not is_tested(path))
+
+
+def test_rows_are_in_use() -> None:
+    existing = {relative(path) for path in source_tree.files()}
+    violations(pattern for pattern in COVERED_BY if not any(fnmatchcase(name, pattern) for name in existing))
+    violations({f"tests/{name}" for name in COVERED_BY.values()} - existing)
+
+
+def test_no_machine_paths() -> None:
+    violations(
+        f"{relative(path)}: {found}"
+        for path in source_tree.files(*TEXT)
+        for found in MACHINE_PATHS.findall(path.read_text(encoding="utf-8"))
+    )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -175,6 +178,29 @@ def test_nothing_else_in_the_process_changes(certificates: Certificates) -> None
         private: Any = serialization.load_pem_private_key(certificates["rsa2048"].key.read_bytes(), None)
         private.sign(b"plain", padding.PKCS1v15(), hashes.SHA256())
         assert engine.statistics().submitted == 0
+
+
+# In a process of its own: what OpenSSL has cached before decides.
+ISOLATION = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import engine_shim
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+with engine_shim.ThreadEngine(1) as engine:
+    for path in sys.argv[2:]:
+        key = engine.load_key(path)
+        key.sign(b"x", digest=None if key.type.startswith("ED") else "SHA256")
+ec.generate_private_key(ec.SECP256R1()).sign(b"x", ec.ECDSA(hashes.SHA256()))
+rsa.generate_private_key(65537, 2048).sign(b"x", padding.PKCS1v15(), hashes.SHA256())
+"""
+
+
+def test_first_use_of_a_wrapped_key_is_nobody_elses_business(certificates: Certificates) -> None:
+    """In OpenSSL's default context our key management would be cached as everybody's (docs/decisions/0001)."""
+    root = str(Path(__file__).parent.parent)
+    keys = [str(certificates[kind].key) for kind in ("p256", "rsa2048", "rsa-pss", "ed25519")]
+    subprocess.run([sys.executable, "-c", ISOLATION, root, *keys], check=True, timeout=60)
 
 
 def test_mutual_tls_with_a_wrapped_client_key(certificates: Certificates) -> None:

@@ -79,7 +79,7 @@ bool key_is_wrapped(const EVP_PKEY *pkey) {
 
 EVP_PKEY *key_wrap(struct key *k) {
     EVP_PKEY *wrapped = NULL;
-    EVP_PKEY_CTX *context = ossl.EVP_PKEY_CTX_new_from_name(NULL, k->type, PROVIDER_PROPERTY);
+    EVP_PKEY_CTX *context = ossl.EVP_PKEY_CTX_new_from_name(provider_context(), k->type, NULL);
     if (context == NULL) return NULL;
     if (ossl.EVP_PKEY_fromdata_init(context) == 1) {
         OSSL_PARAM parameters[2];

@@ -5,8 +5,8 @@
  * work. This one exports the public half only, so the private operation always comes back to
  * us, while comparing with a certificate works. Importing anything but our own marker is
  * refused: a peer's key never becomes ours. The names must be OpenSSL's ("RSA"), because libssl
- * asks a key what it is; being registered after the default provider, and by a name that sorts
- * after it, ours are never what a plain fetch finds.
+ * asks a key what it is; they live in a library context of our own (provider.c), where nobody
+ * else looks.
  */
 #include "keymgmt.h"
 
@@ -143,48 +143,75 @@ static int get_parameters(void *data, OSSL_PARAM parameters[]) {
     return 1;
 }
 
-static const char *operation_name(int operation) {
-    if (operation == OSSL_OP_SIGNATURE) return PROVIDER_SIGNATURE;
-    return operation == OSSL_OP_ASYM_CIPHER ? PROVIDER_ASYM_CIPHER : NULL;
+/*
+ * What OpenSSL should look for to sign or decrypt: first by that name where it likes, and, when the key may not go
+ * there, by that name here. Where whole keys are compared (above) the public half would go there, so there the name
+ * is one that only we have.
+ */
+static const char *operation(int id, const char *signature) {
+    if (id == OSSL_OP_ASYM_CIPHER) return compares_whole_keys() ? PROVIDER_OWN_NAME : "RSA";
+    if (id != OSSL_OP_SIGNATURE) return NULL;
+    return compares_whole_keys() ? PROVIDER_OWN_NAME : signature;
 }
 
-static const OSSL_DISPATCH functions[] = {
-    {OSSL_FUNC_KEYMGMT_NEW, FUNCTION(new_data)},
-    {OSSL_FUNC_KEYMGMT_FREE, FUNCTION(free_data)},
-    {OSSL_FUNC_KEYMGMT_DUP, FUNCTION(dup_data)},
-    {OSSL_FUNC_KEYMGMT_HAS, FUNCTION(has)},
-    {OSSL_FUNC_KEYMGMT_MATCH, FUNCTION(match)},
-    {OSSL_FUNC_KEYMGMT_IMPORT, FUNCTION(import)},
-    {OSSL_FUNC_KEYMGMT_IMPORT_TYPES, FUNCTION(import_types)},
-    {OSSL_FUNC_KEYMGMT_EXPORT, FUNCTION(export_public)},
-    {OSSL_FUNC_KEYMGMT_EXPORT_TYPES, FUNCTION(export_types)},
-    {OSSL_FUNC_KEYMGMT_GET_PARAMS, FUNCTION(get_parameters)},
-    {OSSL_FUNC_KEYMGMT_GETTABLE_PARAMS, FUNCTION(gettable_parameters)},
-    {OSSL_FUNC_KEYMGMT_QUERY_OPERATION_NAME, FUNCTION(operation_name)},
-    {0, NULL},
-};
+static const char *rsa_operation(int id) {
+    return operation(id, "RSA");
+}
 
-static const char *const types[] = {
-    "RSA", "RSA-PSS", "EC", "ED25519", "ED448", "ML-DSA-44", "ML-DSA-65", "ML-DSA-87",
+static const char *ec_operation(int id) {
+    return operation(id, "ECDSA");
+}
+
+/* NULL stands for the key's own name. */
+static const char *other_operation(int id) {
+    return operation(id, NULL);
+}
+
+#define FUNCTIONS(operation_name)                                                                                      \
+    {                                                                                                                  \
+        {OSSL_FUNC_KEYMGMT_NEW, FUNCTION(new_data)}, {OSSL_FUNC_KEYMGMT_FREE, FUNCTION(free_data)},                    \
+            {OSSL_FUNC_KEYMGMT_DUP, FUNCTION(dup_data)}, {OSSL_FUNC_KEYMGMT_HAS, FUNCTION(has)},                       \
+            {OSSL_FUNC_KEYMGMT_MATCH, FUNCTION(match)}, {OSSL_FUNC_KEYMGMT_IMPORT, FUNCTION(import)},                  \
+            {OSSL_FUNC_KEYMGMT_IMPORT_TYPES, FUNCTION(import_types)},                                                  \
+            {OSSL_FUNC_KEYMGMT_EXPORT, FUNCTION(export_public)},                                                       \
+            {OSSL_FUNC_KEYMGMT_EXPORT_TYPES, FUNCTION(export_types)},                                                  \
+            {OSSL_FUNC_KEYMGMT_GET_PARAMS, FUNCTION(get_parameters)},                                                  \
+            {OSSL_FUNC_KEYMGMT_GETTABLE_PARAMS, FUNCTION(gettable_parameters)},                                        \
+            {OSSL_FUNC_KEYMGMT_QUERY_OPERATION_NAME, FUNCTION(operation_name)}, {                                      \
+            0, NULL                                                                                                    \
+        }                                                                                                              \
+    }
+
+static const OSSL_DISPATCH rsa_functions[] = FUNCTIONS(rsa_operation);
+static const OSSL_DISPATCH ec_functions[] = FUNCTIONS(ec_operation);
+static const OSSL_DISPATCH other_functions[] = FUNCTIONS(other_operation);
+
+/* A kind of key: OpenSSL's name, and all the names by which libssl may ask for it. */
+static const struct kind {
+    const char *type, *names;
+    const OSSL_DISPATCH *functions;
+} kinds[] = {
+    {"RSA", "RSA:rsaEncryption:1.2.840.113549.1.1.1", rsa_functions},
+    {"RSA-PSS", "RSA-PSS:RSASSA-PSS:1.2.840.113549.1.1.10", rsa_functions},
+    {"EC", "EC:id-ecPublicKey:1.2.840.10045.2.1", ec_functions},
+    {"ED25519", "ED25519:1.3.101.112", other_functions},
+    {"ED448", "ED448:1.3.101.113", other_functions},
+    {"ML-DSA-44", "ML-DSA-44:MLDSA44:2.16.840.1.101.3.4.3.17:id-ml-dsa-44", other_functions},
+    {"ML-DSA-65", "ML-DSA-65:MLDSA65:2.16.840.1.101.3.4.3.18:id-ml-dsa-65", other_functions},
+    {"ML-DSA-87", "ML-DSA-87:MLDSA87:2.16.840.1.101.3.4.3.19:id-ml-dsa-87", other_functions},
 };
-enum { TYPES = sizeof types / sizeof types[0] };
+enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 bool keymgmt_knows(const char *type) {
-    for (size_t i = 0; i < TYPES; i++)
-        if (strcmp(types[i], type) == 0) return true;
+    for (size_t i = 0; i < KINDS; i++)
+        if (strcmp(kinds[i].type, type) == 0) return true;
     return false;
 }
 
 const OSSL_ALGORITHM *keymgmt_algorithms(void) {
-    static OSSL_ALGORITHM algorithms[TYPES + 1];
-    size_t n = 0;
-    if (algorithms[0].algorithm_names != NULL) return algorithms;
-    for (size_t i = 0; i < TYPES; i++) {
-        EVP_KEYMGMT *theirs = ossl.EVP_KEYMGMT_fetch(NULL, types[i], NULL);
-        if (theirs == NULL) continue;
-        ossl.EVP_KEYMGMT_free(theirs);
-        algorithms[n++] = (OSSL_ALGORITHM){types[i], PROVIDER_PROPERTY, functions, "a private key in an engine"};
-    }
-    ossl.ERR_clear_error();
+    static OSSL_ALGORITHM algorithms[KINDS + 1];
+    for (size_t i = 0; i < KINDS; i++)
+        algorithms[i] =
+            (OSSL_ALGORITHM){kinds[i].names, PROVIDER_PROPERTY, kinds[i].functions, "a private key in an engine"};
     return algorithms;
 }

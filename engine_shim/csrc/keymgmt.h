@@ -12,7 +12,7 @@ struct keymgmt_data {
 /* This thread's next EVP_PKEY_fromdata() imports `k`; `out` is the marker to import. NULL takes the offer back. */
 void keymgmt_offer(struct key *k, OSSL_PARAM out[2]);
 bool keymgmt_knows(const char *type);
-/* Once OpenSSL is attached: rows for the kinds of key that this OpenSSL has; ends with an empty one. */
+/* A row for each kind of key, ending with an empty one. Kinds that this OpenSSL lacks are rows that no key ever asks for. */
 const OSSL_ALGORITHM *keymgmt_algorithms(void);
 
 #endif

@@ -13,7 +13,6 @@
 typedef struct async_job_st ASYNC_JOB;
 typedef struct async_wait_ctx_st ASYNC_WAIT_CTX;
 typedef struct bio_st BIO;
-typedef struct evp_keymgmt_st EVP_KEYMGMT;
 typedef struct evp_md_ctx_st EVP_MD_CTX;
 typedef struct evp_pkey_ctx_st EVP_PKEY_CTX;
 typedef struct evp_pkey_st EVP_PKEY;

@@ -7,13 +7,17 @@
 #include "ossl.h"
 #include "parameters.h"
 
+#define ROW(names) {names, PROVIDER_PROPERTY, sign_functions, "signatures by an engine"}
+
+/* By the names that keymgmt.c gives for each kind of key. */
 static const OSSL_ALGORITHM signatures[] = {
-    {PROVIDER_SIGNATURE, PROVIDER_PROPERTY, sign_functions, "signatures by an engine"},
-    {NULL, NULL, NULL, NULL},
+    ROW(PROVIDER_OWN_NAME), ROW("RSA"),       ROW("ECDSA"),     ROW("ED25519"),           ROW("ED448"),
+    ROW("ML-DSA-44"),       ROW("ML-DSA-65"), ROW("ML-DSA-87"), {NULL, NULL, NULL, NULL},
 };
 
 static const OSSL_ALGORITHM asym_ciphers[] = {
-    {PROVIDER_ASYM_CIPHER, PROVIDER_PROPERTY, decrypt_functions, "RSA decryption by an engine"},
+    {PROVIDER_OWN_NAME, PROVIDER_PROPERTY, decrypt_functions, "RSA decryption by an engine"},
+    {"RSA", PROVIDER_PROPERTY, decrypt_functions, "RSA decryption by an engine"},
     {NULL, NULL, NULL, NULL},
 };
 
@@ -63,24 +67,28 @@ static const OSSL_DISPATCH functions[] = {
     {0, NULL},
 };
 
-static int init(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *in, const OSSL_DISPATCH **out, void **context) {
-    static int provider_context; /* OpenSSL wants one that is not NULL; there is nothing to keep in it */
+static int init(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *in, const OSSL_DISPATCH **out, void **provctx) {
+    static int nothing; /* OpenSSL wants one that is not NULL; there is nothing to keep in it */
     (void)handle;
     (void)in;
     *out = functions;
-    *context = &provider_context;
+    *provctx = &nothing;
     return 1;
 }
 
-/* keymgmt_algorithms() fetches, which must not happen inside a query: so it is asked before the provider is there. */
+static OSSL_LIB_CTX *context; /* never freed: keys may outlive everything else */
+
 shim_status provider_load(void) {
-    static bool loaded;
-    if (loaded) return SHIM_OK;
+    if (context != NULL) return SHIM_OK;
     ossl.ERR_clear_error();
-    keymgmt_algorithms();
-    if (ossl.OSSL_PROVIDER_add_builtin(NULL, PROVIDER_NAME, init) != 1) return errors_keep(SHIM_ERR_OPENSSL);
-    /* The fallback (default) provider stays: an ordinary load would switch it off. */
-    if (ossl.OSSL_PROVIDER_try_load(NULL, PROVIDER_NAME, 1) == NULL) return errors_keep(SHIM_ERR_OPENSSL);
-    loaded = true;
+    OSSL_LIB_CTX *made = ossl.OSSL_LIB_CTX_new();
+    if (made == NULL) return errors_keep(SHIM_ERR_OPENSSL);
+    if (ossl.OSSL_PROVIDER_add_builtin(made, PROVIDER_NAME, init) != 1) return errors_keep(SHIM_ERR_OPENSSL);
+    if (ossl.OSSL_PROVIDER_load(made, PROVIDER_NAME) == NULL) return errors_keep(SHIM_ERR_OPENSSL);
+    context = made;
     return SHIM_OK;
+}
+
+OSSL_LIB_CTX *provider_context(void) {
+    return context;
 }

@@ -1,0 +1,136 @@
+"""What `tlsserver doctor` looks at. Each check says what it found; none fails for what it finds."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from engine_shim import LinkageError, ShimError, ThreadEngine, attach
+from engine_shim.linkage import explain
+from tlsserver.cli.version import version
+from tlsserver.local_certificate import KEY_TYPES
+from tlsserver.selector import new_selector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PACKAGES = ("pyOpenSSL", "cryptography", "cffi", "selectors2", "h11", "click")
+_MAX_MAP_COUNT = Path("/proc/sys/vm/max_map_count")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that was found.
+
+    Attributes:
+        tlsserver: This package's version.
+        python: Python's version and make.
+        platform: Kernel, machine and C library.
+        packages: Version by package.
+        openssl: Version of the OpenSSL that is used; None if none can be.
+        linkages: For each linkage its name, whether it is used, why, and what to do.
+        guarded_stacks: Whether jobs have stacks with a guard page.
+        async_capable: Whether a job of this OpenSSL pauses and resumes, tried.
+        notes: What else to know of this OpenSSL.
+        keys: Kinds of keys that an engine can use, tried.
+        cpus: CPUs that this process may run on.
+        selector: The selector that the loop uses.
+        open_files: Limits on file descriptors, soft and hard; -1: none.
+        max_map_count: Most memory mappings of a process; None if unknown. A guarded stack takes two.
+    """
+
+    tlsserver: str
+    python: str
+    platform: str
+    packages: dict[str, str]
+    openssl: str | None
+    linkages: list[dict[str, str]]
+    guarded_stacks: bool
+    async_capable: bool
+    notes: list[str]
+    keys: list[str]
+    cpus: int
+    selector: str
+    open_files: tuple[int, int]
+    max_map_count: int | None
+
+    @property
+    def is_good(self) -> bool:
+        """Whether handshakes can be offloaded here."""
+        return self.async_capable
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same for JSON, with the verdict as `ok`."""
+        return {"ok": self.is_good, **asdict(self)}
+
+
+def look() -> Findings:
+    """Look at everything."""
+    try:
+        linkage = attach()
+    except LinkageError:
+        linkage = None
+    libc = " ".join(platform.libc_ver()).strip() or "unknown C library"
+    return Findings(
+        tlsserver=version(),
+        python=f"{platform.python_version()} ({platform.python_implementation()})",
+        platform=f"{platform.system()} {platform.release()} {platform.machine()}, {libc}",
+        packages={name: version(name) for name in PACKAGES},
+        openssl=linkage.openssl_version if linkage else None,
+        linkages=[verdict._asdict() for verdict in explain()],
+        guarded_stacks=linkage.guarded_stacks if linkage else False,
+        async_capable=linkage is not None,  # attach() ends with a job that pauses and resumes
+        notes=list(linkage.notes) if linkage else [],
+        keys=_usable_keys() if linkage else [],
+        cpus=len(os.sched_getaffinity(0)),
+        selector=_selector(),
+        open_files=resource.getrlimit(resource.RLIMIT_NOFILE),
+        max_map_count=_max_map_count(),
+    )
+
+
+def _usable_keys() -> list[str]:
+    """Return the kinds of keys that an engine loads and signs with."""
+    makers = {name: make for name, make in KEY_TYPES.items() if name not in {"rsa:3072", "rsa:4096"}}  # as rsa:2048
+    with ThreadEngine(1) as engine:
+        return [name for name, make in {**makers, **_ml_dsa()}.items() if _can_sign(engine, name, make)]
+
+
+def _can_sign(engine: ThreadEngine, name: str, make: Callable[[], Any]) -> bool:
+    digest = "SHA256" if name.startswith(("rsa", "ec:")) else None
+    try:
+        pem = make().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        engine.load_key(pem).sign(b"doctor", digest=digest)
+    except (ShimError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _ml_dsa() -> dict[str, Callable[[], Any]]:
+    """Return how to make ML-DSA keys, where cryptography can."""
+    try:
+        from cryptography.hazmat.primitives.asymmetric import mldsa  # noqa: PLC0415 - since cryptography 47
+    except ImportError:
+        return {}
+    sizes = (44, 65, 87)
+    return {f"ml-dsa:{size}": getattr(mldsa, f"MLDSA{size}PrivateKey").generate for size in sizes}
+
+
+def _selector() -> str:
+    selector = new_selector()
+    selector.close()
+    return f"{type(selector).__module__}.{type(selector).__qualname__}"
+
+
+def _max_map_count() -> int | None:
+    try:
+        return int(_MAX_MAP_COUNT.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,175 @@
+"""`tlsserver serve`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import engine_shim
+from tlsserver import Server, ServerConfig, TLSContext, local_certificate
+from tlsserver.cli import params
+from tlsserver.cli.offload import FORMS, open_engine
+from tlsserver.errors import ConfigurationError
+from tlsserver.protocols.http1 import protocol_factory
+from tlsserver.protocols.messages import DEFAULT_LIMITS
+from tlsserver.site import demo, files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from engine_shim import Engine
+
+LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
+
+_PATH = click.Path(path_type=Path)
+_SECONDS = params.seconds
+_COUNT = click.IntRange(min=1)
+_DEFAULT = ServerConfig()
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The certificate that is served.
+
+    Attributes:
+        certificate: Path of the certificate with its chain.
+        key: Path of its private key.
+        password: Of the key; None if it has none.
+        about: Where it comes from, in words.
+    """
+
+    certificate: Path
+    key: Path
+    password: str | None
+    about: str
+
+
+@click.command("serve", context_settings={"auto_envvar_prefix": "TLSSERVER", "show_default": True})
+@click.argument("directory", required=False, type=_PATH)
+@click.option("--host", default=_DEFAULT.host, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=_DEFAULT.port, help="Port to listen on; 0: any free one."
+)
+@click.option("--ssl-certfile", "--certfile", "ssl_certfile", type=_PATH, help="Certificate with its chain, PEM.")
+@click.option("--ssl-keyfile", "--keyfile", "ssl_keyfile", type=_PATH, help="Its key; default: in the same file.")
+@click.option(
+    "--ssl-keyfile-password", metavar="SOURCE", help="Of the key: file:PATH, env:NAME, pass:TEXT, or the text."
+)
+@click.option("--offload", metavar=FORMS, default="threads", help="Engine for private-key operations.")
+@click.option("--offload-threads", type=_COUNT, help="Threads of the engine.  [default: one for each CPU]")
+@click.option("--max-handshakes", type=_COUNT, default=_DEFAULT.max_handshakes, help="Most at once; more wait.")
+@click.option(
+    "--timeout-handshake", type=_SECONDS, default=_DEFAULT.timeout_handshake, help="For a handshake, parked or not."
+)
+@click.option(
+    "--timeout-keep-alive", type=_SECONDS, default=DEFAULT_LIMITS.timeout_keep_alive, help="Between two requests."
+)
+@click.option(
+    "--timeout-graceful-shutdown",
+    type=_SECONDS,
+    default=_DEFAULT.timeout_graceful_shutdown,
+    help="For what is under way when the server stops.",
+)
+@click.option("--backlog", type=_COUNT, default=_DEFAULT.backlog, help="Connections that the kernel holds for us.")
+@click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
+def command(directory: Path | None, **options: Any) -> None:  # noqa: ANN401 - see the options above
+    """Serve the files of DIRECTORY over HTTPS; without DIRECTORY, the demo site.
+
+    Each option can also be given in the environment, as TLSSERVER_PORT for --port. Without a certificate one for
+    localhost is made and kept. Ctrl-C or SIGTERM finishes what is under way; a second one stops at once.
+    """
+    logging.basicConfig(level=options["log_level"].upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _check_directory(directory)
+    identity = _identity(options)
+    with _engine(options["offload"], options["offload_threads"]) as engine:
+        context = _context(identity, engine)
+        _serve(directory, identity, engine, context, options)
+
+
+def _serve(
+    directory: Path | None, identity: Identity, engine: Engine | None, context: TLSContext, options: dict[str, Any]
+) -> None:
+    def statistics() -> dict[str, Any]:
+        return server.statistics().as_dict()
+
+    linkage = engine_shim.attach()
+    handler = (
+        files.site(directory)
+        if directory
+        else demo.site(statistics, options["offload"], linkage.name, linkage.openssl_version)
+    )
+    limits = replace(DEFAULT_LIMITS, timeout_keep_alive=options["timeout_keep_alive"])
+    names = ("host", "port", "max_handshakes", "timeout_handshake", "timeout_graceful_shutdown", "backlog")
+    server = Server(context, protocol_factory(handler, limits), **{name: options[name] for name in names})
+    host, port = server.listen()
+    click.echo(_banner(host, port, directory, identity))
+    click.echo(f"  engine       {options['offload']}{'' if engine else ': OpenSSL signs on the loop'}")
+    click.echo(f"  linkage      {linkage.name}, {linkage.openssl_version}")
+    click.echo("  stop         Ctrl-C; twice to stop at once")
+    server.run()
+
+
+def _check_directory(directory: Path | None) -> None:
+    if directory is None:
+        return
+    try:
+        files.site(directory)
+    except OSError as error:
+        raise ConfigurationError(
+            f"directory {directory} cannot be served: {error.strerror}; give one that exists, or none for the demo site"
+        ) from error
+
+
+def _identity(options: dict[str, Any]) -> Identity:
+    """Return the certificate that the options name, or the one for localhost."""
+    certificate, key = options["ssl_certfile"], options["ssl_keyfile"]
+    if certificate is None:
+        if key is not None:
+            raise ConfigurationError(f"key {key} has no certificate: give --ssl-certfile as well")
+        made = local_certificate.local_certificate()
+        about = f"self-signed for localhost, {'made just now' if made.made else 'kept'} in {made.certificate.parent}"
+        return Identity(made.certificate, made.key, None, about)
+    params.read(certificate, "certificate", "--ssl-certfile")
+    params.read(key or certificate, "key", "--ssl-keyfile")
+    password = params.password(options["ssl_keyfile_password"])
+    return Identity(certificate, key or certificate, password, str(certificate))
+
+
+@contextlib.contextmanager
+def _engine(choice: str, threads: int | None) -> Iterator[Engine | None]:
+    engine = open_engine(choice, threads)
+    try:
+        yield engine
+    finally:
+        if engine is not None:
+            engine.close()
+
+
+def _context(identity: Identity, engine: Engine | None) -> TLSContext:
+    if engine is None:
+        return TLSContext(identity.certificate, identity.key, password=identity.password, alpn=("http/1.1",))
+    return TLSContext(identity.certificate, engine.load_key(identity.key, identity.password), alpn=("http/1.1",))
+
+
+def _banner(host: str, port: int, directory: Path | None, identity: Identity) -> str:
+    """Return what the user needs first: where it is, and how to recognise it."""
+    shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, host)  # noqa: S104 - compared, not bound
+    url = f"https://[{shown}]:{port}/" if ":" in shown else f"https://{shown}:{port}/"
+    lines = [
+        f"tlsserver serves {directory or 'the demo site'} at {url}",
+        f"  certificate  {identity.about}",
+        f"  SHA-256      {_fingerprint(identity.certificate)}",
+    ]
+    return "\n".join(lines)
+
+
+def _fingerprint(certificate: Path) -> str:
+    try:
+        return local_certificate.fingerprint(certificate.read_bytes())
+    except ValueError as error:  # stricter than OpenSSL, which has accepted it
+        return f"unknown: {error}"

@@ -1,0 +1,1 @@
+"""Protocols that run over a TLS connection: the interface (`base`), `echo` and `http1`."""

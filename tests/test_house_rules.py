@@ -36,7 +36,7 @@ LAYERS = (
     ("tlsserver.parking", "tlsserver.life", "tlsserver.flow", "tlsserver.site"),
     ("tlsserver.session", "tlsserver.context", "tlsserver.connection", "tlsserver.transport"),
     # The loop.
-    ("tlsserver.selector", "tlsserver.reactor", "tlsserver.signals"),
+    ("tlsserver.selector", "tlsserver.timers", "tlsserver.reactor", "tlsserver.signals"),
     ("tlsserver.listener", "tlsserver.waitfds", "tlsserver.driver"),
     # Where loop, TLS and protocol meet.
     ("tlsserver.service",),
@@ -90,6 +90,14 @@ COVERED_BY = {
     "engine_shim/csrc/stacks.c": "test_linkage.py",
     "engine_shim/csrc/wake.c": "c/test_engine.c",
     "tlsserver/audience.py": "test_connection.py",
+    "tlsserver/config.py": "test_server_life.py",
+    "tlsserver/driver.py": "test_service.py",
+    "tlsserver/signals.py": "test_server_life.py",
+    "tlsserver/cli/__init__.py": "test_bad_input.py",
+    "tlsserver/cli/checks.py": "test_cli_doctor.py",
+    "tlsserver/cli/offload.py": "test_cli_serve.py",
+    "tlsserver/cli/params.py": "test_cli_serve.py",
+    "tlsserver/cli/version.py": "test_cli_doctor.py",
     "tlsserver/errors.py": "test_connection.py",
     "tlsserver/flow.py": "test_connection.py",
     "tlsserver/life.py": "test_connection.py",

@@ -28,8 +28,9 @@ static void free_protocols(void *parent, void *p, CRYPTO_EX_DATA *data, int inde
     free(p);
 }
 
+/* libssl has checked the form of the peer's list; the bounds are ours all the same. */
 static bool offers(const unsigned char *offered, unsigned length, const unsigned char *name) {
-    for (unsigned at = 0; at + offered[at] < length; at += 1u + offered[at])
+    for (unsigned at = 0; at < length && at + offered[at] < length; at += 1u + offered[at])
         if (offered[at] == name[0] && memcmp(offered + at + 1, name + 1, name[0]) == 0) return true;
     return false;
 }
@@ -41,7 +42,7 @@ static int select_protocol(SSL *ssl, const unsigned char **out, unsigned char *o
     (void)ssl;
     for (size_t at = 0; at < ours->length; at += 1u + ours->list[at]) {
         const unsigned char *name = ours->list + at;
-        if (length == 0 || !offers(in, length, name)) continue;
+        if (!offers(in, length, name)) continue;
         *out = name + 1;
         *out_length = name[0];
         return SSL_TLSEXT_ERR_OK;

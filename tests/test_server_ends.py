@@ -1,0 +1,121 @@
+"""How real connections end, and that nothing is lost when they do; the loop is turned by hand."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers_server import Echo, House, check_nothing_left
+
+from tlsserver.errors import PeerLeftError, TruncatedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.certificates import Certificates, Identity
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    yield from check_nothing_left()
+
+
+@pytest.fixture
+def identity(certificates: Certificates) -> Identity:
+    return certificates["p256"]
+
+
+class Ends(Echo):
+    """Remembers its ends."""
+
+    ends: list[Any] = []  # noqa: RUF012 - emptied by each test
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.ends.append(exc)
+
+
+@pytest.fixture
+def ends() -> list[Any]:
+    Ends.ends = []
+    return Ends.ends
+
+
+def test_a_truncated_stream(identity: Identity, ends: list[Any]) -> None:
+    with House(identity, factory=Ends) as house:
+        client = house.connected()
+        house.quiet()  # unread session tickets would turn the close into a reset
+        client.close()
+        house.until(house.is_empty)
+    assert [type(end) for end in ends] == [TruncatedError]
+
+
+def test_a_reset_connection(identity: Identity, ends: list[Any]) -> None:
+    with House(identity, factory=Ends) as house:
+        house.connected().reset()
+        house.until(house.is_empty)
+    assert [type(end) for end in ends] == [PeerLeftError]
+
+
+def test_a_broken_record(identity: Identity, ends: list[Any]) -> None:
+    with House(identity, factory=Ends) as house:
+        house.connected().socket.send(b"\x17\x03\x03\x00\x20" + bytes(32))
+        house.until(house.is_empty)
+    assert [end.fault for end in ends] == ["peer"]
+
+
+def test_data_with_the_end_arrives(identity: Identity, ends: list[Any]) -> None:
+    with House(identity, factory=Ends) as house:
+        client = house.connected()
+        client.send(b"last words")
+        client.say_goodbye()
+        client.socket.shutdown(socket.SHUT_WR)
+        house.until(house.is_empty)
+        client.step()
+        assert client.received == b"LAST WORDS"
+    assert ends == [None]
+
+
+def test_a_large_answer_is_whole(identity: Identity, ends: list[Any]) -> None:
+    """The protocol closes at once; the client reads slowly; nothing is lost and the buffer's marks are kept."""
+    size = 3_000_000
+
+    class Large(Ends):
+        marks: list[str] = []  # noqa: RUF012 - one connection
+
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(data * size)  # type: ignore[attr-defined]
+            self.transport.close()
+
+        def pause_writing(self) -> None:
+            self.marks.append("pause")
+
+        def resume_writing(self) -> None:
+            self.marks.append("resume")
+
+    with House(identity, factory=Large) as house:
+        client = house.connected()
+        client.send(b"x")
+        house.until(lambda: client.is_ended)
+        assert len(client.received) == size
+        client.say_goodbye()
+        house.until(house.is_empty)
+    assert ends == [None]
+    assert Large.marks == ["pause", "resume"]
+
+
+def test_a_large_request_is_whole(identity: Identity) -> None:
+    class Count(Echo):
+        total = 0
+
+        def data_received(self, data: bytes) -> None:
+            type(self).total += len(data)
+
+    with House(identity, factory=Count, read_budget=20_000) as house:
+        client = house.connected()
+        for _ in range(40):
+            client.send(bytes(50_000))
+            house.quiet(10)
+        house.until(lambda: Count.total == 2_000_000)

@@ -1,0 +1,95 @@
+"""Wait fds and their owners."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers_reactor import check_descriptors
+
+from tlsserver.reactor import Reactor
+from tlsserver.waitfds import WaitFds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.usefixtures("descriptors")
+
+
+@pytest.fixture
+def descriptors() -> Iterator[None]:
+    yield from check_descriptors()
+
+
+class Owner:
+    """Counts how often it is resumed; may leave when it is."""
+
+    def __init__(self, stage: Stage, *, leaves: bool = False) -> None:
+        self.resumed = 0
+        self._stage = stage
+        self._leaves = leaves
+
+    def resume(self) -> None:
+        self.resumed += 1
+        if self._leaves:
+            self._stage.wait_fds.remove(self._stage.fd, self.resume)
+
+
+class Stage:
+    """One fd that is always readable."""
+
+    def __init__(self) -> None:
+        self.reactor = Reactor()
+        self.wait_fds = WaitFds(self.reactor)
+        self.fd = os.eventfd(1)
+
+    def close(self) -> None:
+        self.reactor.close()
+        os.close(self.fd)
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    made = Stage()
+    yield made
+    made.close()
+
+
+def test_each_owner_is_resumed(stage: Stage) -> None:
+    owners = [Owner(stage), Owner(stage, leaves=True), Owner(stage)]
+    for owner in owners:
+        stage.wait_fds.add(stage.fd, owner.resume)
+    assert len(stage.wait_fds) == 1
+    stage.reactor.run_turn(0)
+    stage.reactor.run_turn(0)
+    assert [owner.resumed for owner in owners] == [2, 1, 2]
+
+
+def test_the_last_owner_unregisters(stage: Stage) -> None:
+    first, last = Owner(stage), Owner(stage)
+    stage.wait_fds.add(stage.fd, first.resume)
+    stage.wait_fds.add(stage.fd, last.resume)
+    stage.wait_fds.remove(stage.fd, first.resume)
+    stage.wait_fds.remove(stage.fd, first.resume)
+    stage.reactor.run_turn(0)
+    assert (first.resumed, last.resumed) == (0, 1)
+    stage.wait_fds.remove(stage.fd, last.resume)
+    stage.wait_fds.remove(12345, last.resume)
+    stage.reactor.run_turn(0)
+    assert (last.resumed, len(stage.wait_fds)) == (1, 0)
+
+
+def test_an_fd_that_cannot_be_watched_has_no_owner(stage: Stage) -> None:
+    owner = Owner(stage)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        stage.wait_fds.add(9999, owner.resume)
+    assert len(stage.wait_fds) == 0
+
+
+def test_one_urgent_owner_makes_it_urgent(stage: Stage) -> None:
+    stage.wait_fds.add(stage.fd, Owner(stage).resume)
+    registration, _ = stage.wait_fds._owners[stage.fd]
+    assert not registration.urgent
+    stage.wait_fds.add(stage.fd, Owner(stage).resume, urgent=True)
+    assert registration.urgent

@@ -1,0 +1,246 @@
+"""One connection on our selector loop: it feeds a `Connection` with events and does what its `Watch` asks for.
+
+Everything that a turn did to the connection is applied once, at the end of the turn, in two passes over all connections
+that were touched: `release` (the connection settles, what is not watched any more goes), then `acquire` (what is
+watched from now on comes). So a connection that changes its mind within a turn costs no system call, and a descriptor's
+number that changes hands within a turn is given up before it is taken.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from tlsserver.reactor import EVENT_READ, EVENT_WRITE, Reactor, Timer
+from tlsserver.state import State
+from tlsserver.waitfds import WaitFds
+from tlsserver.watch import Watch
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from tlsserver.connection import Connection
+
+__all__ = ["Driver", "Hub"]
+
+logger = logging.getLogger(__name__)
+
+# An engine's mistake, so a rare case: 10 ms cost it latency and us nothing.
+_UNWATCHABLE_POLL = 0.01
+
+
+class Hub:
+    """What the drivers of one loop share.
+
+    Attributes:
+        reactor: The loop.
+        wait_fds: The wait fds of all parked connections.
+        drivers: Every driver whose connection is not closed.
+        touched: Those to be applied at the end of this turn.
+        queue: Those that wait for a job, first come, first served.
+    """
+
+    def __init__(self, reactor: Reactor) -> None:
+        self.reactor = reactor
+        self.wait_fds = WaitFds(reactor)
+        self.drivers: set[Driver] = set()
+        self.touched: list[Driver] = []
+        self.queue: deque[Driver] = deque()
+
+    def apply(self) -> None:
+        """Apply what this turn did; what that does (a protocol uses another connection) waits for the next turn."""
+        if not self.touched:
+            return
+        now = self.reactor.time()
+        touched, self.touched = self.touched, []
+        for driver in touched:
+            driver.release(now)
+        for driver in touched:
+            driver.acquire()
+        if self.touched:
+            self.reactor.call_soon(_nothing)
+
+
+class Driver:
+    """Feeds one connection. Loop thread only."""
+
+    __slots__ = (
+        "_fds",
+        "_hub",
+        "_is_queued",
+        "_is_touched",
+        "_on_closed",
+        "_registration",
+        "_socket",
+        "_timer",
+        "_watch",
+        "connection",
+    )
+
+    def __init__(
+        self,
+        hub: Hub,
+        sock: socket.socket,
+        make_connection: Callable[[Driver], Connection],
+        on_closed: Callable[[], object],
+    ) -> None:
+        """Begin to feed a connection.
+
+        Args:
+            hub: What the drivers share.
+            sock: Non-blocking; it becomes the driver's.
+            make_connection: Makes the connection, which calls back `touch`.
+            on_closed: Called when all is over.
+        """
+        self._hub = hub
+        self._socket = sock
+        self._on_closed = on_closed
+        self._fds: tuple[int, ...] = ()
+        self._timer: Timer | None = None
+        self._watch = Watch()
+        self._is_touched = False
+        self._is_queued = False
+        self._registration = hub.reactor.add(sock.fileno(), EVENT_READ, self._ready)
+        try:
+            self.connection = make_connection(self)
+        except BaseException:
+            hub.reactor.remove(self._registration)
+            raise
+        hub.drivers.add(self)
+        self.touch()
+
+    def touch(self) -> None:
+        """The connection was used: apply what it wants at the end of this turn."""
+        if not self._is_touched:
+            self._is_touched = True
+            self._hub.touched.append(self)
+
+    def wind_down(self) -> None:
+        """The server is stopping."""
+        self._feed(self.connection.wind_down)
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._feed(self.connection.abort)
+
+    def resume(self) -> None:
+        """A wait fd is readable, or a job may be had."""
+        self._feed(self.connection.resume)
+
+    def retry(self) -> bool:
+        """Its turn in the queue has come.
+
+        Returns:
+            Whether it still waits for a job.
+        """
+        self.resume()
+        self._is_queued = self.connection.watch().queued
+        return self._is_queued
+
+    def _ready(self, events: int) -> None:
+        if events & EVENT_READ:
+            self._feed(self.connection.readable)
+        if events & EVENT_WRITE:
+            self._feed(self.connection.writable)
+
+    def _due(self) -> None:
+        self._timer = None
+        deadline = self._watch.deadline
+        if deadline is not None and deadline <= self._hub.reactor.time():
+            self._feed(self.connection.expire)
+        else:
+            self._set_timer(deadline)
+
+    def _feed(self, tell: Callable[[float], object]) -> None:
+        """Tell the connection something."""
+        now = self._hub.reactor.time()
+        self.touch()
+        try:
+            tell(now)
+        except Exception as error:  # noqa: BLE001 - see _failed
+            self._failed(error, now)
+
+    def _failed(self, error: Exception, now: float) -> None:
+        """An error of ours (the protocol's are caught further up) costs this connection only."""
+        logger.error("a connection failed and is dropped", exc_info=error)
+        try:
+            self.connection.abort(now)
+        except Exception:
+            logger.exception("it could not even be closed: its TLS state is left behind")
+            self._dispose()
+
+    def release(self, now: float) -> None:
+        """First pass: settle, and give up what is not watched any more."""
+        self._is_touched = False
+        connection = self.connection
+        try:
+            connection.settle(now)
+        except Exception as error:  # noqa: BLE001 - see _failed
+            self._failed(error, now)
+        self._watch = watch = connection.watch()
+        if self._fds != watch.wait_fds:
+            self._release_fds(watch.wait_fds)
+        if connection.state is State.CLOSED:
+            self._dispose()
+
+    def acquire(self) -> None:
+        """Second pass: watch what is wanted from now on."""
+        watch = self._watch
+        if self not in self._hub.drivers:
+            return
+        events = (EVENT_READ if watch.read else 0) | (EVENT_WRITE if watch.write else 0)
+        # Whoever has finished the handshake is not held up by those who have not.
+        self._registration.urgent = self.connection.tls is not None
+        if events != self._registration.events:
+            self._hub.reactor.modify(self._registration, events)
+        if self._fds != watch.wait_fds:
+            self._acquire_fds(watch.wait_fds)
+        self._set_timer(watch.deadline)
+        if watch.again:
+            self._hub.reactor.call_soon(self._feed, self.connection.turn)
+        if watch.queued and not self._is_queued:
+            self._is_queued = True
+            self._hub.queue.append(self)
+
+    def _release_fds(self, wanted: tuple[int, ...]) -> None:
+        for fd in self._fds:
+            if fd not in wanted:
+                self._hub.wait_fds.remove(fd, self.resume)
+        self._fds = tuple(fd for fd in self._fds if fd in wanted)
+
+    def _acquire_fds(self, wanted: tuple[int, ...]) -> None:
+        for fd in wanted:
+            if fd in self._fds:
+                continue
+            try:
+                self._hub.wait_fds.add(fd, self.resume, urgent=self._registration.urgent)
+                self._fds += (fd,)
+            except OSError as error:
+                logger.debug("the engine's wait fd %d cannot be watched, so it is polled: %s", fd, error)
+                self._hub.reactor.call_later(_UNWATCHABLE_POLL, self.resume)
+
+    def _set_timer(self, deadline: float | None) -> None:
+        """Keep a timer due no later than the deadline: an early one looks again, so most deadlines move for free."""
+        timer = self._timer
+        if deadline is None or (timer is not None and timer.when <= deadline):
+            return
+        if timer is not None:
+            timer.cancel()
+        self._timer = self._hub.reactor.call_at(deadline, self._due)
+
+    def _dispose(self) -> None:
+        hub = self._hub
+        if self not in hub.drivers:
+            return
+        hub.drivers.discard(self)
+        hub.reactor.remove(self._registration)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._socket.close()
+        self._on_closed()
+
+
+def _nothing() -> None:
+    """Being asked for makes the next turn come at once."""

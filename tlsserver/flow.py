@@ -1,0 +1,302 @@
+"""The data of one connection after its handshake: reading, writing, and saying goodbye.
+
+Facts
+- A read may want to write and the other way round (key update, renegotiation).
+- After WANT_WRITE the same bytes must be offered again (SSL_write(3)); what was queued behind them may not be merged
+  in.
+- OpenSSL may hold data when the socket has none left; no selector reports that.
+
+Decision
+- Each direction remembers what it waits for. A read that has used up its budget asks for another turn (`again`), a
+  write waits for the socket, which is writable still.
+- The protocol is called between calls of OpenSSL, never inside one; it may write, close or abort at any moment.
+- Closing: flush, close_notify, FIN, then read on (and throw away) until the peer's close_notify or the deadline.
+- A peer's close_notify is its half of the goodbye: the protocol may go on writing, if it says so in ``eof_received``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tlsserver import state as states
+from tlsserver.errors import ConnectionTimeoutError, PeerLeftError, TLSServerError, TruncatedError
+from tlsserver.outgoing import Outgoing
+from tlsserver.state import Event, State
+from tlsserver.wire import Step, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tlsserver.audience import Audience
+    from tlsserver.config import ServerConfig
+    from tlsserver.life import Life
+    from tlsserver.stats import Counters
+
+__all__ = ["Flow"]
+
+# Where data may flow: the handshake is done and nothing is interrupted.
+_FLOWING = frozenset({State.OPEN, State.CLOSING})
+
+
+class Flow:
+    """Both directions of an open connection.
+
+    Attributes:
+        again: A read has more to do, whatever the socket says.
+        is_reading: False while the protocol wants no data.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        life: Life,
+        audience: Audience,
+        *,
+        config: ServerConfig,
+        counters: Counters,
+        end: Callable[[BaseException | None, float], None],
+    ) -> None:
+        """Prepare for the end of the handshake.
+
+        Args:
+            wire: The connection's TLS.
+            life: Its state.
+            audience: Its protocol.
+            config: Budgets and deadlines.
+            counters: What is counted.
+            end: Ends the connection, with the reason and the time.
+        """
+        self.again = False
+        self.is_reading = True
+        self._wire = wire
+        self._life = life
+        self._audience = audience
+        self._config = config
+        self._counters = counters
+        self._end = end
+        self._out = Outgoing()
+        self._read_wants = Step.WANT_READ
+        self._write_wants = Step.DONE  # DONE: nothing, it can go on at once
+        self._peer_closed = False  # the peer's close_notify was read
+        self._notified = False  # ours was sent
+        self._held = b""  # read by a call that was paused when the protocol stopped reading
+        self._last_activity = 0.0
+        self._goodbye_deadline = 0.0
+
+    @property
+    def size(self) -> int:
+        """Unsent bytes."""
+        return self._out.size
+
+    def wants(self) -> tuple[bool, bool]:
+        """Return whether to wait until the socket is readable, and until it is writable."""
+        reads = self._read_wants if self._may_read() else None
+        writes = self._write_wants if self._may_write() else None
+        return (
+            reads is Step.WANT_READ or writes is Step.WANT_READ,
+            reads is Step.WANT_WRITE or writes is Step.WANT_WRITE,
+        )
+
+    def deadline(self) -> float | None:
+        """Return when `timed_out` should be called: after idling, or after waiting for the peer's goodbye."""
+        if self._notified:
+            return self._goodbye_deadline
+        idle = self._config.timeout_idle
+        return None if idle is None else self._last_activity + idle
+
+    # What the driver tells
+
+    def begin(self, now: float) -> None:
+        """The handshake is done."""
+        self._last_activity = now
+        # The first request often lies in the same segment as the end of the handshake, and maybe in OpenSSL already.
+        self.turn(now)
+
+    def readable(self, now: float) -> None:
+        """The socket has bytes, its end, or an error."""
+        if self._write_wants is Step.WANT_READ:
+            self._flush(now)
+        self._pull(now)
+
+    def writable(self, now: float) -> None:
+        """The socket takes bytes again."""
+        if self._read_wants is Step.WANT_WRITE:
+            self._pull(now)
+        self._flush(now)
+
+    def turn(self, now: float) -> None:
+        """Go on reading."""
+        self.again = False
+        self._deliver_held(now)
+        self._pull(now)
+
+    def resumed(self, now: float) -> None:
+        """An interrupted call has ended: the other direction had to stand still, and OpenSSL may hold data."""
+        self._flush(now)
+        self.again = True
+
+    def settle(self, now: float) -> None:
+        """At the end of a turn: begin to close if that was asked for, and keep the write buffer's marks."""
+        if self._life.state is State.CLOSING and self._write_wants is Step.DONE:
+            self._flush(now)
+        self._keep_marks(now)
+
+    def timed_out(self, now: float) -> None:
+        """The deadline has passed."""
+        # After our goodbye everything is sent, and how the peer goes does not matter any more.
+        self._end(None if self._notified else ConnectionTimeoutError("idle for too long"), now)
+
+    # What the transport asks
+
+    def write(self, data: bytes, now: float) -> None:
+        """Send what the socket takes now, buffer the rest; dropped unless the connection is open."""
+        if self._life.state not in states.OPEN:
+            return
+        was_empty = not self._out.size
+        self._out.add(data)
+        if was_empty:
+            self._flush(now)
+        if self._out.size:
+            self._keep_marks(now)
+
+    def set_reading(self, *, wanted: bool) -> None:
+        """Go on or stop reading."""
+        # OpenSSL may hold data that no selector tells of.
+        self.again = self.again or (wanted and not self.is_reading)
+        self.is_reading = wanted
+
+    def drop(self) -> None:
+        """Forget what is unsent."""
+        self._out.clear()
+
+    # Reading
+
+    def _may_read(self) -> bool:
+        """Whether a read would be of use: somebody wants data, or we wait for the peer's close_notify."""
+        return not self._peer_closed and (self.is_reading or self._life.state is not State.OPEN)
+
+    def _can_pull(self) -> bool:
+        return self._life.state in _FLOWING and self._may_read()
+
+    def _pull(self, now: float) -> None:
+        if self._can_pull():
+            self._read_on(now)
+
+    def _read_on(self, now: float) -> None:
+        """Read, or repeat the interrupted read, until nothing is left, the budget is spent, or nobody wants data."""
+        budget = self._config.read_budget
+        while budget > 0:
+            step = self._wire.read()
+            if self._life.follow(step, self._read_on, now):
+                return
+            if step is not Step.DONE:
+                self._read_stopped(step, now)
+                return
+            budget -= len(self._wire.received)
+            self._received(self._wire.received, now)
+            if not self._can_pull():
+                return
+        self.again = True
+
+    def _received(self, data: bytes, now: float) -> None:
+        self._last_activity = now
+        self._counters.bytes_received += len(data)
+        if self._life.state is not State.OPEN:
+            return
+        if self.is_reading:
+            self._obey(self._audience.call("data_received", data), now)
+        else:
+            self._held = data
+
+    def _deliver_held(self, now: float) -> None:
+        if self._held and self.is_reading and self._life.state is State.OPEN:
+            held, self._held = self._held, b""
+            self._obey(self._audience.call("data_received", held), now)
+
+    def _read_stopped(self, step: Step, now: float) -> None:
+        if step is Step.WANT_READ or step is Step.WANT_WRITE:
+            self._read_wants = step
+        elif self._notified:
+            self._end(None, now)
+        elif step is Step.CLOSED:
+            self._peer_closed = True
+            self._offer_half_close(now)
+        elif step is Step.EOF:
+            self._end(TruncatedError("the client ended the stream without close_notify"), now)
+        else:
+            self._end(self._wire.failure(), now)
+
+    def _offer_half_close(self, now: float) -> None:
+        if self._life.state is State.OPEN:
+            keeps_open, error = self._audience.ask("eof_received")
+            self._obey(error, now)
+            if not keeps_open and self._life.state is State.OPEN:
+                self._life.go(Event.CLOSE)
+
+    # Writing
+
+    def _may_write(self) -> bool:
+        return self._out.size > 0 or (self._life.state is State.CLOSING and not self._notified)
+
+    def _flush(self, now: float) -> None:
+        if self._life.state in _FLOWING:
+            self._write_on(now)
+
+    def _write_on(self, now: float) -> None:
+        """Send what is buffered (or repeat the interrupted write), within the budget; closing, then say goodbye."""
+        budget = self._config.write_budget
+        while self._out.size:
+            if budget <= 0:
+                self._write_wants = Step.WANT_WRITE
+                return
+            step = self._wire.write(self._out.offer())
+            if self._life.follow(step, self._write_on, now):
+                return
+            if step is not Step.DONE:
+                self._write_stopped(step, now)
+                return
+            self._sent(self._wire.written, now)
+            budget -= self._wire.written
+        self._write_wants = Step.DONE
+        if self._life.state is State.CLOSING and not self._notified:
+            self._say_goodbye(now)
+
+    def _sent(self, count: int, now: float) -> None:
+        self._out.taken(count)
+        self._last_activity = now
+        self._counters.bytes_sent += count
+
+    def _write_stopped(self, step: Step, now: float) -> None:
+        if step is Step.WANT_READ or step is Step.WANT_WRITE:
+            self._write_wants = step
+        else:
+            self._end(self._left(step), now)
+
+    def _left(self, step: Step) -> TLSServerError:
+        return self._wire.failure() if step is Step.FAILED else PeerLeftError("the client left before all was sent")
+
+    def _say_goodbye(self, now: float) -> None:
+        step = self._wire.shutdown()
+        if self._life.follow(step, self._say_goodbye, now):
+            return
+        if step is Step.DONE:
+            self._notified = True
+            self._goodbye_deadline = now + self._config.timeout_shutdown
+            # A client that ignores close_notify waits for FIN.
+            self._wire.half_close()
+        elif step is Step.WANT_READ or step is Step.WANT_WRITE:
+            self._write_wants = step
+        else:
+            # Everything was sent, and the peer has said goodbye or is gone.
+            self._end(None, now)
+
+    # The protocol
+
+    def _keep_marks(self, now: float) -> None:
+        if self._life.state not in states.GONE:
+            self._obey(self._audience.buffered(self._out.size), now)
+
+    def _obey(self, error: BaseException | None, now: float) -> None:
+        """A protocol that raised has ended its own connection, and nobody else's."""
+        if error is not None:
+            self._end(error, now)

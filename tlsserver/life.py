@@ -1,0 +1,104 @@
+"""The state of one connection as its calls move it along the table, and the numbers that follow the state.
+
+The only place where jobs are seen to pause and to end: every call of the wire passes through `Life.follow`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tlsserver import state as states
+from tlsserver.parking import Parking
+from tlsserver.state import INITIAL, Event, State, next_state
+from tlsserver.wire import Step, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tlsserver.stats import Counters
+
+__all__ = ["Life"]
+
+
+class Life:
+    """State, interruption and gauges of one connection.
+
+    Attributes:
+        state: Where it is.
+        parking: The interruption, while there is one, and the sum of those before.
+    """
+
+    __slots__ = ("_counters", "_wire", "parking", "state")
+
+    def __init__(self, wire: Wire, counters: Counters) -> None:
+        self.state = INITIAL
+        self.parking = Parking()
+        self._wire = wire
+        self._counters = counters
+        counters.handshakes_in_progress += 1
+
+    def go(self, event: Event) -> None:
+        """Move along the table; the gauges follow the state and nothing else.
+
+        Raises:
+            IllegalTransitionError: The table does not have it; nothing has changed.
+        """
+        old, new = self.state, next_state(self.state, event)
+        self.state = new
+        counters = self._counters
+        counters.parked_now += (new in states.PARKED) - (old in states.PARKED)
+        counters.parked_max = max(counters.parked_max, counters.parked_now)
+        counters.queued_now += (new in states.QUEUED) - (old in states.QUEUED)
+        counters.draining_now += (new is State.DRAINING) - (old is State.DRAINING)
+        if (old in states.PARKED and new is not State.DRAINING) or old is State.DRAINING:
+            counters.jobs_ended += 1
+        if old in states.HANDSHAKING and new not in states.HANDSHAKING:
+            counters.handshakes_in_progress -= 1
+            if new is State.OPEN:
+                counters.handshakes_completed += 1
+            else:
+                counters.handshakes_failed += 1
+
+    def follow(self, step: Step, repeat: Callable[[float], None], now: float) -> bool:
+        """Keep up with what a call came to.
+
+        Args:
+            step: What it came to.
+            repeat: How to make the same call again.
+            now: The time.
+
+        Returns:
+            Whether the call is interrupted, so that nothing but its repetition may follow.
+        """
+        interrupted = step is Step.WANT_ASYNC or step is Step.WANT_ASYNC_JOB
+        was = self.parking.step
+        if was is not step:
+            if was is not None:
+                self.go(Event.RESUMED)
+                self._count_park(now)
+            if interrupted:
+                self._interrupt(step, repeat, now)
+        if step is Step.WANT_ASYNC:
+            self.parking.wait(self._wire.wait_fds(), now)
+        return interrupted
+
+    def end(self, now: float) -> None:
+        """Free the wire and leave for good; a job that is not ours to end goes on alone, and `end` is called again."""
+        if self._wire.close():
+            self._count_park(now)
+            self.go(Event.ENDED)
+            return
+        self.parking.wait(self._wire.wait_fds(), now)
+        if self.state is not State.DRAINING:
+            self.go(Event.CANCELLED)
+
+    def _interrupt(self, step: Step, repeat: Callable[[float], None], now: float) -> None:
+        self.parking.begin(step, repeat, now)
+        self.go(Event.PAUSED if step is Step.WANT_ASYNC else Event.NO_JOB)
+        if self.state is State.PARKED and not self.parking.total.parks:
+            self._counters.handshakes_parked += 1
+
+    def _count_park(self, now: float) -> None:
+        seconds = self.parking.end(now)
+        if seconds is not None:
+            self._counters.park_seconds.observe(seconds)

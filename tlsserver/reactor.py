@@ -1,0 +1,367 @@
+"""The selector loop: descriptor -> callback, deadlines, and the end of a turn. It knows nothing of TLS.
+
+Facts
+- ``select`` returns a list. While its first entries are served, a callback may close the descriptor of a later entry,
+  and ``accept`` or an engine may get the same number again at once. epoll drops a closed descriptor silently, the
+  selector's own map does not.
+- A step of a handshake costs 0.1 to 0.4 ms: with 300 of them ready, whoever comes last waits for 100 ms.
+- A signal that arrives just before ``select`` is noted, but its Python handler runs only when ``select`` returns.
+- After ``fork`` the child's epoll descriptor is the parent's: what the child registers or removes changes that set.
+
+What it means
+- A number does not say whose event it is. A late entry must not reach the new owner, and registering a number that is
+  known already is no error: it means that the old owner is gone.
+- Serving all that is ready is not fair; what is open must not wait for what only wants to be.
+- A wake-up must be bytes in a pipe, so that it is not lost between the decision to sleep and the sleep.
+
+Decision
+- `add` returns a `Registration`, the generation: the selector's key carries it, an entry counts only while its
+  registration is the one of its descriptor, and a second `add` of a number takes it over.
+- Urgent registrations are served first, and all of them. The others wait in a backlog, first come, first served, which
+  gets 2 ms of each turn; while there is one, ``select`` does not wait. So neither kind starves the other.
+- One pipe wakes the loop, for other threads and (as the interpreter's wake-up descriptor) for signals.
+- The clock of a turn is read once, after ``select``: all of the turn happens "at" that time.
+- A callback that raises is logged and loses nobody but itself. ``KeyboardInterrupt`` and ``SystemExit`` end `run`.
+- A fork marks the child's reactor: it refuses to run or to change the set, and `close` closes its copies only.
+
+Trade-off
+- The one clock makes a deadline late (and one set in a callback early) by at most the length of a turn; deadlines here
+  are for people and networks, the turns are milliseconds.
+- A backlog's event may be out of date when its time comes: callbacks must bear to be called for nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from tlsserver.errors import ForkedProcessError, ServerStateError
+from tlsserver.selector import EVENT_READ, EVENT_WRITE, SelectorLike, new_selector
+from tlsserver.timers import Timer, Timers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["EVENT_READ", "EVENT_WRITE", "Reactor", "Registration", "Timer"]
+
+logger = logging.getLogger(__name__)
+
+# How long the events that are not urgent may hold a turn. An open connection waits at most so long, and for one event
+# more, whatever the number of handshakes; a poll, 0.2 ms with 500 ready descriptors, costs a tenth of it.
+_BACKLOG_SECONDS = 0.002
+
+_WAKE_READ_SIZE = 4096
+
+
+class Registration:
+    """One watched descriptor, from `Reactor.add`. Its identity tells it from later owners of the same number.
+
+    Attributes:
+        fd: The descriptor.
+        events: What is watched for.
+        callback: Who is called.
+        urgent: May be set at any time: its events are served first in each turn, and all of them.
+    """
+
+    __slots__ = ("callback", "events", "fd", "urgent")
+
+    def __init__(self, fd: int, events: int, callback: Callable[[int], object]) -> None:
+        self.urgent = False
+        self.fd = fd
+        self.events = events
+        self.callback = callback
+
+
+class Reactor:
+    """A selector loop. Everything but `call_soon_threadsafe` and `stop` belongs to the loop's thread."""
+
+    def __init__(self, selector: SelectorLike | None = None) -> None:
+        """Make a loop that does not run yet.
+
+        Args:
+            selector: Any `selectors.BaseSelector`, or one of selectors2, empty; it becomes the reactor's, and closed
+                with it.
+                None: selectors2's best one.
+        """
+        self._selector: SelectorLike = new_selector() if selector is None else selector
+        self._registrations: dict[int, Registration] = {}
+        self._backlog: dict[Registration, int] = {}
+        self._timers = Timers()
+        self._soon: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._hooks: list[Callable[[], object]] = []
+        self._now = time.monotonic()
+        self._thread: int | None = None
+        self._stopping = False
+        self._forked = False
+        self._closed = False
+        self._wake_lock = threading.RLock()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.add(self._wake_read, EVENT_READ, self._drain_wakeups).urgent = True
+        _alive.add(self)
+
+    # Descriptors
+
+    def add(self, fd: int, events: int, callback: Callable[[int], object]) -> Registration:
+        """Watch a descriptor; a number that is registered already goes to the new owner.
+
+        Args:
+            fd: An open descriptor.
+            events: `EVENT_READ`, `EVENT_WRITE`, both, or 0 to watch nothing yet.
+            callback: Called with the events that are ready.
+
+        Returns:
+            The registration, for `modify` and `remove`.
+
+        Raises:
+            OSError: The descriptor cannot be watched (a regular file, not open).
+            ForkedProcessError: The reactor belongs to the parent process.
+        """
+        self._check_usable()
+        owner = self._registrations.pop(fd, None)
+        if owner is not None:
+            self._unwatch(owner)
+        registration = Registration(fd, 0, callback)
+        self._watch(registration, events)
+        self._registrations[fd] = registration
+        return registration
+
+    def modify(self, registration: Registration, events: int) -> None:
+        """Watch for other events; 0 watches nothing, not even errors. No system call if nothing changes.
+
+        Raises:
+            ForkedProcessError: The reactor belongs to the parent process.
+        """
+        self._check_usable()
+        if events == registration.events or self._registrations.get(registration.fd) is not registration:
+            return
+        if events and registration.events:
+            self._selector.modify(registration.fd, events, registration)
+            registration.events = events
+        elif events:
+            self._watch(registration, events)
+        else:
+            self._unwatch(registration)
+
+    def remove(self, registration: Registration) -> None:
+        """Stop watching, before the descriptor is closed. Does nothing if the number has a newer owner. Idempotent.
+
+        Raises:
+            ForkedProcessError: The reactor belongs to the parent process.
+        """
+        self._check_usable()
+        self._backlog.pop(registration, None)
+        if self._registrations.get(registration.fd) is registration:
+            del self._registrations[registration.fd]
+            self._unwatch(registration)
+
+    def _watch(self, registration: Registration, events: int) -> None:
+        if not events:
+            return
+        try:
+            self._selector.register(registration.fd, events, registration)
+        except BaseException:
+            # selectors2 keeps the key of a registration that the kernel refused.
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(registration.fd)
+            raise
+        registration.events = events
+
+    def _unwatch(self, registration: Registration) -> None:
+        if registration.events:
+            registration.events = 0
+            self._selector.unregister(registration.fd)
+
+    # Calls
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:  # noqa: ANN401 - as in asyncio
+        """Call it in the next turn, in the order asked for."""
+        self._soon.append((callback, args))
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:  # noqa: ANN401 - as in asyncio
+        """Call it on the loop's thread, and wake the loop. Any thread, and signal handlers; it never waits."""
+        self._soon.append((callback, args))
+        self._wake()
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:  # noqa: ANN401 - as in asyncio
+        """Call it ``delay`` seconds after the beginning of this turn.
+
+        Returns:
+            A handle with ``cancel()``.
+        """
+        return self.call_at(self.time() + delay, callback, *args)
+
+    def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Timer:  # noqa: ANN401 - as in asyncio
+        """Call it at a time of this reactor's clock, not before.
+
+        Returns:
+            A handle with ``cancel()``.
+        """
+        return self._timers.add(when, callback, args)
+
+    def at_end_of_turn(self, hook: Callable[[], object]) -> None:
+        """Call it at the end of every turn. It must be cheap when there is nothing to do."""
+        self._hooks.append(hook)
+
+    def time(self) -> float:
+        """Return the time of this turn in seconds (CLOCK_MONOTONIC); outside of a running loop, the time now."""
+        return time.monotonic() if self._thread is None else self._now
+
+    @property
+    def wakeup_fd(self) -> int:
+        """The writing end of the pipe that wakes the loop, for `signal.set_wakeup_fd`."""
+        return self._wake_write
+
+    @property
+    def thread_ident(self) -> int | None:
+        """The thread that runs the loop (`threading.get_ident`), None while it does not run."""
+        return self._thread
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this is a child's copy of its parent's reactor."""
+        return self._forked
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    # Running
+
+    def run(self) -> None:
+        """Run turns until `stop`.
+
+        Raises:
+            ForkedProcessError: The reactor was made before a fork, by the parent.
+            ServerStateError: It is closed, or runs already.
+        """
+        self._check_usable()
+        if self._thread is not None:
+            message = "this reactor runs already"
+            raise ServerStateError(message)
+        self._now = time.monotonic()
+        self._thread = threading.get_ident()
+        try:
+            while not self._stopping:
+                self.run_turn()
+        finally:
+            self._thread = None
+            self._stopping = False
+
+    def run_turn(self, timeout: float | None = None) -> None:
+        """Wait for events, at most until the next deadline, and serve one turn of them.
+
+        Args:
+            timeout: Wait at most so many seconds; None: as long as it takes.
+
+        Raises:
+            ForkedProcessError: The reactor was made before a fork, by the parent.
+        """
+        self._check_usable()
+        ready = self._selector.select(self._patience(timeout))
+        self._now = time.monotonic()
+        for key, events in ready:
+            registration: Registration = key.data
+            if registration.urgent:
+                self._serve(registration, events)
+            else:
+                self._backlog[registration] = events | self._backlog.get(registration, 0)
+        for timer in self._timers.take_due(self._now):
+            self._call(timer.run, ())
+        for _ in range(len(self._soon)):
+            self._call(*self._soon.popleft())
+        if self._backlog:
+            self._serve_backlog()
+        for hook in self._hooks:
+            self._call(hook, ())
+
+    def _serve(self, registration: Registration, events: int) -> None:
+        """Make the callback of an event, if its registration is still the descriptor's and still wants it."""
+        wanted = events & registration.events
+        if wanted and self._registrations.get(registration.fd) is registration:
+            self._call(registration.callback, (wanted,))
+
+    def _serve_backlog(self) -> None:
+        """Serve what is not urgent, first come, first served, until its time is up; the rest comes next turn."""
+        backlog = self._backlog
+        until = time.monotonic() + _BACKLOG_SECONDS
+        while backlog:
+            registration = next(iter(backlog))
+            self._serve(registration, backlog.pop(registration))
+            if time.monotonic() >= until:
+                return
+
+    def stop(self) -> None:
+        """End `run` after the turn in progress. Any thread, and signal handlers."""
+        self._stopping = True
+        self._wake()
+
+    def close(self) -> None:
+        """Free the selector and the pipe. Idempotent. In a forked child it closes the child's copies only."""
+        with self._wake_lock:
+            if self._closed:
+                return
+            self._closed = True
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+        self._registrations.clear()
+        self._backlog.clear()
+        self._timers.clear()
+        self._soon.clear()
+        self._hooks.clear()
+        self._selector.close()
+
+    def _patience(self, timeout: float | None) -> float | None:
+        """Return how long to wait: not at all if work is there, else until the first living deadline."""
+        if self._soon or self._backlog or self._stopping:
+            return 0
+        when = self._timers.next_when()
+        if when is None:
+            return timeout
+        due = max(when - self.time(), 0)
+        return due if timeout is None else min(due, timeout)
+
+    def _call(self, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        try:
+            callback(*args)
+        except Exception:
+            logger.exception("a callback of the loop failed: %r", callback)
+
+    def _wake(self) -> None:
+        # A full pipe wakes the loop as well as one more byte would. The lock keeps `close` from giving the number to a
+        # stranger between the question and the write; it is re-entrant because a signal handler may interrupt its
+        # holder.
+        with self._wake_lock, contextlib.suppress(BlockingIOError):
+            if not self._closed:
+                os.write(self._wake_write, b"\0")
+
+    def _drain_wakeups(self, _events: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, _WAKE_READ_SIZE)
+
+    def _check_usable(self) -> None:
+        if self._forked:
+            message = "this reactor belongs to the parent process: after a fork the child makes its own"
+            raise ForkedProcessError(message)
+        if self._closed:
+            message = "this reactor is closed"
+            raise ServerStateError(message)
+
+
+_alive: weakref.WeakSet[Reactor] = weakref.WeakSet()
+
+
+def _mark_forked() -> None:
+    for reactor in list(_alive):
+        reactor._forked = True  # noqa: SLF001 - one mechanism in the classes of one file
+        # A thread that the child does not have may have held the parent's.
+        reactor._wake_lock = threading.RLock()  # noqa: SLF001 - one mechanism in the classes of one file
+
+
+os.register_at_fork(after_in_child=_mark_forked)

@@ -1,0 +1,211 @@
+"""What exists while a server serves: loop, listener and connections. All of it belongs to the loop's thread."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from tlsserver.connection import Connection
+from tlsserver.driver import Driver, Hub
+from tlsserver.listener import Listener
+from tlsserver.session import READ_SIZE, ContextLike, Session
+from tlsserver.transport import Transport
+
+if TYPE_CHECKING:
+    import asyncio
+    import socket
+    from collections.abc import Callable
+
+    from tlsserver.config import ServerConfig
+    from tlsserver.reactor import Reactor
+    from tlsserver.stats import Counters
+
+__all__ = ["Service"]
+
+logger = logging.getLogger(__name__)
+
+# Connections that wait for a job go on when one of ours ends. Others on this thread may hold jobs as well, and their
+# end is not announced: look every 50 ms.
+_QUEUE_POLL = 0.05
+
+# Our engines end a cancelled job at once; a third party's may take as long as its longest operation.
+_DRAIN_SECONDS = 5.0
+
+
+class Service:
+    """One listening socket and its connections on one reactor."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        counters: Counters,
+        listening: socket.socket,
+        reactor: Reactor,
+        *,
+        current_context: Callable[[], ContextLike],
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+    ) -> None:
+        """Begin to listen; `run` serves.
+
+        Args:
+            config: The settings.
+            counters: What is counted.
+            listening: Bound and listening; it becomes the service's.
+            reactor: The loop; it becomes the service's, too.
+            current_context: Tells the context of the next connection.
+            protocol_factory: Makes the protocol of each connection.
+        """
+        self.reactor = reactor
+        self._config = config
+        self._counters = counters
+        self._current_context = current_context
+        self._factory = protocol_factory
+        self._hub = Hub(reactor)
+        self._listener = Listener(
+            listening, reactor, accepted=self._accepted, room=self._room, budget=config.accept_budget
+        )
+        self._read_buffer = bytearray(READ_SIZE)
+        self._jobs_seen = 0
+        self._queue_poll_set = False
+        self._stopping = False
+        reactor.at_end_of_turn(self._end_of_turn)
+
+    def run(self) -> None:
+        """Serve until `begin_stop` has come to its end, then leave nothing behind."""
+        try:
+            self.reactor.run()
+        finally:
+            self.close()
+
+    def begin_stop(self, graceful: float) -> None:
+        """Accept no more, and finish what is in progress; a later call can only shorten the time.
+
+        Args:
+            graceful: Seconds after which what is still open is aborted.
+        """
+        if not self._stopping:
+            self._stopping = True
+            if graceful > 0:
+                self._listener.accept_waiting(self._config.backlog)
+            self._listener.close()
+            logger.info("stopping: %d connections to finish within %g s", len(self._hub.drivers), graceful)
+            for driver in tuple(self._hub.drivers):
+                driver.wind_down()
+        if graceful > 0:
+            self.reactor.call_later(graceful, self._give_up)
+        else:
+            self._give_up()
+
+    def close(self) -> None:
+        """Abort what is left, wait for the jobs that are not ours to end, and free everything. Idempotent.
+
+        In a forked child only the child's copies of the loop's descriptors are closed.
+        """
+        try:
+            if not self.reactor.is_forked and not self.reactor.is_closed:
+                self._stopping = True
+                self._listener.close()
+                self._drain()
+        finally:
+            self.reactor.close()
+
+    def _drain(self) -> None:
+        self._abort_all()
+        self._hub.apply()
+        until = time.monotonic() + _DRAIN_SECONDS
+        while self._hub.drivers and time.monotonic() < until:
+            self.reactor.run_turn(_QUEUE_POLL)
+        if self._hub.drivers:
+            count = len(self._hub.drivers)
+            logger.error("%d jobs have not ended within %g s and are left behind", count, _DRAIN_SECONDS)
+
+    def _give_up(self) -> None:
+        self._abort_all()
+        self.reactor.stop()
+
+    def _abort_all(self) -> None:
+        for driver in tuple(self._hub.drivers):
+            driver.abort()
+
+    # Connections
+
+    def _room(self) -> int:
+        """How many more connections are admitted. A draining job holds its memory, so it counts as a handshake."""
+        counters = self._counters
+        room = self._config.max_handshakes - counters.handshakes_in_progress - counters.draining_now
+        limit = self._config.limit_concurrency
+        return room if limit is None else min(room, limit - len(self._hub.drivers))
+
+    def _accepted(self, sock: socket.socket, address: Any) -> None:  # noqa: ANN401 - its form depends on the family
+        def make(driver: Driver) -> Connection:
+            return self._make_connection(driver, sock, address)
+
+        Driver(self._hub, sock, make, self._closed)
+        self._counters.connections_accepted += 1
+        self._counters.connections_open += 1
+
+    def _closed(self) -> None:
+        self._counters.connections_open -= 1
+
+    def _make_connection(self, driver: Driver, sock: socket.socket, address: Any) -> Connection:  # noqa: ANN401 - its form depends on the family
+        context = self._current_context()
+        clock = self.reactor.time
+        extra = {
+            "peername": address,
+            "sockname": lambda: _own_address(sock),
+            "socket": sock,
+            "reactor": self.reactor,
+            "engine": None if context.engine is None else context.engine.name,
+        }
+        return Connection(
+            Session(context, sock, self._read_buffer),
+            config=self._config,
+            counters=self._counters,
+            protocol_factory=self._factory,
+            make_transport=lambda connection: Transport(connection, clock, extra),
+            touch=driver.touch,
+            peer=_as_text(address),
+            now=clock(),
+        )
+
+    # Turns
+
+    def _end_of_turn(self) -> None:
+        if self._hub.queue:
+            self._serve_queue()
+        self._hub.apply()
+        if not self._stopping:
+            self._listener.admit()
+        elif not self._hub.drivers:
+            self.reactor.stop()
+
+    def _serve_queue(self) -> None:
+        """If a job has ended, let those who wait for one try, in order, until the first that gets none."""
+        queue = self._hub.queue
+        if self._jobs_seen != self._counters.jobs_ended:
+            self._jobs_seen = self._counters.jobs_ended
+            while queue and not queue[0].retry():
+                queue.popleft()
+        if queue and not self._queue_poll_set:
+            self._queue_poll_set = True
+            self.reactor.call_later(_QUEUE_POLL, self._poll_queue)
+
+    def _poll_queue(self) -> None:
+        self._queue_poll_set = False
+        self._jobs_seen = -1
+
+
+def _own_address(sock: socket.socket) -> Any:  # noqa: ANN401 - its form depends on the family
+    """Return our end's address; None when the socket is closed."""
+    try:
+        return sock.getsockname()
+    except OSError:
+        return None
+
+
+def _as_text(address: Any) -> str:  # noqa: ANN401 - its form depends on the family
+    if not isinstance(address, tuple):
+        return str(address) or "a local client"
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,289 @@
+"""One step of OpenSSL: handshake, read, write, shutdown.
+
+With `tlsserver.context` the only file that touches pyOpenSSL objects.
+
+Facts
+- pyOpenSSL has no asynchronous mode: its own methods turn WANT_ASYNC into an error without a reason.
+  `engine_shim.AsyncSSL` makes the call, asks SSL_get_error, and reads out the wait fds and the error queue, all in one
+  step.
+- An SSL has one job. While it is paused OpenSSL ignores the arguments of the repeated call and writes into the first
+  call's buffer (openssl#12636).
+- OpenSSL 3 reports a TCP end without close_notify as an error of its own (reason 294), not as a system error.
+- Without read-ahead SSL_read takes one record, at most 16 KiB of data.
+
+What it means
+- A buffer that is shared between connections must not be the one of a paused read.
+- A reason is a number in the error queue; the queue's text is for the log.
+
+Decision
+- All connections of a loop read through one buffer of 16 KiB, copied out at once, unless the engine offloads reads as
+  well: then each session has a buffer of its own.
+- The reasons that call for a deed (plain HTTP, end of stream, cancelled) are told by number; every other becomes one
+  line with the class of whose fault it is: an alert that the peer sent, a failure of the engine, an internal error of
+  OpenSSL, and else what the peer sent could not be accepted.
+
+Trade-off
+- Copying out costs 1 us a record and saves 16 KiB an idle connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING, Any, Protocol
+
+from OpenSSL import SSL
+
+import engine_shim
+from tlsserver.errors import (
+    EngineError,
+    ForkedProcessError,
+    HandshakeError,
+    LocalTLSError,
+    PeerError,
+    PeerLeftError,
+    PlainHTTPError,
+    TLSServerError,
+)
+from tlsserver.wire import Peek, Step, TLSInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["READ_SIZE", "ContextLike", "Session", "Step", "TLSInfo"]
+
+READ_SIZE = 16 * 1024
+
+_DISCARD_SIZE = 64 * 1024
+# What one call of `discard` takes at most: a peer that sends without end must not hold the loop.
+_DISCARD_ROUNDS = 4
+
+# openssl/err.h (3.0 and later): the library's number lies above 23 bits of reason.
+_REASON_MASK = 0x7FFFFF
+_LIBRARY_SHIFT = 23
+_LIBRARY_MASK = 0xFF
+_LIBRARY_SSL = 20
+
+# openssl/sslerr.h.
+_REASON_INTERNAL_ERROR = 0xC0103  # ERR_R_INTERNAL_ERROR
+_REASON_INTERNAL_ERROR_OLD = 68
+_REASON_HTTPS_PROXY_REQUEST = 155
+_REASON_HTTP_REQUEST = 156
+_REASON_UNEXPECTED_EOF = 294
+_REASONS_LOCAL = {
+    118: "the key cannot make any signature that the client accepts",  # no suitable signature algorithm
+    177: "no certificate is set",
+    179: "no certificate is set",
+}
+# The peer's alert N arrives as reason 1000 + N (SSL_AD_REASON_OFFSET).
+_ALERT_FIRST, _ALERT_LAST = 1000, 1255
+
+_STEPS = {
+    engine_shim.Status.DONE: Step.DONE,
+    engine_shim.Status.WANT_READ: Step.WANT_READ,
+    engine_shim.Status.WANT_WRITE: Step.WANT_WRITE,
+    engine_shim.Status.CLOSED: Step.CLOSED,
+    engine_shim.Status.WANT_ASYNC: Step.WANT_ASYNC,
+    engine_shim.Status.WANT_ASYNC_JOB: Step.WANT_ASYNC_JOB,
+}
+
+
+class ContextLike(Protocol):
+    """What a server needs of a context: `tlsserver.TLSContext` has it. Each attribute only has to be readable."""
+
+    @property
+    def pyopenssl(self) -> SSL.Context:
+        """The context of OpenSSL, complete."""
+
+    @property
+    def offloaded(self) -> bool:
+        """Whether private-key operations may pause the handshake."""
+
+    @property
+    def async_io(self) -> bool:
+        """Whether reads and writes may pause as well."""
+
+    @property
+    def engine(self) -> engine_shim.BaseEngine | None:
+        """Where the private-key operations run; None: in place."""
+
+
+class Session:
+    """The wire (`tlsserver.wire.Wire`) of OpenSSL: the server's end of one connection, on the thread that made it."""
+
+    __slots__ = ("_buffer", "_connection", "_socket", "_tls", "_view", "received", "written")
+
+    def __init__(self, context: ContextLike, sock: socket.socket, buffer: bytearray) -> None:
+        """Make the SSL of one accepted connection.
+
+        Args:
+            context: Certificates, keys and policy.
+            sock: Non-blocking; it stays the caller's, who closes it after this session.
+            buffer: `READ_SIZE` bytes, which all sessions of one thread may share; not used where reads may pause.
+
+        Raises:
+            OpenSSL.SSL.Error: OpenSSL has no memory left.
+        """
+        self._socket = sock
+        self._connection = SSL.Connection(context.pyopenssl, sock)
+        self._connection.set_accept_state()
+        self._tls = engine_shim.AsyncSSL(self._connection, handshake=context.offloaded, io=context.async_io)
+        # A paused read owns its buffer until it is resumed, so then it cannot be shared.
+        self._buffer = bytearray(READ_SIZE) if context.async_io else buffer
+        self._view = memoryview(self._buffer)
+        self.received = b""
+        self.written = 0
+
+    def handshake(self) -> Step:
+        """Go on with the handshake (SSL_do_handshake(3))."""
+        return self._step(self._tls.handshake)
+
+    def read(self) -> Step:
+        """Read at most one record into `received` (SSL_read_ex(3))."""
+        step = self._step(self._tls.read_into, self._buffer)
+        if step is Step.DONE:
+            self.received = bytes(self._view[: self._tls.count])
+        return step
+
+    def write(self, data: bytes | memoryview) -> Step:
+        """Send the beginning of the data, `written` bytes of it (SSL_write_ex(3), partial writes)."""
+        step = self._step(self._tls.write, data)
+        if step is Step.DONE:
+            self.written = self._tls.count
+        return step
+
+    def shutdown(self) -> Step:
+        """Send close_notify (SSL_shutdown(3)): DONE when it is sent, CLOSED when the peer's was read too."""
+        step = self._step(self._tls.shutdown)
+        return Step.CLOSED if step is Step.DONE and self._tls.count else step
+
+    def _step(self, call: Callable[..., engine_shim.Status], *args: Any) -> Step:  # noqa: ANN401 - the arguments of the call
+        try:
+            status = call(*args)
+        except engine_shim.ForkedError:
+            message = "this connection belongs to the parent process: a forked child must not use it"
+            raise ForkedProcessError(message) from None
+        step = _STEPS.get(status)
+        return step if step is not None else self._failed(status)
+
+    def _failed(self, status: engine_shim.Status) -> Step:
+        """Tell the end of the stream from a failure."""
+        if status == engine_shim.Status.SYSCALL:
+            return Step.FAILED if self._tls.system_error else Step.EOF
+        reasons = [_ssl_reason(error.code) for error in self._tls.errors()]
+        return Step.EOF if _REASON_UNEXPECTED_EOF in reasons else Step.FAILED
+
+    def wait_fds(self) -> tuple[int, ...]:
+        """Return the wait fds of the paused job (SSL_get_all_async_fds(3))."""
+        return self._tls.wait_fds()
+
+    def failure(self) -> TLSServerError:
+        """Return why the last call failed, in one line; the class says whose fault it is."""
+        errors = self._tls.errors()
+        if not errors:
+            return _system_failure(self._tls.system_error)
+        return _engine_failure(errors) or _ssl_failure(errors)
+
+    def info(self) -> TLSInfo:
+        """Return what the handshake settled."""
+        connection = self._connection
+        alpn = connection.get_alpn_proto_negotiated()
+        name = connection.get_servername()
+        return TLSInfo(
+            version=connection.get_protocol_version_name(),
+            cipher=connection.get_cipher_name() or "",
+            group=self._tls.group,
+            alpn=alpn.decode("ascii", "backslashreplace") if alpn else None,
+            reused=self._tls.reused,
+            server_name=name.decode("ascii", "backslashreplace") if name else None,
+        )
+
+    def peek(self) -> Peek:
+        """Look at the socket without taking anything out of it (recv(2), MSG_PEEK)."""
+        try:
+            return Peek.BYTES if self._socket.recv(1, socket.MSG_PEEK) else Peek.END
+        except BlockingIOError:
+            return Peek.NOTHING
+        except OSError:
+            return Peek.BROKEN
+
+    def discard(self) -> bool:
+        """Throw away what the socket has received, within bounds; return whether its end was reached."""
+        try:
+            for _ in range(_DISCARD_ROUNDS):
+                if not self._socket.recv(_DISCARD_SIZE):
+                    return True
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    def answer_plain(self, data: bytes) -> None:
+        """Send bytes around TLS and end our side of the stream; a peer that is gone is no error."""
+        try:
+            self._socket.send(data)
+        except OSError:
+            return
+        self.half_close()
+
+    def half_close(self) -> None:
+        """End our side of the stream (shutdown(2)); a peer that is gone is no error."""
+        self._end_stream(socket.SHUT_WR)
+
+    def cancel(self) -> None:
+        """Cancel the paused call and all later ones."""
+        self._tls.cancel()
+
+    def close(self) -> bool:
+        """Cancel, unwind the job and free the SSL; False: the job still runs, call again when a wait fd is readable."""
+        if self._tls.close():
+            # The last reference to the SSL, tens of KB: they must not wait for the garbage collector.
+            del self._connection
+            return True
+        # The peer need not wait for the job; the descriptor stays open, because the job may still write to it.
+        self._end_stream(socket.SHUT_RDWR)
+        return False
+
+    def _end_stream(self, how: int) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(how)
+
+
+def _ssl_reason(code: int) -> int:
+    """Return the reason of an error of libssl; -1 for one of another library."""
+    library = code >> _LIBRARY_SHIFT & _LIBRARY_MASK
+    return code & _REASON_MASK if library == _LIBRARY_SSL else -1
+
+
+def _system_failure(number: int) -> TLSServerError:
+    if number in (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED):
+        return PeerLeftError("the peer reset the connection")
+    if number:
+        return PeerLeftError(f"the connection broke: {os.strerror(number)}")
+    return LocalTLSError("OpenSSL failed without a reason")
+
+
+def _engine_failure(errors: tuple[engine_shim.OpenSSLError, ...]) -> TLSServerError | None:
+    """Find the engine's own entry: libssl puts a less telling one on top of it."""
+    for error in errors:
+        if error.is_engine:
+            return EngineError(error.text)
+    return None
+
+
+def _ssl_failure(errors: tuple[engine_shim.OpenSSLError, ...]) -> TLSServerError:
+    reasons = [_ssl_reason(error.code) for error in errors]
+    text = errors[0].text
+    if _REASON_HTTP_REQUEST in reasons or _REASON_HTTPS_PROXY_REQUEST in reasons:
+        return PlainHTTPError("plain HTTP was sent to the TLS port")
+    if any(_ALERT_FIRST <= reason <= _ALERT_LAST for reason in reasons):
+        return PeerError(f"the peer sent an alert: {text}")
+    for reason in reasons:
+        if reason in _REASONS_LOCAL:
+            return LocalTLSError(_REASONS_LOCAL[reason])
+    if _REASON_INTERNAL_ERROR in reasons or _REASON_INTERNAL_ERROR_OLD in reasons:
+        return LocalTLSError(text)
+    return HandshakeError(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ import pytest
 from helpers_server import Client, Echo, House, check_nothing_left, client_context, make_context
 
 from tlsserver import Server
-from tlsserver.config import ServerConfig
+from tlsserver.config import ServerConfig, ServerOptions
 from tlsserver.errors import AddressError, ConfigurationError, ForkedProcessError, ServerStateError
 
 if TYPE_CHECKING:
@@ -264,3 +265,8 @@ def test_a_forked_child_must_leave_the_connections_alone(identity: Identity) -> 
         house.until(lambda: client.received == b"PARENT")
         assert client.error is None
         assert isinstance(client, Client)
+
+
+def test_options_are_the_fields_of_the_config() -> None:
+    fields = {field.name: field.type for field in dataclasses.fields(ServerConfig)}
+    assert {name: str(kind.__forward_arg__) for name, kind in ServerOptions.__annotations__.items()} == fields

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypedDict
 
 from tlsserver.errors import ConfigurationError
 
-__all__ = ["ServerConfig"]
+__all__ = ["ServerConfig", "ServerOptions"]
 
 _PORT_MAX = 65535
+
+
+class ServerOptions(TypedDict, total=False):
+    """The fields of `ServerConfig` as the keyword arguments of `tlsserver.Server`; a test compares the two."""
+
+    host: str
+    port: int
+    backlog: int
+    max_handshakes: int
+    limit_concurrency: int | None
+    timeout_handshake: float
+    timeout_idle: float | None
+    timeout_shutdown: float
+    timeout_graceful_shutdown: float
+    read_budget: int
+    write_budget: int
+    accept_budget: int
+    write_buffer_high: int
+    write_buffer_low: int
 
 
 @dataclass(frozen=True)
@@ -32,8 +52,7 @@ class ServerConfig:
         timeout_graceful_shutdown: Wait for handshakes and responses when the server stops. 8 lies below the 10 after
             which container runtimes kill.
         read_budget: Bytes that one connection may read in a turn of the loop. 256 KiB is 16 full TLS records, about 100
-            us of
-            decryption: the others do not notice.
+            us of decryption: the others do not notice.
         write_budget: Bytes that one connection may encrypt in a turn of the loop; the same reason.
         accept_budget: Connections accepted in a turn. 8, at about 100 us each, take less than 1 ms.
         write_buffer_high: Unsent bytes at which the protocol is told to pause writing. 64 KiB, as in asyncio: four

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
+
+    from tlsserver.config import ServerOptions
 
     from tlsserver.session import ContextLike
 
@@ -47,7 +49,7 @@ class Server:
         *,
         selector: SelectorLike | str | None = None,
         config: ServerConfig | None = None,
-        **options: Any,  # noqa: ANN401 - the fields of ServerConfig, checked there
+        **options: Unpack[ServerOptions],
     ) -> None:
         """Make a server that does not listen yet.
 

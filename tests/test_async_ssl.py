@@ -289,3 +289,31 @@ def test_many_connections_of_one_thread(identity: Identity, engine: ManualEngine
     for number, pair in enumerate(pairs):
         assert pair.echo(b"%d" % number) == b"%d" % number
         pair.close()
+
+
+# Without any engine in the process: the fork must be noticed all the same.
+FORK = """
+import os, sys
+sys.path[:0] = sys.argv[1:3]
+from types import SimpleNamespace
+import engine_shim
+from support.pair import Pair, client_context, server_context
+engine_shim.attach()
+identity = SimpleNamespace(cert=sys.argv[3], key=sys.argv[4], ca=sys.argv[5])
+pair = Pair(server_context(identity, None), client_context(identity), offloaded=False)
+child = os.fork()
+if child == 0:
+    try:
+        pair.server.handshake()
+    except engine_shim.ForkedError:
+        os._exit(0)
+    os._exit(1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_fork_is_noticed_without_an_engine(identity: Identity) -> None:
+    root = Path(__file__).parent
+    paths = [str(root.parent), str(root), str(identity.cert), str(identity.key), str(identity.ca)]
+    program = [sys.executable, "-W", "ignore::ResourceWarning", "-c", FORK, *paths]
+    assert subprocess.run(program, capture_output=True, text=True, timeout=30, check=True).stdout == "0\n"

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from tlsserver.config import ServerOptions
-
     from tlsserver.session import ContextLike
 
 __all__ = ["Server"]

@@ -1,5 +1,6 @@
 /* attach.c: what is done once, between binding the table and the first connection. The importing thread. */
 #include "errors.h"
+#include "fork.h"
 #include "ossl.h"
 #include "provider.h"
 #include "stacks.h"
@@ -31,6 +32,7 @@ int attach_stacks(void) {
 }
 
 int attach_provider(void) {
+    fork_install();
     errors_register();
     return provider_load();
 }

@@ -38,8 +38,12 @@ static void install(void) {
     pthread_atfork(prepare, in_parent, in_child);
 }
 
-void fork_register(struct engine *e) {
+void fork_install(void) {
     pthread_once(&once, install);
+}
+
+void fork_register(struct engine *e) {
+    fork_install();
     pthread_mutex_lock(&lock);
     e->next = engines;
     e->previous = NULL;

@@ -13,6 +13,8 @@
 
 struct engine;
 
+/* Idempotent. From then on forks are counted and prepared. */
+void fork_install(void);
 void fork_register(struct engine *e);
 void fork_unregister(struct engine *e);
 /* Counts the forks between the first process and this one. Any thread. */

@@ -109,6 +109,6 @@ struct op *fake_op(struct key *k, const char *message) {
 int fake_is_right(const struct op *op) {
     if (op->status != SHIM_OK || op->output_length != op->input_length) return 0;
     for (size_t i = 0; i < op->input_length; i++)
-        if (op->output[i] != (0xffu ^ op->input[i])) return 0;
+        if ((op->output[i] ^ op->input[i]) != 0xff) return 0;
     return 1;
 }

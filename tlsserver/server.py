@@ -108,10 +108,13 @@ class Server:
                 self._service = self._open()
         return self.address
 
-    def run(self) -> None:
+    def run(self, *, started: Callable[[], object] | None = None) -> None:
         """Serve on this thread until `stop`.
 
         On the main thread SIGINT and SIGTERM stop it as well, gracefully; a second one stops it at once.
+
+        Args:
+            started: Called once, when clients can connect and signals are heeded: the moment to say so.
 
         Raises:
             AddressError: The address cannot be listened on.

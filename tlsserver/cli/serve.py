@@ -107,11 +107,14 @@ def _serve(
     names = ("host", "port", "max_handshakes", "timeout_handshake", "timeout_graceful_shutdown", "backlog")
     server = Server(context, protocol_factory(handler, limits), **{name: options[name] for name in names})
     host, port = server.listen()
-    click.echo(_banner(host, port, directory, identity))
-    click.echo(f"  engine       {options['offload']}{'' if engine else ': OpenSSL signs on the loop'}")
-    click.echo(f"  linkage      {linkage.name}, {linkage.openssl_version}")
-    click.echo("  stop         Ctrl-C; twice to stop at once")
-    server.run()
+    lines = (
+        *_banner(host, port, directory, identity),
+        f"  engine       {options['offload']}{'' if engine else ': OpenSSL signs on the loop'}",
+        f"  linkage      {linkage.name}, {linkage.openssl_version}",
+        "  stop         Ctrl-C; twice to stop at once",
+    )
+    # Not before signals are heeded: who waits for these lines may send one at once.
+    server.run(started=lambda: click.echo("\n".join(lines)))
 
 
 def _check_directory(directory: Path | None) -> None:
@@ -156,16 +159,15 @@ def _context(identity: Identity, engine: Engine | None) -> TLSContext:
     return TLSContext(identity.certificate, engine.load_key(identity.key, identity.password), alpn=("http/1.1",))
 
 
-def _banner(host: str, port: int, directory: Path | None, identity: Identity) -> str:
+def _banner(host: str, port: int, directory: Path | None, identity: Identity) -> tuple[str, ...]:
     """Return what the user needs first: where it is, and how to recognise it."""
     shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, host)  # noqa: S104 - compared, not bound
     url = f"https://[{shown}]:{port}/" if ":" in shown else f"https://{shown}:{port}/"
-    lines = [
+    return (
         f"tlsserver serves {directory or 'the demo site'} at {url}",
         f"  certificate  {identity.about}",
         f"  SHA-256      {_fingerprint(identity.certificate)}",
-    ]
-    return "\n".join(lines)
+    )
 
 
 def _fingerprint(certificate: Path) -> str:

@@ -123,6 +123,8 @@ class Server:
         service = self._claim()
         try:
             with stop_signals(service.reactor.wakeup_fd, self._on_signal):
+                if started is not None:
+                    service.reactor.call_soon(started)
                 service.run()
         finally:
             self._finish(service)

@@ -133,10 +133,11 @@ wheel: venv
 canary: venv
 	$(BIN)/python -m pytest -m canary $(PYTEST_ARGS)
 
-# Thousands of clients that leave at every moment, on both linkages.
+# Thousands of clients that leave at every moment, on both linkages; tests/support/memory.py has the reason of these.
+STRESS_ENV := GLIBC_TUNABLES=glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0 PYTHONMALLOC=malloc
 stress: venv $(DISTRO)/.stamp
-	$(BIN)/python -m pytest -m stress -s --timeout 600 $(PYTEST_ARGS)
-	$(DISTRO)/bin/python -m pytest -m stress -s --timeout 600 $(PYTEST_ARGS)
+	$(STRESS_ENV) $(BIN)/python -m pytest -m stress -s $(PYTEST_ARGS)
+	$(STRESS_ENV) $(DISTRO)/bin/python -m pytest -m stress -s $(PYTEST_ARGS)
 
 bench: venv
 	@for file in $(wildcard tests/benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -15,7 +15,6 @@ from engine_shim import LatencyEngine, ManualEngine, ThreadEngine
 from support.clients import Crowd, Target, client_hello, reset
 from support.memory import alive
 from support.running import Clock, Running
-from support.storm import Storm
 from tlsserver import TLSContext
 from tlsserver.connection import Connection
 from tlsserver.driver import Driver
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from support.certificates import Identity
+    from support.storm import Storm
 
 HANDSHAKE_OVER = 11.0  # seconds: past the handshake's deadline, short of the idle one
 

@@ -71,8 +71,10 @@ _EXIT_TIMEOUT = 2.0
 
 def _at_exit() -> None:
     """Drain, then end the workers: both must be gone before OpenSSL's own clean-up."""
-    drain_paused()
-    _lib.engine_close_all(_EXIT_TIMEOUT)
+    try:
+        drain_paused()
+    finally:
+        _lib.engine_close_all(_EXIT_TIMEOUT)
 
 
 atexit.register(_at_exit)

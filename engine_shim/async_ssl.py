@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+from engine_shim import linkage
+from engine_shim.errors import ShimError
 from engine_shim.native import address_of, ffi, lib, raise_status
 
 if TYPE_CHECKING:
@@ -66,23 +69,26 @@ _paused: set[AsyncSSL] = set()
 
 
 class AsyncSSL:
-    """One SSL, driven asynchronously; owns a reference to it, so pyOpenSSL's Connection may die first.
+    """One SSL, driven asynchronously; keeps the Connection, and with it socket and Context, until it is closed.
 
     Belongs to the thread that made it. While a job is paused only the same call with the same buffer may be
     repeated.
 
     Args:
-        connection: The Connection, with a socket.
+        connection: The Connection, with a socket that must stay open until :meth:`close`: a paused job that unwinds
+            may still write an alert to it.
         handshake: Whether the handshake runs in a job, so that engines can pause it.
         io: Whether reading, writing and shutting down do, too (engines that offload ciphers).
 
     Raises:
+        LinkageError: OpenSSL cannot be reached.
         MemoryError: There is none.
     """
 
-    __slots__ = ("__weakref__", "_handle", "_pinned", "_step")
+    __slots__ = ("__weakref__", "_connection", "_handle", "_pinned", "_step")
 
     def __init__(self, connection: SSL.Connection, *, handshake: bool = True, io: bool = False) -> None:
+        linkage.attach()
         flags = (lib.ASYNC_HANDSHAKE if handshake else lib.ASYNC_OFF) | (lib.ASYNC_IO if io else lib.ASYNC_OFF)
         handle = lib.async_ssl_new(address_of(connection._ssl), flags)  # noqa: SLF001 - no public way to its SSL
         if handle == ffi.NULL:
@@ -90,6 +96,8 @@ class AsyncSSL:
         self._handle = ffi.gc(handle, lib.async_ssl_free)
         self._step = lib.async_ssl_step(handle)
         self._pinned: Any = None
+        # The SSL's callbacks and its descriptor are theirs.
+        self._connection: SSL.Connection | None = connection
 
     def _call(self, call: int, buffer: Any, length: int) -> Status:  # noqa: ANN401 - cffi's pointers have no types
         status: int = lib.async_ssl_call(self._handle, call, buffer, length)
@@ -187,17 +195,18 @@ class AsyncSSL:
         status = lib.async_ssl_close(self._handle)
         if status == lib.SHIM_ERR_BUSY:
             return False
-        self._pinned = None
-        _paused.discard(self)
         if status != lib.SHIM_OK:
             raise_status(status, "closing")
+        self._pinned = self._connection = None
+        _paused.discard(self)
         return True
 
 
 def drain_paused() -> None:
-    """At exit: end every paused job of this thread, before OpenSSL's own clean-up."""
+    """At exit: end every paused job of this thread, before OpenSSL's own clean-up; those of others stay as they are."""
     for ssl in tuple(_paused):
-        ssl.close()
+        with suppress(ShimError):
+            ssl.close()
 
 
 def job_is_current() -> bool:
@@ -216,8 +225,10 @@ def set_alpn(context: SSL.Context, protocols: Sequence[str]) -> None:
         protocols: Names such as ``h2`` and ``http/1.1``; a client that offers ALPN and none of them is refused.
 
     Raises:
+        LinkageError: OpenSSL cannot be reached.
         ValueError: A name is empty or longer than 255 bytes.
     """
+    linkage.attach()
     names = [name.encode("ascii") for name in protocols]
     if not names or not all(0 < len(name) <= _LONGEST_PROTOCOL for name in names):
         message = f"ALPN protocols are {list(protocols)}, each must be 1 to {_LONGEST_PROTOCOL} bytes long"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine_shim import linkage
 from engine_shim.errors import KeyMismatchError
 from engine_shim.native import address_of, check, ffi, lib
 
@@ -172,8 +173,10 @@ def use_plain_key(context: SSL.Context, source: str | Path | bytes, password: st
         KeyPasswordError: The key is encrypted, and the password is missing or wrong.
         KeyLoadError: There is no key.
         KeyMismatchError: The key is not the certificate's.
+        LinkageError: OpenSSL cannot be reached.
         OSError: The file cannot be read.
     """
+    linkage.attach()
     data, secret, what = read_source(source, password)
     matches = ffi.new("int *")
     given = ffi.NULL if secret is None else ffi.from_buffer(secret)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import select
+import socket
 import subprocess
 import sys
 import threading
@@ -129,8 +130,8 @@ def test_paused_ssl_is_never_collected(identity: Identity, engine: ManualEngine)
     from engine_shim.async_ssl import drain_paused  # noqa: PLC0415 - what runs at exit
 
     drain_paused()
-    for socket in sockets:
-        socket.close()
+    for end in sockets:
+        end.close()
     after = engine_shim.counters()
     assert after.jobs_finished - before.jobs_finished == after.jobs_started - before.jobs_started
     assert after.jobs_abandoned == before.jobs_abandoned
@@ -317,3 +318,59 @@ def test_fork_is_noticed_without_an_engine(identity: Identity) -> None:
     paths = [str(root.parent), str(root), str(identity.cert), str(identity.key), str(identity.ca)]
     program = [sys.executable, "-W", "ignore::ResourceWarning", "-c", FORK, *paths]
     assert subprocess.run(program, capture_output=True, text=True, timeout=30, check=True).stdout == "0\n"
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_socket_stays_until_the_job_is_unwound(identity: Identity, engine: ManualEngine) -> None:
+    """A paused SSL keeps Connection and socket: what it writes as it unwinds must not go to a stranger."""
+    pair = Pair(server_context(identity, engine.load_key(identity.key)), client_context(identity))
+    assert pair.until_parked() is Status.WANT_ASYNC
+    fd, tls, far = pair.near.fileno(), pair.server, pair._far
+    del pair
+    gc.collect()
+    one, other = socket.socketpair()
+    assert fd not in {one.fileno(), other.fileno()}
+    assert tls.close()
+    del tls
+    gc.collect()  # the server's socket goes with it, unclosed, as it came
+    for end in (one, other, far):
+        end.close()
+
+
+def test_refused_close_changes_nothing(parked: Pair, engine: ManualEngine) -> None:
+    from engine_shim.async_ssl import _paused  # noqa: PLC0415 - the registry
+
+    def close_elsewhere() -> None:
+        with pytest.raises(engine_shim.WrongThreadError):
+            parked.server.close()
+
+    thread = threading.Thread(target=close_elsewhere)
+    thread.start()
+    thread.join()
+    assert parked.server in _paused
+    engine.perform()
+    assert parked.finish() is Status.DONE
+
+
+def test_cancel_on_another_thread_does_nothing(parked: Pair, engine: ManualEngine) -> None:
+    thread = threading.Thread(target=parked.server.cancel)
+    thread.start()
+    thread.join()
+    assert engine.pending == 1
+    engine.perform()
+    assert parked.finish() is Status.DONE
+
+
+FIRST = {
+    "set_alpn": "engine_shim.set_alpn(context, ['h2'])",
+    "AsyncSSL": "engine_shim.AsyncSSL(SSL.Connection(context, socket.socket()), handshake=False)",
+    "use_plain_key": "engine_shim.use_plain_key(context, sys.argv[2])",
+}
+
+
+@pytest.mark.parametrize("call", FIRST)
+def test_every_call_may_be_the_first(identity: Identity, call: str) -> None:
+    code = f"import sys, socket; sys.path.insert(0, sys.argv[1]); import engine_shim; from OpenSSL import SSL; \
+context = SSL.Context(SSL.TLS_SERVER_METHOD); {FIRST[call]}"
+    root = str(Path(__file__).parent.parent)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code, root, str(identity.key)], check=True, timeout=30)

@@ -141,6 +141,15 @@ def test_record_of_no_bytes(scene: Scene) -> None:
     assert len(scene.say(record(HANDSHAKE, b"") * 1000)) <= 7
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_hello_in_records_of_one_byte(scene: Scene, version: str) -> None:
+    """Wasteful and allowed (RFC 8446, section 5.1)."""
+    hello = client_hello(scene.target(version))[5:]
+    with connect(scene.site.address) as sock:
+        sock.sendall(b"".join(record(HANDSHAKE, hello[at : at + 1]) for at in range(len(hello))))
+        assert sock.recv(1) == bytes([HANDSHAKE])
+
+
 def test_hello_of_sixteen_megabytes(scene: Scene) -> None:
     """The length that the message claims is refused before its bytes are gathered."""
     with connect(scene.site.address) as sock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -96,6 +97,32 @@ def test_closing_twice_and_after_use(certificates: Certificates) -> None:
     assert engine.load_key(certificates["p256"].key).sign(b"once")
     assert engine.close()
     assert engine.close()
+
+
+@pytest.mark.parametrize("timeout", [-0.9, float("-inf"), float("nan"), 0, 1e10, float("inf")])
+def test_any_timeout_comes_to_an_end(certificates: Certificates, timeout: float) -> None:
+    engine = ThreadEngine(2)
+    engine.load_key(certificates["p256"].key).sign(b"starts the threads")
+    engine.close(timeout)
+    assert engine.close(30)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 on: fork with threads, on purpose
+def test_fork_does_not_wait_for_the_backlog(certificates: Certificates) -> None:
+    """A fork waits for what workers have in hand; what is queued is still queued after it."""
+    identity = certificates["rsa4096"]
+    with ThreadEngine(1) as engine:
+        context = server_context(identity, engine.load_key(identity.key))
+        pairs = [Pair(context, client_context(identity)) for _ in range(120)]
+        assert {pair.until_parked() for pair in pairs} == {Status.WANT_ASYNC}
+        child = os.fork()
+        if child == 0:
+            os._exit(engine.statistics().in_flight)
+        left = engine.statistics().queued
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert left > 0
+        for pair in pairs:
+            pair.close()
 
 
 def test_engine_that_nobody_uses_ends_its_threads(certificates: Certificates) -> None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import engine_shim
-from engine_shim import ManualEngine
+from engine_shim import ManualEngine, ThreadEngine
 from support.clients import Crowd, Target, client_hello, python_context
 from support.rough import Bystander, Scene
+from support.running import check_jobs
 from support.storm import Storm
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ def test_each_answer_goes_to_the_handshake_that_asked(
         now = scene.site.statistics()
         assert now.handshakes_completed == PARKED + 1
         assert now.park_seconds.count == PARKED + 1
-    numbers = engine_shim.counters()
-    assert numbers.jobs_started == numbers.jobs_finished
+    check_jobs()
 
 
 def test_spurious_wake_ups_change_nothing(scene: Scene, engine: ManualEngine, bystander: Bystander) -> None:
@@ -143,3 +142,39 @@ def test_failed_ops_fail_their_own_handshakes_only(scene: Scene, engine: ManualE
             engine.perform()
         now = scene.site.until(lambda numbers: numbers.parked_now == 0)
         assert now.handshakes_failed == PARKED // 2
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_engine_that_cannot_keep_up(version: str, certificates: Certificates) -> None:
+    """Ops that find no room in the engine's queue wait in their connections, and each has its turn."""
+    with ThreadEngine(threads=1, queue_size=1) as engine, Scene(certificates["rsa2048"], engine) as scene:
+        context = python_context(scene.target(version))
+        with Storm(scene.site.address, PARKED, context) as storm:
+            storm.handshake()
+            storm.echo(b"all are open")
+        assert engine.statistics().queue_full > 0
+        scene.is_well()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_fewer_are_admitted_than_come(version: str, certificates: Certificates, engine: ManualEngine) -> None:
+    """Ten at a time; the others wait in the kernel until a handshake ends."""
+    with (
+        Scene(certificates["p256"], engine, max_handshakes=10) as scene,
+        concurrent.futures.ThreadPoolExecutor() as pool,
+    ):
+        context = python_context(scene.target(version))
+        with Storm(scene.site.address, PARKED, context) as storm:
+            shaking = pool.submit(storm.handshake)
+            for done in range(0, PARKED, 10):
+                scene.site.until(lambda numbers: numbers.parked_now == 10)
+                assert engine.pending == 10
+                for _ in range(10):
+                    engine.perform()
+                until_completed(scene, done + 10)
+            assert len(shaking.result()) == PARKED
+        assert scene.site.statistics().parked_max == 10
+
+
+def until_completed(scene: Scene, count: int) -> None:
+    scene.site.until(lambda numbers: numbers.handshakes_completed == count)

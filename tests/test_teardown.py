@@ -28,6 +28,7 @@ from support.leaving import (
     begun,
     check_gone,
     fin,
+    forget_others,
     parked,
     rst,
     silence,
@@ -49,6 +50,11 @@ CYCLES = 100
 
 # How the last record begins: an alert, or, encrypted, what has the length of one (RFC 5246, 6.2.1; RFC 8446, 5.2).
 ALERTS = {"1.2": b"\x15\x03\x03\x00\x02", "1.3": b"\x17\x03\x03\x00\x13"}
+
+
+@pytest.fixture(autouse=True)
+def only_ours() -> None:
+    forget_others()
 
 
 @pytest.fixture

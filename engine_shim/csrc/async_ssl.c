@@ -184,8 +184,9 @@ int async_ssl_fds(struct async_ssl *a, int *out, size_t room) {
     return (int)count;
 }
 
+/* In a forked child the op is the parent's; on another thread it may be ending at this moment. */
 void async_ssl_cancel(struct async_ssl *a) {
-    pause_cancel(&a->pauser);
+    if (check_owner(a) == SHIM_OK) pause_cancel(&a->pauser);
 }
 
 static void give_back(struct async_ssl *a) {

@@ -78,7 +78,7 @@ static int run(struct decryption *d, unsigned char *out, size_t *out_length, con
     struct op *op = op_new(OP_DECRYPT, d->key, &d->parameters, in, length);
     shim_status status = op != NULL ? pause_for(op) : SHIM_ERR_MEMORY;
     int done = status == SHIM_OK ? apply(op, out, out_length) : 0;
-    if (status != SHIM_OK) errors_raise(status, op != NULL ? op->reason : "");
+    if (status != SHIM_OK) errors_raise(status, op_reason(op));
     op_unref(op);
     return done;
 }

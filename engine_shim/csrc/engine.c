@@ -79,6 +79,7 @@ static void *worker(void *argument) {
     pthread_cond_broadcast(&e->ended);
     pthread_mutex_unlock(&e->lock);
     if (last) destroy(e);
+    fork_worker_ended();
     return NULL;
 }
 
@@ -95,7 +96,10 @@ static int start_worker(struct engine *e) {
     if (!failed) pthread_setname_np(thread, "tls-engine");
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
-    if (!failed) e->workers++;
+    if (!failed) {
+        e->workers++;
+        fork_worker_started();
+    }
     errno = failed;
     return failed;
 }
@@ -145,7 +149,7 @@ shim_status engine_submit(struct engine *e, struct op *op) {
 }
 
 struct op *engine_take(struct engine *e) {
-    struct op *op = op_list_pop(&e->queued);
+    struct op *op = e->forking ? NULL : op_list_pop(&e->queued);
     if (op == NULL) return NULL;
     op->place = OP_TAKEN;
     e->statistics.in_flight++;
@@ -244,7 +248,11 @@ static void fail_all(struct op_list *given) {
     }
 }
 
+/* A century is for ever, and does not overflow; less than nothing (or no number) is nothing. */
 static struct timespec from_now(double seconds) {
+    const double longest = 3e9;
+    if (!(seconds > 0)) seconds = 0;
+    if (seconds > longest) seconds = longest;
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
     long long ns = until.tv_nsec + (long long)(seconds * 1e9);
@@ -257,7 +265,7 @@ static struct timespec from_now(double seconds) {
 static int wait_for_none(struct engine *e, const unsigned *count, double seconds) {
     struct timespec until = from_now(seconds);
     while (*count > 0)
-        if (pthread_cond_timedwait(&e->ended, &e->lock, &until) == ETIMEDOUT) break;
+        if (pthread_cond_timedwait(&e->ended, &e->lock, &until) != 0) break;
     return *count == 0;
 }
 
@@ -277,19 +285,34 @@ int engine_close(struct engine *e, double timeout) {
 
 /*
  * A worker inside OpenSSL may hold one of its locks (a key's blinding, the store of algorithms), which the child
- * would find locked for ever: so nobody is busy while we fork. Two seconds outlast every honest op.
+ * would find locked for ever: so workers begin nothing while we fork, and what they have in hand is waited for.
  */
-void engine_fork_prepare(struct engine *e) {
+void engine_fork_announce(struct engine *e) {
     pthread_mutex_lock(&e->lock);
-    wait_for_none(e, &e->busy, 2.0);
+    e->forking = true;
+    pthread_mutex_unlock(&e->lock);
 }
 
-/* The parent's ops are the parent's: the child forgets them, it must not finish them. */
+void engine_fork_prepare(struct engine *e, double seconds) {
+    pthread_mutex_lock(&e->lock);
+    wait_for_none(e, &e->busy, seconds);
+}
+
+void engine_fork_parent(struct engine *e) {
+    e->forking = false;
+    pthread_cond_broadcast(&e->changed);
+    pthread_mutex_unlock(&e->lock);
+}
+
+/* The parent's ops are the parent's: the child forgets them, it must not finish them, nor find them in a list. */
 void engine_fork_child(struct engine *e) {
-    e->queued = e->waiting = (struct op_list){0};
+    while (op_list_pop(&e->queued) != NULL) continue;
+    while (op_list_pop(&e->waiting) != NULL) continue;
     if (e->kind->release_held != NULL) e->kind->release_held(e, &(struct op_list){0});
     e->statistics = (struct engine_statistics){0};
     e->workers = e->busy = 0;
+    e->forking = false;
     init_condition(&e->changed);
     init_condition(&e->ended);
+    pthread_mutex_unlock(&e->lock);
 }

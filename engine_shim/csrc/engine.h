@@ -47,7 +47,7 @@ struct engine {
     size_t capacity;
     unsigned workers_wanted, workers;
     unsigned busy; /* threads that perform or deliver at this moment: a fork waits for them (fork.h) */
-    bool closed, orphan;
+    bool closed, orphan, forking;
     struct engine_statistics statistics;
 };
 
@@ -62,14 +62,16 @@ shim_status engine_submit(struct engine *e, struct op *op) MUST_CHECK;
 /* The loop's thread. The result is not wanted any more: unlinks the op, or lets it finish into the void. */
 void engine_cancel(struct engine *e, struct op *op);
 
-/* Under the lock. The caller owns the reference that the queue held. NULL: nothing is queued. */
+/* Under the lock. The caller owns the reference that the queue held. NULL: nothing may be taken now. */
 struct op *engine_take(struct engine *e);
 /* Both: entered and left under the lock, which they let go of meanwhile. */
 void engine_perform(struct engine *e, struct op *op);
 void engine_deliver(struct engine *e, struct op *op); /* gives the reference back */
 
-/* fork.c only. Prepare takes the lock; the others are called under it. */
-void engine_fork_prepare(struct engine *e);
+/* fork.c only. Prepare takes the lock, the last two let it go. */
+void engine_fork_announce(struct engine *e);
+void engine_fork_prepare(struct engine *e, double seconds);
+void engine_fork_parent(struct engine *e);
 void engine_fork_child(struct engine *e);
 
 #endif

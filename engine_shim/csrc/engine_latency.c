@@ -51,6 +51,10 @@ static void work(struct engine *e) {
     struct latency *l = of(e);
     while (!e->closed) {
         struct op *op;
+        if (e->forking) {
+            pthread_cond_wait(&e->changed, &e->lock);
+            continue;
+        }
         uint64_t due_ns = l->held.first != NULL ? l->held.first->submitted_ns + l->delay_ns : UINT64_MAX;
         if (due_ns <= now_ns())
             deliver_first(l);

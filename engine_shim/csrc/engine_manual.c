@@ -113,7 +113,10 @@ int manual_deliver(struct engine *e, size_t index) {
 int manual_wake(struct engine *e, size_t index) {
     pthread_mutex_lock(&e->lock);
     struct op *op = op_list_at(&e->queued, index);
-    if (op != NULL) wake_signal(op->wake);
+    if (op != NULL) op_ref(op);
     pthread_mutex_unlock(&e->lock);
-    return op != NULL ? SHIM_OK : SHIM_ERR_RANGE;
+    if (op == NULL) return SHIM_ERR_RANGE;
+    wake_signal(op->wake);
+    op_unref(op);
+    return SHIM_OK;
 }

@@ -1,6 +1,7 @@
 #include "fork.h"
 
 #include <pthread.h>
+#include <time.h>
 
 #include "common.h"
 #include "engine.h"
@@ -11,27 +12,69 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static struct engine *engines; /* under the lock */
 static unsigned generation;    /* written in a child that has one thread */
 
-/* Lock order: engines' list, engines, wakes. */
+/* What all engines together may take before we fork: it outlasts every honest op. */
+static const uint64_t patience_ns = 2000000000u;
+
+static pthread_mutex_t workers_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t worker_ended = PTHREAD_COND_INITIALIZER;
+static unsigned workers; /* of all engines, orphans too; under workers_lock */
+
+static double left_until(uint64_t when_ns) {
+    uint64_t now = now_ns();
+    return now < when_ns ? (double)(when_ns - now) / 1e9 : 0;
+}
+
+/* Lock order: engines' list, engines, wakes, workers. */
 static void prepare(void) {
     pthread_mutex_lock(&lock);
-    for (struct engine *e = engines; e != NULL; e = e->next) engine_fork_prepare(e);
+    uint64_t until_ns = now_ns() + patience_ns;
+    for (struct engine *e = engines; e != NULL; e = e->next) engine_fork_announce(e);
+    for (struct engine *e = engines; e != NULL; e = e->next) engine_fork_prepare(e, left_until(until_ns));
     wake_fork_prepare();
+    pthread_mutex_lock(&workers_lock);
 }
 
 static void in_parent(void) {
+    pthread_mutex_unlock(&workers_lock);
     wake_fork_parent();
-    for (struct engine *e = engines; e != NULL; e = e->next) pthread_mutex_unlock(&e->lock);
+    for (struct engine *e = engines; e != NULL; e = e->next) engine_fork_parent(e);
     pthread_mutex_unlock(&lock);
 }
 
 static void in_child(void) {
     generation++;
+    workers = 0;
+    pthread_cond_init(&worker_ended, NULL);
+    pthread_mutex_unlock(&workers_lock);
     wake_fork_child();
-    for (struct engine *e = engines; e != NULL; e = e->next) {
-        engine_fork_child(e);
-        pthread_mutex_unlock(&e->lock);
-    }
+    for (struct engine *e = engines; e != NULL; e = e->next) engine_fork_child(e);
     pthread_mutex_unlock(&lock);
+}
+
+void fork_worker_started(void) {
+    pthread_mutex_lock(&workers_lock);
+    workers++;
+    pthread_mutex_unlock(&workers_lock);
+}
+
+void fork_worker_ended(void) {
+    pthread_mutex_lock(&workers_lock);
+    workers--;
+    pthread_cond_broadcast(&worker_ended);
+    pthread_mutex_unlock(&workers_lock);
+}
+
+/* Until no worker of any engine is left, or the time is over. */
+static int wait_for_workers(double seconds) {
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += (time_t)seconds;
+    pthread_mutex_lock(&workers_lock);
+    while (workers > 0)
+        if (pthread_cond_timedwait(&worker_ended, &workers_lock, &until) != 0) break;
+    int ended = workers == 0;
+    pthread_mutex_unlock(&workers_lock);
+    return ended;
 }
 
 static void install(void) {
@@ -76,10 +119,10 @@ static struct engine *next_open(void) {
     return e;
 }
 
+/* Engines that were closed before, and orphans, may have a worker with an op in hand, too. */
 int engine_close_all(double timeout) {
-    int ended = 1;
-    for (struct engine *e; (e = next_open()) != NULL; engine_free(e)) ended &= engine_close(e, timeout);
-    return ended;
+    for (struct engine *e; (e = next_open()) != NULL; engine_free(e)) engine_close(e, 0);
+    return wait_for_workers(timeout);
 }
 
 unsigned fork_generation(void) {

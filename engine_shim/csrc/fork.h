@@ -17,6 +17,9 @@ struct engine;
 void fork_install(void);
 void fork_register(struct engine *e);
 void fork_unregister(struct engine *e);
+/* Every worker's beginning and, as the last thing that it does, its end. */
+void fork_worker_started(void);
+void fork_worker_ended(void);
 /* Counts the forks between the first process and this one. Any thread. */
 unsigned fork_generation(void);
 

@@ -109,10 +109,10 @@ int key_wrap_context(struct engine *e, void *ssl_ctx, size_t *wrapped) {
         status = wrap_slot(e, ssl_ctx, wrapped);
         more = ossl.SSL_CTX_ctrl(ssl_ctx, SSL_CTRL_SET_CURRENT_CERT, SSL_CERT_SET_NEXT, NULL);
     }
-    if (status != SHIM_OK) return errors_keep(status);
+    if (status != SHIM_OK) errors_keep(status);
     if (current != NULL) ossl.SSL_CTX_ctrl(ssl_ctx, SSL_CTRL_SELECT_CURRENT_CERT, 0, current);
     ossl.ERR_clear_error();
-    return SHIM_OK;
+    return (int)status;
 }
 
 void *context_certificate(void *ssl_ctx) {

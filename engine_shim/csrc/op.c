@@ -49,6 +49,10 @@ bool op_is_done(const struct op *op) {
     return atomic_load_explicit(&op->done, memory_order_acquire);
 }
 
+const char *op_reason(const struct op *op) {
+    return op != NULL && op_is_done(op) ? op->reason : "";
+}
+
 void op_fail(struct op *op, shim_status status, const char *reason) {
     op->status = status;
     op->output_length = 0;

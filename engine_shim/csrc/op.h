@@ -63,6 +63,7 @@ struct op *op_new(enum op_kind kind, struct key *key, const struct op_parameters
 struct op *op_ref(struct op *op);
 void op_unref(struct op *op);
 bool op_is_done(const struct op *op);
+const char *op_reason(const struct op *op); /* "" while it is not done, or for NULL */
 
 /* The engine's side: op_perform() computes, op_finish() publishes and signals. */
 void op_perform(struct op *op);

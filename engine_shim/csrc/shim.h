@@ -7,7 +7,7 @@
  * *_new give the caller one reference, *_free gives one back.
  */
 
-/* What a call of the shim came to. Anything but SHIM_OK left nothing behind. */
+/* What a call of the shim came to. Whatever failed left nothing of its own behind. */
 enum shim_status {
     SHIM_OK = 0,
     SHIM_ERR_MEMORY,    /* malloc or mmap failed */
@@ -87,7 +87,7 @@ int engine_can_block(const struct engine *e);
 void engine_statistics(struct engine *e, struct engine_statistics *out);
 int engine_close(struct engine *e, double timeout); /* 1: every worker has ended, 0: timed out */
 void engine_free(struct engine *e);
-int engine_close_all(double timeout); /* at exit: every engine of the process, each with that bound */
+int engine_close_all(double timeout); /* at exit: every engine of the process; 1: no worker is left */
 
 /* engine_manual.c: the engine of the tests. Index 0 is the oldest op. */
 size_t manual_pending(struct engine *e);

@@ -106,7 +106,7 @@ static int run(struct signing *s, const void *message, size_t length, unsigned c
     struct op *op = op_new(OP_SIGN, s->key, &s->parameters, message, length);
     shim_status status = op != NULL ? pause_for(op) : SHIM_ERR_MEMORY;
     int done = status == SHIM_OK ? apply(op, out, out_length, room) : 0;
-    if (status != SHIM_OK) errors_raise(status, op != NULL ? op->reason : "");
+    if (status != SHIM_OK) errors_raise(status, op_reason(op));
     op_unref(op);
     return done;
 }

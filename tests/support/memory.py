@@ -8,7 +8,7 @@ Facts
 
 Decision
 - Who compares memory runs with `TUNABLES`: one arena for all threads, no caches, Python's objects from malloc as well.
-  Then resident memory is steady to some 100 KB, and a leak of a byte a cycle shows in the exact number.
+  Then resident memory is steady to some 100 KB, and a leak of a few bytes a cycle shows in the exact number.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Usage(NamedTuple):
         allocated: Bytes that malloc has handed out, all arenas and mappings together; 0: this libc does not tell.
     """
 
-    resident: int
-    allocated: int
+    resident: float
+    allocated: float
 
 
 def usage() -> Usage:

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import engine_shim
 from tlsserver import Server, Statistics
 
 if TYPE_CHECKING:
@@ -121,6 +123,17 @@ class Running:
         passed = threading.Event()
         self._reactor.call_soon_threadsafe(self._reactor.call_soon, passed.set)
         assert passed.wait(PATIENCE)
+
+
+def check_jobs() -> None:
+    """Fail if a job has not finished, or an op is left once the engines' threads have let go of it."""
+    numbers = engine_shim.counters()
+    assert numbers.jobs_started == numbers.jobs_finished
+    deadline = time.monotonic() + PATIENCE
+    # A thread delivers its op before it gives up its own reference, and nothing tells of that.
+    while engine_shim.counters().ops_alive and time.monotonic() < deadline:
+        select.select([], [], [], 0.001)
+    assert engine_shim.counters().ops_alive == 0
 
 
 def _nothing() -> None:

@@ -6,7 +6,6 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
-import engine_shim
 from support.clients import NAME, Target, connect, drain, python_context
 from support.running import Running, check_jobs
 from tlsserver import TLSContext
@@ -15,6 +14,7 @@ from tlsserver.protocols.echo import EchoProtocol
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    import engine_shim
     from support.certificates import Identity
 
 # Record types and alerts (RFC 8446, sections 5.1 and 6).

@@ -76,7 +76,6 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define OSSL_OP_ASYM_CIPHER 13
 
 #define OSSL_KEYMGMT_SELECT_PRIVATE_KEY 0x01
-#define OSSL_KEYMGMT_SELECT_PUBLIC_KEY 0x02
 
 #define OSSL_FUNC_PROVIDER_GETTABLE_PARAMS 1025
 #define OSSL_FUNC_PROVIDER_GET_PARAMS 1026
@@ -139,7 +138,6 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define OSSL_PKEY_RSA_PSS_SALT_LEN_MAX "max"
 #define OSSL_PKEY_RSA_PSS_SALT_LEN_AUTO "auto"
 #define OSSL_PROV_PARAM_NAME "name"
-#define OSSL_PROV_PARAM_VERSION "version"
 #define OSSL_PROV_PARAM_STATUS "status"
 
 /* evp.h, rsa.h */
@@ -173,8 +171,6 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define TLSEXT_nid_unknown 0x1000000
 
 /* async.h */
-#define ASYNC_ERR 0
-#define ASYNC_NO_JOBS 1
 #define ASYNC_PAUSE 2
 #define ASYNC_FINISH 3
 

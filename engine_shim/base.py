@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["BaseEngine", "EngineStatistics"]
+__all__ = ["BaseEngine", "EngineStatistics", "NativeEngine"]
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,45 @@ class EngineStatistics:
     in_flight_max: int
 
 
-class BaseEngine:
-    """An engine as its keys know it: name, statistics, end. A context manager: leaving it closes the engine."""
+class BaseEngine(ABC):
+    """An engine as its keys, contexts and servers know it. A context manager: leaving it closes the engine."""
+
+    _closed = False
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The engine, as ``--offload`` names it."""
+
+    @property
+    @abstractmethod
+    def can_block(self) -> bool:
+        """Whether an op outside any job may wait for this engine on the calling thread."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed
+
+    @abstractmethod
+    def statistics(self) -> EngineStatistics:
+        """Take a snapshot of the engine's counters; any thread."""
+
+    @abstractmethod
+    def close(self, timeout: float = 5.0) -> bool:
+        """Stop the engine. Returns whether all of it has ended within ``timeout`` seconds."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class NativeEngine(BaseEngine):
+    """An engine of the shim's own: ops, queue and workers are in C, and every op can be cancelled."""
 
     _handle: Any
 
@@ -51,7 +89,6 @@ class BaseEngine:
         if handle == ffi.NULL:
             raise_status(lib.SHIM_ERR_MEMORY, "making an engine")
         self._handle = ffi.gc(handle, lib.engine_free)
-        self._closed = False
 
     @property
     def name(self) -> str:
@@ -62,11 +99,6 @@ class BaseEngine:
     def can_block(self) -> bool:
         """Whether an op outside any job may wait for this engine on the calling thread."""
         return bool(lib.engine_can_block(self._handle))
-
-    @property
-    def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
-        return self._closed
 
     def statistics(self) -> EngineStatistics:
         """Take a snapshot of the engine's counters; any thread."""
@@ -85,11 +117,3 @@ class BaseEngine:
         """
         self._closed = True
         return bool(lib.engine_close(self._handle, timeout))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()

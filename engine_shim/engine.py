@@ -6,10 +6,11 @@ Every engine queues ops, performs them away from the loop, and answers by making
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from engine_shim import linkage
-from engine_shim.base import BaseEngine
+from engine_shim.base import BaseEngine, NativeEngine
 from engine_shim.key import Key, read_source
 from engine_shim.native import check, ffi, lib
 
@@ -23,6 +24,14 @@ _MOST_THREADS = 1024
 
 class Engine(BaseEngine):
     """Base of every engine; made by its subclasses."""
+
+    @abstractmethod
+    def load_key(self, source: str | Path | bytes, password: str | bytes | None = None) -> Key:
+        """Load a private key whose operations this engine performs."""
+
+
+class _ShimEngine(NativeEngine, Engine):
+    """Base of the shim's own engines."""
 
     def load_key(self, source: str | Path | bytes, password: str | bytes | None = None) -> Key:
         """Load a private key whose operations this engine performs.
@@ -52,7 +61,7 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(message)
 
 
-class ThreadEngine(Engine):
+class ThreadEngine(_ShimEngine):
     """Native threads that perform one op each at a time, without the GIL.
 
     Args:
@@ -71,7 +80,7 @@ class ThreadEngine(Engine):
         super().__init__(lib.engine_new_threads(threads, queue_size))
 
 
-class LatencyEngine(Engine):
+class LatencyEngine(_ShimEngine):
     """A simulated accelerator: performs natively, and answers no earlier than ``seconds`` after it was asked.
 
     Args:
@@ -90,7 +99,7 @@ class LatencyEngine(Engine):
         super().__init__(lib.engine_new_latency(seconds, threads))
 
 
-class ManualEngine(Engine):
+class ManualEngine(_ShimEngine):
     """The engine of the tests: performs an op only when told to, on the thread that tells it.
 
     The order of completion is the test's to choose. It cannot block: an op outside a job is refused.

@@ -12,7 +12,7 @@ from engine_shim.native import address_of, check, ffi, lib
 if TYPE_CHECKING:
     from OpenSSL import SSL
 
-    from engine_shim.base import BaseEngine
+    from engine_shim.base import BaseEngine, NativeEngine
 
 # rsa.h: how RSA pads a signature, and how long a PSS salt is (RFC 8446, 4.2.3: as long as the digest).
 _PADDINGS = {"pkcs1": 1, "pss": 6}
@@ -141,7 +141,7 @@ class Key:
         return f"<Key {self.type} of {self.bits} bits in engine {self._engine.name}>"
 
 
-def wrap_context(context: SSL.Context, engine: BaseEngine) -> int:
+def wrap_context(context: SSL.Context, engine: NativeEngine) -> int:
     """Wrap the private keys of every certificate slot of a Context, so that ``engine`` performs their operations.
 
     Args:

@@ -28,6 +28,8 @@ LAYERS = (
     ("engine_shim.base",),
     ("engine_shim.counters", "engine_shim.key", "engine_shim.async_ssl", "engine_shim._build"),
     ("engine_shim.engine",),
+    ("engine_shim.thirdparty", "engine_shim.wait"),
+    ("engine_shim.openssl_engine", "engine_shim.openssl_provider", "engine_shim.job"),
     ("engine_shim",),
     # Leaves: types and settings.
     ("tlsserver.errors", "tlsserver.stats", "tlsserver.audience", "tlsserver.outgoing", "tlsserver.watch"),

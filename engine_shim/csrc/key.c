@@ -45,23 +45,24 @@ int key_max_size(const struct key *k) {
 
 static shim_status describe(struct key *k) {
     const char *type = ossl.EVP_PKEY_get0_type_name(k->inner);
-    if (type == NULL || !keymgmt_knows(type)) return SHIM_ERR_KEY_TYPE;
+    if (type == NULL || (k->engine != NULL && !keymgmt_knows(type))) return SHIM_ERR_KEY_TYPE;
     strncpy(k->type, type, sizeof k->type - 1);
     k->bits = ossl.EVP_PKEY_get_bits(k->inner);
     k->size = ossl.EVP_PKEY_get_size(k->inner);
     if (k->size <= 0) return SHIM_ERR_KEY_TYPE;
+    if (k->engine == NULL) return SHIM_OK;
     if (ossl.EVP_PKEY_todata(k->inner, EVP_PKEY_PUBLIC_KEY, &k->public_half) != 1) return SHIM_ERR_OPENSSL;
     return SHIM_OK;
 }
 
-shim_status key_new(struct engine *e, EVP_PKEY *inner, struct key **out) {
+static shim_status make(struct engine *e, EVP_PKEY *inner, struct key **out) {
     struct key *k = calloc(1, sizeof *k);
     if (k == NULL) {
         ossl.EVP_PKEY_free(inner);
         return SHIM_ERR_MEMORY;
     }
     atomic_init(&k->refs, 1);
-    k->engine = engine_ref(e);
+    k->engine = e != NULL ? engine_ref(e) : NULL;
     k->inner = inner;
     count_up(&counters.keys_alive);
     shim_status status = describe(k);
@@ -72,12 +73,21 @@ shim_status key_new(struct engine *e, EVP_PKEY *inner, struct key **out) {
     return status;
 }
 
+shim_status key_new(struct engine *e, EVP_PKEY *inner, struct key **out) {
+    return make(e, inner, out);
+}
+
+shim_status key_adopt(EVP_PKEY *pkey, struct key **out) {
+    return make(NULL, pkey, out);
+}
+
 bool key_is_wrapped(const EVP_PKEY *pkey) {
     const OSSL_PROVIDER *provider = ossl.EVP_PKEY_get0_provider(pkey);
     return provider != NULL && strcmp(ossl.OSSL_PROVIDER_get0_name(provider), PROVIDER_NAME) == 0;
 }
 
 EVP_PKEY *key_wrap(struct key *k) {
+    if (k->engine == NULL) return ossl.EVP_PKEY_up_ref(k->inner) == 1 ? k->inner : NULL;
     EVP_PKEY *wrapped = NULL;
     EVP_PKEY_CTX *context = ossl.EVP_PKEY_CTX_new_from_name(provider_context(), k->type, NULL);
     if (context == NULL) return NULL;

@@ -1,8 +1,10 @@
 /*
- * key.h: a private key, wrapped.
+ * key.h: a private key, wrapped or a third party's.
  *
- * The inner key belongs to OpenSSL's own provider and performs; the wrapper is an EVP_PKEY of
- * our key management that holds a reference to `struct key` and shows the public half only.
+ * Wrapped: the inner key belongs to OpenSSL's own provider and performs; the wrapper is an
+ * EVP_PKEY of our key management that holds a reference to `struct key` and shows the public
+ * half only. A third party's key (engine NULL) stays as its ENGINE or provider made it: it is
+ * used as it is, and pauses the job by itself or not at all.
  * Immutable once made, so every thread may read it.
  */
 #ifndef ENGINE_SHIM_KEY_H
@@ -15,9 +17,9 @@ struct engine;
 
 struct key {
     atomic_uint refs;
-    struct engine *engine;   /* a reference */
+    struct engine *engine;   /* a reference; NULL: a third party's key */
     EVP_PKEY *inner;         /* a reference */
-    OSSL_PARAM *public_half; /* owned; what the wrapper exports */
+    OSSL_PARAM *public_half; /* owned; what the wrapper exports; NULL: a third party's key */
     char type[24];           /* OpenSSL's name: "RSA", "EC", "ED25519" ... */
     int bits, size;
 };
@@ -29,7 +31,9 @@ size_t key_output_size(const struct key *k);
 
 /* Takes over the caller's reference to `inner`, also on failure. */
 shim_status key_new(struct engine *e, EVP_PKEY *inner, struct key **out) MUST_CHECK;
-/* A new EVP_PKEY around the key; the caller owns it. NULL: the reason is on OpenSSL's queue. */
+/* A third party's key. Takes over the caller's reference, also on failure. */
+shim_status key_adopt(EVP_PKEY *pkey, struct key **out) MUST_CHECK;
+/* A new reference to the EVP_PKEY that is given to others: the wrapper, or the third party's own key; the caller owns it. NULL: the reason is on OpenSSL's queue. */
 EVP_PKEY *key_wrap(struct key *k) MUST_CHECK;
 bool key_is_wrapped(const EVP_PKEY *pkey);
 

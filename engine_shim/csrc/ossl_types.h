@@ -13,14 +13,19 @@
 typedef struct async_job_st ASYNC_JOB;
 typedef struct async_wait_ctx_st ASYNC_WAIT_CTX;
 typedef struct bio_st BIO;
+typedef struct engine_st ENGINE;
 typedef struct evp_md_ctx_st EVP_MD_CTX;
 typedef struct evp_pkey_ctx_st EVP_PKEY_CTX;
 typedef struct evp_pkey_st EVP_PKEY;
+typedef struct ossl_init_settings_st OPENSSL_INIT_SETTINGS;
 typedef struct ossl_core_handle_st OSSL_CORE_HANDLE;
 typedef struct ossl_lib_ctx_st OSSL_LIB_CTX;
 typedef struct ossl_provider_st OSSL_PROVIDER;
+typedef struct ossl_store_ctx_st OSSL_STORE_CTX;
+typedef struct ossl_store_info_st OSSL_STORE_INFO;
 typedef struct ssl_ctx_st SSL_CTX;
 typedef struct ssl_st SSL;
+typedef struct ui_method_st UI_METHOD;
 typedef struct x509_st X509;
 typedef struct crypto_ex_data_st CRYPTO_EX_DATA;
 
@@ -53,6 +58,11 @@ typedef int OSSL_CALLBACK(const OSSL_PARAM params[], void *arg);
 typedef int OSSL_provider_init_fn(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *in, const OSSL_DISPATCH **out,
                                   void **provctx);
 typedef int pem_password_cb(char *buf, int size, int rwflag, void *userdata);
+typedef OSSL_STORE_INFO *(*OSSL_STORE_post_process_info_fn)(OSSL_STORE_INFO *, void *);
+typedef int (*ASYNC_callback_fn)(void *arg);
+typedef int (*SSL_async_callback_fn)(SSL *ssl, void *arg);
+/* Not a name of OpenSSL's: its functions spell the type out. */
+typedef void (*SSL_info_callback_fn)(const SSL *ssl, int where, int ret);
 typedef void *(*ASYNC_stack_alloc_fn)(size_t *num);
 typedef void (*ASYNC_stack_free_fn)(void *addr);
 typedef int (*SSL_CTX_alpn_select_cb_func)(SSL *ssl, const unsigned char **out, unsigned char *outlen,
@@ -171,10 +181,20 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define TLSEXT_nid_unknown 0x1000000
 
 /* async.h */
+#define ASYNC_ERR 0
+#define ASYNC_NO_JOBS 1
 #define ASYNC_PAUSE 2
 #define ASYNC_FINISH 3
+#define ASYNC_STATUS_UNSUPPORTED 0
+#define ASYNC_STATUS_ERR 1
+#define ASYNC_STATUS_OK 2
+#define ASYNC_STATUS_EAGAIN 3
+
+/* store.h */
+#define OSSL_STORE_INFO_PKEY 4
 
 /* crypto.h */
+#define OPENSSL_INIT_ENGINE_DYNAMIC 0x00000400L
 #define OPENSSL_VERSION 0
 #define CRYPTO_EX_INDEX_SSL_CTX 1
 

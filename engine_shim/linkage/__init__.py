@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 from engine_shim.errors import LinkageError
 from engine_shim.linkage import binding, proof, shared, static, table
 from engine_shim.linkage.refusal import Refused, Verdict
+from engine_shim.linkage.table import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from engine_shim.linkage.binding import Binding
     from engine_shim.linkage.table import Table
 
-__all__ = ["Linkage", "Refused", "Verdict", "attach", "explain"]
+__all__ = ["Linkage", "Refused", "Verdict", "attach", "explain", "find"]
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,18 @@ class Linkage:
     notes: tuple[str, ...]
 
 
-def _shared(found: Binding, extension: Table) -> dict[str, int]:
-    return shared.addresses(found.module, extension.rows(), extension)
+def _shared(found: Binding, rows: Sequence[Row], extension: Table) -> dict[str, int]:
+    return shared.addresses(found.module, rows, extension)
 
 
-def _static(found: Binding, extension: Table) -> dict[str, int]:
-    return static.addresses(found.module, extension.rows(), binding.ANCHOR)
+def _static(found: Binding, rows: Sequence[Row], _extension: Table) -> dict[str, int]:
+    return static.addresses(found.module, rows, binding.ANCHOR)
 
 
-LINKAGES: dict[str, Callable[[Binding, Table], dict[str, int]]] = {shared.NAME: _shared, static.NAME: _static}
+LINKAGES: dict[str, Callable[[Binding, Sequence[Row], Table], dict[str, int]]] = {
+    shared.NAME: _shared,
+    static.NAME: _static,
+}
 
 
 class _Attachment:
@@ -95,6 +99,27 @@ def explain() -> tuple[Verdict, ...]:
     return _attachment.attach()[1]
 
 
+def find(names: Iterable[str]) -> dict[str, int]:
+    """Find functions of the OpenSSL in use that the shim itself does not call, with the same proof.
+
+    For C code that has to work with both linkages, such as a provider that is linked to no OpenSSL.
+
+    Args:
+        names: As OpenSSL names them; all must be there.
+
+    Returns:
+        Addresses by name.
+
+    Raises:
+        LinkageError: OpenSSL cannot be reached, or lacks one of them.
+    """
+    linkage = attach()
+    try:
+        return LINKAGES[linkage.name](binding.find(), [Row(name, required=True) for name in names], table.load())
+    except Refused as refused:
+        raise LinkageError(f"{refused.reason} -> {refused.advice}") from refused
+
+
 def _try_all() -> tuple[Linkage | None, tuple[Verdict, ...]]:
     try:
         extension = table.load()
@@ -116,7 +141,7 @@ def _try_all() -> tuple[Linkage | None, tuple[Verdict, ...]]:
 
 
 def _try(name: str, found: Binding, extension: Table) -> Linkage:
-    addresses = LINKAGES[name](found, extension)
+    addresses = LINKAGES[name](found, extension.rows(), extension)
     extension.bind(addresses)
     try:
         proved = proof.prove(extension, found, addresses)

@@ -55,7 +55,7 @@ def _choose(rows: Sequence[Row], symbols: dict[str, list[Symbol]], path: str) ->
     """Take the one symbol of each name."""
     chosen = {}
     for row in rows:
-        found = [symbol for symbol in symbols[row.name] if symbol.defined]
+        found = [symbol for symbol in symbols[row.name] if symbol.defined and (row.required or _is_function(symbol))]
         if len(found) > 1:
             raise Refused(f"{path} has {len(found)} symbols named {row.name}", USE_SHARED_OPENSSL)
         if found:
@@ -65,9 +65,14 @@ def _choose(rows: Sequence[Row], symbols: dict[str, list[Symbol]], path: str) ->
     return chosen
 
 
+def _is_function(symbol: Symbol) -> bool:
+    """For a function that its OpenSSL lacks, cryptography's bindings have a variable of the same name."""
+    return symbol.kind == STT_FUNC and symbol.size > 0
+
+
 def _proved(symbol: Symbol, load_address: int, module: Module, elf: Elf) -> int:
     """Check that the code in memory is the function in the file; returns its address in the file."""
-    if symbol.kind != STT_FUNC or not symbol.size:
+    if not _is_function(symbol):
         raise Refused(f"{symbol.name} of {module.path} is no function", USE_SHARED_OPENSSL)
     size = min(symbol.size, COMPARED)
     if module.read(load_address + symbol.value, size, "rx") != elf.loaded_bytes(symbol.value, size):

@@ -1,0 +1,28 @@
+"""What the engines of others have in common: OpenSSL's ENGINEs and loadable providers.
+
+They pause the job by themselves, with wait fds of their own, and nobody can cancel what they do: a connection that
+ends meanwhile has to wait for them (it drains).
+"""
+
+from __future__ import annotations
+
+from engine_shim.base import EngineStatistics
+from engine_shim.engine import Engine
+
+__all__ = ["ThirdPartyEngine"]
+
+# OpenSSL does not tell what an ENGINE or a provider does.
+_UNTOLD = EngineStatistics(**dict.fromkeys(EngineStatistics.__dataclass_fields__, 0))
+
+
+class ThirdPartyEngine(Engine):
+    """Base of the engines that OpenSSL runs and the shim does not."""
+
+    @property
+    def can_block(self) -> bool:
+        """Whether an op outside any job may wait on the calling thread: that is theirs to decide, and they mostly do."""
+        return True
+
+    def statistics(self) -> EngineStatistics:
+        """Return zeros: OpenSSL does not tell what they do."""
+        return _UNTOLD

@@ -16,6 +16,7 @@ from engine_shim.errors import (
     BusyError,
     EngineClosedError,
     EngineError,
+    EngineUnavailableError,
     ForkedError,
     KeyLoadError,
     KeyMismatchError,
@@ -30,6 +31,7 @@ from engine_shim.errors import (
 from engine_shim.key import Key, use_plain_key, wrap_context
 from engine_shim.linkage import Linkage, attach
 from engine_shim.native import lib as _lib
+from engine_shim.openssl_provider import OpenSSLProvider, Preference
 
 __all__ = [
     "AsyncSSL",
@@ -40,6 +42,7 @@ __all__ = [
     "EngineClosedError",
     "EngineError",
     "EngineStatistics",
+    "EngineUnavailableError",
     "ForkedError",
     "Key",
     "KeyLoadError",
@@ -51,8 +54,10 @@ __all__ = [
     "ManualEngine",
     "NoJobError",
     "OpenSSLError",
+    "OpenSSLProvider",
     "OperationCancelledError",
     "OperationFailedError",
+    "Preference",
     "ShimError",
     "Status",
     "ThreadEngine",

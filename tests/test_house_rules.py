@@ -86,7 +86,6 @@ COVERED_BY = {
     "engine_shim/csrc/evp.c": "test_key.py",
     "engine_shim/csrc/fork.c": "c/test_engine.c",
     "engine_shim/csrc/key_*.c": "test_key.py",
-    "engine_shim/csrc/wait_context.c": "test_wait.py",
     "engine_shim/csrc/keymgmt.c": "test_key.py",
     "engine_shim/csrc/op.c": "c/test_engine.c",
     "engine_shim/csrc/pause.c": "test_engine_contract.py",

@@ -24,8 +24,11 @@ static void orphan(ASYNC_WAIT_CTX *context, const void *key, int fd, void *opera
     struct operation *op = operation;
     (void)context, (void)key, (void)fd;
     pthread_mutex_lock(&script_lock);
-    if (!op->orphaned) script_counters.orphaned++;
-    op->orphaned = true;
+    if (!op->orphaned) {
+        op->orphaned = true;
+        script_counters.orphaned++;
+        script_counters.alive--;
+    }
     fds_close(op);
     pthread_mutex_unlock(&script_lock);
 }

@@ -16,7 +16,7 @@
 
 enum state { RUNNING, WAITING, TOLD };
 
-/* Owned by operation_run(); in the list from script_begin() to script_end(). Lock: script_lock, except where noted. */
+/* Owned by operation_run() (an orphaned one by nobody: its job is lost); in the list from script_begin() to script_end(). Lock: script_lock, except where noted. */
 struct operation {
     struct operation *next;
     uint64_t serial;           /* immutable */

@@ -46,7 +46,7 @@ struct scripted_counters {
     uint64_t pauses;
     uint64_t for_nothing; /* resumed, and nothing had come */
     uint64_t orphaned;    /* their wait context was freed under them */
-    uint64_t alive;       /* now: started and not yet ended */
+    uint64_t alive;       /* now: neither ended nor orphaned */
     uint64_t fds_open;    /* now */
 };
 

@@ -18,6 +18,9 @@ typedef struct ossl_item_st {
 typedef int OSSL_PASSPHRASE_CALLBACK(char *pass, size_t pass_size, size_t *pass_len, const OSSL_PARAM params[],
                                      void *arg);
 
+/* async.h */
+#define ASYNC_STATUS_OK 2
+
 /* core_dispatch.h */
 #define OSSL_FUNC_CORE_GET_PARAMS 2
 #define OSSL_FUNC_CORE_NEW_ERROR 5

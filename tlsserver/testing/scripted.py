@@ -124,7 +124,7 @@ class Counts:
         pauses: How often a job was paused and came back.
         for_nothing: How often it came back, and nothing had come.
         orphaned: Operations whose connection was freed while they were paused: each has leaked its job.
-        alive: Now: started and not ended.
+        alive: Now: neither ended nor orphaned.
         fds_open: Now: wait fds that the provider holds.
     """
 

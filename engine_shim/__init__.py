@@ -27,6 +27,7 @@ from engine_shim.errors import (
     ShimError,
     WrongThreadError,
 )
+from engine_shim.job import cleanup_thread, init_thread
 from engine_shim.key import Key, use_plain_key, wrap_context
 from engine_shim.linkage import Linkage, attach
 from engine_shim.native import lib as _lib
@@ -58,7 +59,9 @@ __all__ = [
     "ThreadEngine",
     "WrongThreadError",
     "attach",
+    "cleanup_thread",
     "counters",
+    "init_thread",
     "job_is_current",
     "set_alpn",
     "use_plain_key",

@@ -160,6 +160,15 @@ class AsyncSSL:
         out = ffi.new("int[]", count)
         return tuple(out[0 : min(count, lib.async_ssl_fds(self._handle, out, count))])
 
+    def added_fds(self) -> tuple[int, ...]:
+        """List those of the wait fds that the job has set since it was last resumed (SSL_get_changed_async_fds(3)).
+
+        A number that is in it may be another descriptor than the one that had the number before.
+        """
+        room = max(self._step.fd_count, 1)
+        out = ffi.new("int[]", room)
+        return tuple(out[0 : min(room, lib.async_ssl_added(self._handle, out, room))])
+
     def errors(self) -> tuple[OpenSSLError, ...]:
         """List OpenSSL's error queue as the last call left it, oldest first."""
         raw = lib.async_ssl_errors(self._handle)

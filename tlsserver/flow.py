@@ -186,7 +186,7 @@ class Flow:
         """Read, or repeat the interrupted read, until nothing is left, the budget is spent, or nobody wants data."""
         budget = self._config.read_budget
         while budget > 0:
-            step = self._wire.read()
+            step = self._wire.read() if self._life.may_call() else Step.WANT_ASYNC_JOB
             if self._life.follow(step, self._read_on, now):
                 return
             if step is not Step.DONE:
@@ -249,7 +249,7 @@ class Flow:
             if budget <= 0:
                 self._write_wants = Step.WANT_WRITE
                 return
-            step = self._wire.write(self._out.offer())
+            step = self._wire.write(self._out.offer()) if self._life.may_call() else Step.WANT_ASYNC_JOB
             if self._life.follow(step, self._write_on, now):
                 return
             if step is not Step.DONE:
@@ -276,7 +276,7 @@ class Flow:
         return self._wire.failure() if step is Step.FAILED else PeerLeftError("the client left before all was sent")
 
     def _say_goodbye(self, now: float) -> None:
-        step = self._wire.shutdown()
+        step = self._wire.shutdown() if self._life.may_call() else Step.WANT_ASYNC_JOB
         if self._life.follow(step, self._say_goodbye, now):
             return
         if step is Step.DONE:

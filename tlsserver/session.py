@@ -47,7 +47,7 @@ from tlsserver.errors import (
     PlainHTTPError,
     TLSServerError,
 )
-from tlsserver.wire import Peek, Step, TLSInfo
+from tlsserver.wire import Peek, Step, TLSInfo, WaitFdSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +113,17 @@ class ContextLike(Protocol):
 class Session:
     """The wire (`tlsserver.wire.Wire`) of OpenSSL: the server's end of one connection, on the thread that made it."""
 
-    __slots__ = ("_buffer", "_connection", "_socket", "_tls", "_view", "received", "written")
+    __slots__ = (
+        "_buffer",
+        "_connection",
+        "_socket",
+        "_tls",
+        "_view",
+        "data_takes_job",
+        "handshake_takes_job",
+        "received",
+        "written",
+    )
 
     def __init__(self, context: ContextLike, sock: socket.socket, buffer: bytearray) -> None:
         """Make the SSL of one accepted connection.
@@ -133,6 +143,8 @@ class Session:
         # A paused read owns its buffer until it is resumed, so then it cannot be shared.
         self._buffer = bytearray(READ_SIZE) if context.async_io else buffer
         self._view = memoryview(self._buffer)
+        self.handshake_takes_job = context.offloaded
+        self.data_takes_job = context.async_io
         self.received = b""
         self.written = 0
 
@@ -175,9 +187,9 @@ class Session:
         reasons = [_ssl_reason(error.code) for error in self._tls.errors()]
         return Step.EOF if _REASON_UNEXPECTED_EOF in reasons else Step.FAILED
 
-    def wait_fds(self) -> tuple[int, ...]:
-        """Return the wait fds of the paused job (SSL_get_all_async_fds(3))."""
-        return self._tls.wait_fds()
+    def wait_fds(self) -> WaitFdSet:
+        """Return the wait fds of the paused job (SSL_get_all_async_fds(3), SSL_get_changed_async_fds(3))."""
+        return WaitFdSet(self._tls.wait_fds(), self._tls.added_fds())
 
     def failure(self) -> TLSServerError:
         """Return why the last call failed, in one line; the class says whose fault it is."""

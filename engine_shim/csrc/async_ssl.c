@@ -184,6 +184,16 @@ int async_ssl_fds(struct async_ssl *a, int *out, size_t room) {
     return (int)count;
 }
 
+/* While paused only: OpenSSL forgets what was added when a pause ends, not when the job does, so later it may name fds
+ * that are closed. */
+int async_ssl_added(struct async_ssl *a, int *out, size_t room) {
+    size_t added = 0, deleted = 0;
+    if (a->ssl == NULL || !async_ssl_is_paused(a)) return 0;
+    if (ossl.SSL_get_changed_async_fds(a->ssl, NULL, &added, NULL, &deleted) != 1) return 0;
+    if (added > 0 && added <= room) ossl.SSL_get_changed_async_fds(a->ssl, out, &added, NULL, &deleted);
+    return (int)added;
+}
+
 /* In a forked child the op is the parent's; on another thread it may be ending at this moment. */
 void async_ssl_cancel(struct async_ssl *a) {
     if (check_owner(a) == SHIM_OK) pause_cancel(&a->pauser);

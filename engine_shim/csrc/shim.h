@@ -141,6 +141,7 @@ const struct async_step *async_ssl_step(struct async_ssl *a);
 int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length); /* fills the step, returns its status */
 const struct async_error *async_ssl_errors(struct async_ssl *a);
 int async_ssl_fds(struct async_ssl *a, int *out, size_t room); /* returns how many there are */
+int async_ssl_added(struct async_ssl *a, int *out, size_t room); /* while paused: those of the fds set since the last resume */
 int async_ssl_is_paused(const struct async_ssl *a);
 void async_ssl_cancel(struct async_ssl *a); /* now and for good */
 int async_ssl_close(struct async_ssl *a);   /* SHIM_OK: drained, SSL given back; SHIM_ERR_BUSY: not yet */
@@ -148,6 +149,10 @@ void async_ssl_free(struct async_ssl *a);
 int async_ssl_reused(struct async_ssl *a);
 const char *async_ssl_group(struct async_ssl *a); /* NULL: none, or unknown to this OpenSSL */
 int async_job_is_current(void);                   /* 1: on a job's stack */
+
+/* thread_jobs.c: the pool of jobs of the calling thread. Call both only while no job is paused on it. */
+int thread_jobs_init(size_t max, size_t initial); /* 1: done; max 0: no bound */
+void thread_jobs_cleanup(void);
 
 /* callbacks.c: what pyOpenSSL would do in Python, on the job's stack. */
 int callbacks_set_alpn(void *ssl_ctx, const void *protocols, size_t length); /* wire form, server's order */

@@ -11,13 +11,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers_server import PATIENCE, Client, House, check_nothing_left, client_context, make_context
+from helpers_server import PATIENCE, Client, Echo, House, check_nothing_left, client_context, make_context
 from OpenSSL import SSL
 
 import engine_shim
 import tlsserver.service
 from tlsserver import Server
-from tlsserver.errors import ConfigurationError
 from tlsserver.session import Session
 
 if TYPE_CHECKING:
@@ -204,7 +203,9 @@ def test_jobs_that_are_left_behind_are_told(
 @pytest.fixture
 def refusing(identity: Identity, stubborn: type[Stubborn]) -> Iterator[tuple[str, int]]:
     """The address of a server on a thread of its own whose engine takes no handshakes."""
-    with engine_shim.ManualEngine() as manual, Server(make_context(identity, manual), House, port=0, max_draining=1) as server:  # type: ignore[arg-type]
+    with engine_shim.ManualEngine() as manual, Server(
+        make_context(identity, manual), Echo, port=0, max_draining=1
+    ) as server:
         leaver = Client(server.address, client_context(identity.ca))
         leaver.step()
         until(lambda: manual.pending)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import select
+import socket
+import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers_server import Echo, House, check_nothing_left, make_context
+from helpers_server import PATIENCE, Client, Echo, House, check_nothing_left, client_context, make_context
 
 import engine_shim
 from tlsserver import Server
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from support.certificates import Certificates, Identity
+    from tlsserver import TLSContext
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -36,8 +40,22 @@ def pool() -> Iterator[None]:
 
 
 @pytest.fixture
+def pool_of_one() -> Iterator[engine_shim.ManualEngine]:
+    """An engine whose operations end when the test says so, on a thread with one job."""
+    engine_shim.init_thread(1)
+    with engine_shim.ManualEngine() as manual:
+        yield manual
+    engine_shim.cleanup_thread()
+
+
+@pytest.fixture
 def identity(certificates: Certificates) -> Identity:
     return certificates["p256"]
+
+
+@pytest.fixture
+def context(identity: Identity) -> TLSContext:
+    return make_context(identity)
 
 
 class Finishes:
@@ -73,12 +91,116 @@ def test_a_crowd_finishes_in_the_order_of_its_arrival(identity: Identity, versio
         house.until(lambda: len(finishes.ports) == count)
         took = time.monotonic() - began
         statistics = house.statistics
-    ideal = count / WIDTH * seconds
-    print(f"{version}: {took:.2f} s, ideal {ideal} s, most parked {statistics.parked_max}")
     late = [finishes.ports.index(port) - at for at, port in enumerate(arrivals)]
-    print("displaced", min(late), max(late))
     assert max(map(abs, late)) <= WIDTH
     assert statistics.parked_max == WIDTH
     assert (statistics.handshakes_completed, statistics.handshakes_failed) == (count, 0)
-    # As fast as the pool allows: the bound of the other side leaves a slow machine twice the time.
-    assert ideal <= took < 2 * ideal + 1
+    # As fast as the pool allows; the upper bound leaves a busy machine three times as long.
+    ideal = count / WIDTH * seconds
+    print(f"TLS {version}: {count} handshakes in {took:.2f} s, at best {ideal:g} s; moved by {min(late)} to {max(late)}")
+    assert ideal <= took < 3 * ideal
+
+
+def test_a_client_that_leaves_the_line_makes_no_hole(identity: Identity, pool_of_one: engine_shim.ManualEngine) -> None:
+    with House(identity, pool_of_one) as house:
+        first, leaver, last = house.client(), house.client(), house.client()
+        house.until(lambda: house.statistics.queued_now == 2)
+        leaver.close()
+        house.clients.remove(leaver)
+        house.finish(pool_of_one)
+        assert first.is_connected
+        assert last.is_connected
+        assert house.statistics.ops_performed == 2, "no operation for a client that has given up"
+        assert house.statistics.handshakes_failed == 1
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_reads_and_writes_wait_for_a_job_too(
+    identity: Identity, pool_of_one: engine_shim.ManualEngine, version: str
+) -> None:
+    """Where an engine offloads ciphers every call needs a job: an open connection stands in the same line."""
+    with House(identity, pool_of_one, version=version) as house:
+        house.server.swap_context(make_context(identity, pool_of_one, async_io=True))
+        opened = house.client()
+        house.finish(pool_of_one)
+        later = house.client()
+        house.until(lambda: pool_of_one.pending)
+        opened.send(b"hello")
+        house.until(lambda: house.statistics.queued_now == 1)
+        house.quiet()
+        assert opened.received == b""
+        house.finish(pool_of_one)
+        house.until(lambda: opened.received == b"HELLO")
+        opened.say_goodbye()
+        house.until(lambda: opened.is_ended)
+        assert later.is_connected
+
+
+def test_whoever_closes_while_waiting_for_a_job(identity: Identity, pool_of_one: engine_shim.ManualEngine) -> None:
+    with House(identity, pool_of_one) as house:
+        house.server.swap_context(make_context(identity, pool_of_one, async_io=True))
+        opened = house.client()
+        house.finish(pool_of_one)
+        house.client()
+        house.until(lambda: pool_of_one.pending)
+        opened.send(b"hello")
+        house.until(lambda: house.statistics.queued_now == 1)
+        opened.reset()
+        house.clients.remove(opened)
+        house.until(lambda: house.statistics.connections_open == 1)
+        assert house.statistics.queued_now == 0
+        assert house.service._hub.jobs.waiting == []
+
+
+# The bound of a server
+
+
+def test_a_server_bounds_the_jobs_of_its_thread(identity: Identity) -> None:
+    with (
+        engine_shim.LatencyEngine(0.02) as engine,
+        Server(make_context(identity, engine), Echo, port=0, async_jobs=3) as server,
+    ):
+        clients = [Client(server.address, client_context(identity.ca)) for _ in range(12)]
+        while waiting := [client for client in clients if not client.is_connected]:
+            for client in waiting:
+                client.step()
+            select.select([client.socket for client in waiting], [], [], 0 if waiting[0].is_connected else PATIENCE)
+        for client in clients:
+            client.close()
+        assert server.statistics().parked_max == 3
+
+
+def test_the_pool_is_freed_where_the_loop_ran(context: TLSContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(engine_shim, "init_thread", lambda *args: calls.append((threading.get_ident(), "init", *args)))
+    monkeypatch.setattr(engine_shim, "cleanup_thread", lambda: calls.append((threading.get_ident(), "cleanup")))
+    with Server(context, Echo, port=0, async_jobs=5):
+        pass
+    [(first, *init), (last, *cleanup)] = calls
+    assert (init, cleanup) == (["init", 5, 0], ["cleanup"])
+    assert first == last != threading.get_ident()
+
+
+def test_without_a_bound_the_pool_is_openssls(context: TLSContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("init_thread", "cleanup_thread"):
+        monkeypatch.setattr(engine_shim, name, lambda *_: pytest.fail("nobody asked for it"))
+    with Server(context, Echo, port=0):
+        pass
+
+
+@pytest.mark.parametrize("how", ["run", "start"])
+def test_a_pool_that_cannot_be_had(context: TLSContext, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        message = "a job is paused on this thread"
+        raise engine_shim.BusyError(message)
+
+    monkeypatch.setattr(engine_shim, "init_thread", refuse)
+    server = Server(context, Echo, port=0, async_jobs=5)
+    with pytest.raises(ConfigurationError, match=r"^async_jobs=5 cannot be had here: a job is paused [^\n]*$"):
+        if how == "run":
+            server.run()
+        else:
+            server.start()
+            server.stop()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(server.address)

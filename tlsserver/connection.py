@@ -15,9 +15,12 @@ Decision
 - What follows the handshake is in `tlsserver.flow`; the last step, to wherever, is `_end`, once.
 - ``connection_lost`` is called in `settle`, so a protocol never meets it inside a call of its own.
 
+- Whoever has waited for a job is looked at once more before it gets one: clients that have given up would otherwise be
+  served first, and those who still wait would give up, too.
+
 Trade-off
-- While parked we see that the client left only as long as it has sent nothing: bytes in the socket hide the end behind
-  them, and watching for them would spin. The handshake's deadline covers that case.
+- While parked we see at once that the client left only as long as it has sent nothing: bytes in the socket hide the end
+  behind them, and watching for them would spin. The handshake's deadline covers that case.
 """
 
 from __future__ import annotations
@@ -173,6 +176,8 @@ class Connection:
 
         Harmless at any other time.
         """
+        if self.state in states.QUEUED:
+            self._look(now)
         repeat = self._life.parking.repeat
         if self.state is State.DRAINING:
             self._life.end(now)
@@ -292,7 +297,7 @@ class Connection:
         """While a call is interrupted the socket only tells whether the client is still there."""
         found = self._wire.peek()
         in_handshake = self.state in states.HANDSHAKING
-        if found is Peek.BROKEN or (found is Peek.END and in_handshake):
+        if found is Peek.BROKEN or (found in (Peek.END, Peek.LAST_BYTES) and in_handshake):
             error = PeerLeftError("the client left while its operation was in the engine")
             (self._handshake_failed if in_handshake else self._end)(error, now)
         elif found is not Peek.NOTHING:

@@ -132,7 +132,9 @@ class Flow:
 
     def resumed(self, now: float) -> None:
         """An interrupted call has ended: the other direction had to stand still, and OpenSSL may hold data."""
-        self._flush(now)
+        # A write that waits for the socket, or for its next turn's budget, is not what stood still.
+        if self._write_wants is not Step.WANT_WRITE:
+            self._flush(now)
         self.again = True
 
     def settle(self, now: float) -> None:

@@ -60,6 +60,10 @@ _DISCARD_SIZE = 64 * 1024
 # What one call of `discard` takes at most: a peer that sends without end must not hold the loop.
 _DISCARD_ROUNDS = 4
 
+# netinet/tcp.h: struct tcp_info begins with the state, a byte. Unread bytes hide from recv(2) that the peer's FIN has
+# come (TCP_CLOSE_WAIT) or its reset (TCP_CLOSE).
+_BEHIND_BYTES = {8: Peek.LAST_BYTES, 7: Peek.BROKEN}
+
 # openssl/err.h (3.0 and later): the library's number lies above 23 bits of reason.
 _REASON_MASK = 0x7FFFFF
 _LIBRARY_SHIFT = 23
@@ -215,7 +219,9 @@ class Session:
     def peek(self) -> Peek:
         """Look at the socket without taking anything out of it (recv(2), MSG_PEEK)."""
         try:
-            return Peek.BYTES if self._socket.recv(1, socket.MSG_PEEK) else Peek.END
+            if not self._socket.recv(1, socket.MSG_PEEK):
+                return Peek.END
+            return _BEHIND_BYTES.get(_tcp_state(self._socket), Peek.BYTES)
         except BlockingIOError:
             return Peek.NOTHING
         except OSError:
@@ -262,6 +268,14 @@ class Session:
     def _end_stream(self, how: int) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(how)
+
+
+def _tcp_state(sock: socket.socket) -> int:
+    """Return the state of a TCP connection (tcp(7), TCP_INFO), 0 of any other."""
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    except OSError:
+        return 0
 
 
 def _ssl_reason(code: int) -> int:

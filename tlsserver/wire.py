@@ -33,8 +33,9 @@ class Peek(enum.IntEnum):
 
     NOTHING = 0
     BYTES = 1
-    END = 2  # the peer has closed its side
-    BROKEN = 3  # reset, or another error of the socket
+    LAST_BYTES = 2  # behind them the peer has closed its side
+    END = 3  # the peer has closed its side
+    BROKEN = 4  # reset, or another error of the socket
 
 
 class WaitFdSet(NamedTuple):

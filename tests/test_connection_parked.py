@@ -12,7 +12,7 @@ from tlsserver.errors import (
 )
 from tlsserver.parking import Park
 from tlsserver.state import State
-from tlsserver.watch import Watch
+from tlsserver.watch import WaitFd, Watch
 from tlsserver.wire import Peek, Step
 
 # Parking
@@ -23,7 +23,7 @@ def test_parked_and_resumed() -> None:
     scene.wire.fds = (7, 9)
     scene.park()
     assert scene.state() is State.PARKED
-    assert scene.connection.watch() == Watch(read=True, wait_fds=((7, 1), (9, 2)), deadline=scene.now + 10)
+    assert scene.connection.watch() == Watch(read=True, wait_fds=(WaitFd(7, 1), WaitFd(9, 2)), deadline=scene.now + 10)
     assert scene.counters.parked_now == scene.counters.parked_max == scene.counters.handshakes_parked == 1
     scene.now += 0.25
     scene.wire.script("handshake", Step.DONE)

@@ -43,12 +43,11 @@ def test_the_log_has_one_line_each_way(caplog: pytest.LogCaptureFixture) -> None
         drain = filled(3, 6)
         for _ in range(6):
             drain.leave()
+    full = (
+        "3 operations go on although their connections are gone: its new handshakes are refused until some have ended"
+    )
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        (
-            "WARNING",
-            "engine slow: 3 operations go on although their connections are gone: its new handshakes are refused"
-            " until some have ended",
-        ),
+        ("WARNING", f"engine slow: {full}"),
         ("INFO", "engine slow: 2 such operations are left: it takes handshakes again"),
     ]
 

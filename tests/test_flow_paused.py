@@ -252,4 +252,4 @@ def test_a_stuck_fd_is_left_alone_while_draining_too() -> None:
             scene.resume()
         else:
             scene.expire()
-    assert isinstance(scene.lost(), type(None))
+    assert scene.lost() is None

@@ -203,9 +203,10 @@ def test_jobs_that_are_left_behind_are_told(
 @pytest.fixture
 def refusing(identity: Identity, stubborn: type[Stubborn]) -> Iterator[tuple[str, int]]:
     """The address of a server on a thread of its own whose engine takes no handshakes."""
-    with engine_shim.ManualEngine() as manual, Server(
-        make_context(identity, manual), Echo, port=0, max_draining=1
-    ) as server:
+    with (
+        engine_shim.ManualEngine() as manual,
+        Server(make_context(identity, manual), Echo, port=0, max_draining=1) as server,
+    ):
         leaver = Client(server.address, client_context(identity.ca))
         leaver.step()
         until(lambda: manual.pending)

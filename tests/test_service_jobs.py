@@ -16,7 +16,7 @@ from tlsserver import Server
 from tlsserver.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from support.certificates import Certificates, Identity
     from tlsserver import TLSContext
@@ -97,7 +97,6 @@ def test_a_crowd_finishes_in_the_order_of_its_arrival(identity: Identity, versio
     assert (statistics.handshakes_completed, statistics.handshakes_failed) == (count, 0)
     # As fast as the pool allows; the upper bound leaves a busy machine three times as long.
     ideal = count / WIDTH * seconds
-    print(f"TLS {version}: {count} handshakes in {took:.2f} s, at best {ideal:g} s; moved by {min(late)} to {max(late)}")
     assert ideal <= took < 3 * ideal
 
 
@@ -188,7 +187,15 @@ def test_without_a_bound_the_pool_is_openssls(context: TLSContext, monkeypatch: 
         pass
 
 
-@pytest.mark.parametrize("how", ["run", "start"])
+def start_and_stop(server: Server) -> None:
+    server.start()
+    server.stop()
+
+
+SERVE: dict[str, Callable[[Server], None]] = {"run": Server.run, "start": start_and_stop}
+
+
+@pytest.mark.parametrize("how", SERVE)
 def test_a_pool_that_cannot_be_had(context: TLSContext, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         message = "a job is paused on this thread"
@@ -197,10 +204,6 @@ def test_a_pool_that_cannot_be_had(context: TLSContext, how: str, monkeypatch: p
     monkeypatch.setattr(engine_shim, "init_thread", refuse)
     server = Server(context, Echo, port=0, async_jobs=5)
     with pytest.raises(ConfigurationError, match=r"^async_jobs=5 cannot be had here: a job is paused [^\n]*$"):
-        if how == "run":
-            server.run()
-        else:
-            server.start()
-            server.stop()
+        SERVE[how](server)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(server.address)

@@ -87,7 +87,7 @@ def test_a_number_that_is_another_descriptor_each_time(
         assert os.eventfd(0, os.EFD_NONBLOCK) == number
         opened[0] += 1
 
-    strange.before_pausing = reopen  # type: ignore[method-assign]
+    strange.before_pausing = reopen  # type: ignore[method-assign, assignment]
     strange.fds = WaitFdSet((number,), (number,))
     with House(identity, manual, selector=selector) as house:
         client = house.client()

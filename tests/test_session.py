@@ -135,7 +135,7 @@ def test_peek_takes_nothing(session: Session, ends: tuple[socket.socket, socket.
 
 
 @pytest.mark.parametrize(("linger", "found"), [(False, Peek.LAST_BYTES), (True, Peek.BROKEN)])
-def test_peek_sees_the_end_behind_the_bytes(certificates: Certificates, linger: bool, found: Peek) -> None:  # noqa: FBT001 - pytest's
+def test_peek_sees_the_end_behind_the_bytes(certificates: Certificates, linger: bool, found: Peek) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         far = socket.create_connection(listening.getsockname())
         near, _ = listening.accept()

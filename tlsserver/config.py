@@ -47,9 +47,9 @@ class ServerConfig:
         max_handshakes: Handshakes in progress at which accepting stops until some end. One costs up to 100 KB (SSL
             object, buffers, the job's stack), so 1000 of them bound the memory that strangers can take at 100 MB.
         limit_concurrency: Open connections at which accepting stops; None: only file descriptors are the limit.
-        async_jobs: Jobs of OpenSSL that may exist at one time on the server's thread, so that as many operations at most
-            are in the engines; who gets none waits, first come, first served. None: no bound but ``max_handshakes``,
-            because a job costs 64 KB of stack and most operations are shorter than a handshake.
+        async_jobs: OpenSSL's jobs on the server's thread, the most at one time, and so the most operations that it has
+            in engines; who gets none waits, first come, first served. None: one for whoever needs one; what a job costs
+            (a stack of 64 KB) is counted in ``max_handshakes`` already.
         max_draining: Operations of one engine that go on without their connections, because nobody can cancel them, at
             which its new handshakes are refused. None: 100, a tenth of what handshakes may hold, or half of
             ``async_jobs``, which leaves as many jobs to the living.

@@ -19,8 +19,8 @@ Decision
   served first, and those who still wait would give up, too.
 
 Trade-off
-- While parked we see at once that the client left only as long as it has sent nothing: bytes in the socket hide the end
-  behind them, and watching for them would spin. The handshake's deadline covers that case.
+- While parked we see at once that the client left only as long as it has sent nothing before: bytes in the socket make
+  it readable, and watching on would spin. The handshake's deadline covers that case.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _PLAIN_ANSWER = (
     b"Content-Length: %d\r\n\r\n%s" % (len(_ANSWER_BODY), _ANSWER_BODY)
 )
 
-# A fatal alert, internal_error (80), in the clear (RFC 8446, 5.1 and 6.2): what the client understands before any key is
+# A fatal alert, internal_error (80), in the clear (RFC 8446, 5.1 and 6.2), which a client understands before any key is
 # agreed upon. The record's version is the one that every version of TLS accepts there.
 _ALERT = bytes([21, 3, 3, 0, 2, 2, 80])
 

@@ -1,9 +1,9 @@
 """Jobs that go on without their connections, counted per engine, and where that has to stop. A leaf.
 
 A third party's operation cannot be cancelled: when its connection ends, its job, its stack and its SSL stay until the
-operation has ended. An engine that hangs would collect them without bound while clients come, give up and come again. So
-when ``most`` of an engine's jobs are there, its new handshakes are refused, until a tenth of the list is free again (one
-place, if it is short): less would open and close the door, and write to the log, at every job that ends.
+operation has ended. An engine that hangs would collect them without bound while clients come, give up and come again.
+So when ``most`` of an engine's jobs are there, its new handshakes are refused, until a tenth of the list is free again
+(one place, if it is short): less would open and close the door, and write to the log, at every job that ends.
 
 It bounds what new handshakes add. Those in progress when the door closes go on, and may come to the list as well.
 """

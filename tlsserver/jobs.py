@@ -3,8 +3,8 @@
 Facts
 - The pool of jobs is the thread's. When it is empty, a call that would run in a job comes to WANT_ASYNC_JOB, and
   OpenSSL tells nobody when a job comes back.
-- A handshake needs a job for each of its calls, also for those that never pause: the last one only reads what the client
-  answered.
+- A handshake needs a job for each of its calls, also for those that never pause: the last one only reads what the
+  client answered.
 
 What it means
 - Whoever comes at the moment a job comes back would take it away from those who waited for it.

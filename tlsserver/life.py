@@ -1,7 +1,7 @@
 """The state of one connection as its calls move it along the table, and the numbers that follow the state.
 
-The only place where jobs are seen to pause and to end: every call of the wire is asked for with `Life.may_call`, and its
-outcome passes through `Life.follow`.
+The only place where jobs are seen to pause and to end: every call of the wire is asked for with `Life.may_call`, and
+its outcome passes through `Life.follow`.
 """
 
 from __future__ import annotations

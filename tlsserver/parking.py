@@ -35,10 +35,10 @@ POLL_FIRST = 0.001
 POLL_LAST = 0.05
 
 # Repetitions in vain, counted in sixteenths. One that comes within 1 ms (less than any selector can wait) counts in
-# full, and 16 of them are free: an operation in several parts (OpenSSL's dasync engine pauses for each part of a record)
-# has fewer in one call, and 16 resumes cost less than 1 ms in all. A slower one, up to 50 ms, counts a sixteenth, so a
-# loop that is slowed down to 4 ms a turn by such fds leaves them alone after one second. Beyond 50 ms, 20 a second, they
-# cost nothing that matters.
+# full, and 16 of them are free: an operation in several parts (OpenSSL's dasync engine pauses for each part of a
+# record) has fewer in one call, and 16 resumes cost less than 1 ms in all. A slower one, up to 50 ms, counts a
+# sixteenth, so a loop that is slowed down to 4 ms a turn by such fds leaves them alone after one second. Beyond 50 ms,
+# 20 a second, they cost nothing that matters.
 _QUICK = 16
 _FREE = 16 * _QUICK
 # From here on the waiting time has long reached POLL_LAST.

@@ -184,9 +184,7 @@ class Server:
         """
         performed, cancelled = self._engines.sums()
         draining = self._drains.by_name()
-        return self._counters.snapshot(
-            ops_performed=performed, ops_cancelled=cancelled, draining_by_engine=draining
-        )
+        return self._counters.snapshot(ops_performed=performed, ops_cancelled=cancelled, draining_by_engine=draining)
 
     def __enter__(self) -> Self:
         self.start()

@@ -12,8 +12,11 @@ import pytest
 from helpers_server import PATIENCE, Client, Echo, House, check_nothing_left, client_context, make_context
 
 import engine_shim
+import tlsserver.service
 from tlsserver import Server
+from tlsserver.connection import Connection
 from tlsserver.errors import ConfigurationError
+from tlsserver.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -151,7 +154,56 @@ def test_whoever_closes_while_waiting_for_a_job(identity: Identity, pool_of_one:
         assert house.service._hub.jobs.waiting == []
 
 
+@pytest.mark.parametrize("where", [State.PARKED, State.QUEUED])
+def test_a_connection_that_cannot_even_be_closed_keeps_no_place(
+    identity: Identity, pool_of_one: engine_shim.ManualEngine, where: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor are its wait fds watched any more: what is left of it must not hold up, or wake, anybody."""
+    with House(identity, pool_of_one) as house:
+        clients = {State.PARKED: house.client(), State.QUEUED: house.client()}
+        house.until(lambda: house.statistics.queued_now)
+        [victim] = [one for one in house.service._hub.drivers if one.connection.state is where]
+
+        real = Connection.abort
+
+        def broken(connection: Connection, now: float) -> None:
+            if connection is victim.connection:
+                message = "on purpose"
+                raise RuntimeError(message)
+            real(connection, now)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, "abort", broken)
+            victim._failed(RuntimeError("on purpose"), 0)
+        assert victim not in house.service._hub.drivers
+        assert victim.place not in house.service._hub.jobs.waiting
+        assert len(house.service._hub.wait_fds) == (1 if where is State.QUEUED else 0)
+        victim.connection.abort(0)
+        clients[where].close()
+        house.clients.remove(clients[where])
+        house.finish(pool_of_one)
+
+
 # The bound of a server
+
+
+def test_the_pool_stays_for_jobs_of_others(identity: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is left behind, or of another server on this thread, must find its pool when it ends."""
+    with engine_shim.ManualEngine() as manual:
+        server = Server(make_context(identity, manual), Echo, port=0, async_jobs=2)
+        with House(identity, manual) as other:
+            other.client()
+            real = tlsserver.service.Service.close
+
+            def close(service: tlsserver.service.Service) -> None:
+                if service is not other.service:
+                    other.until(lambda: manual.pending)
+                real(service)
+
+            monkeypatch.setattr(tlsserver.service.Service, "close", close)
+            server.run(started=lambda: server.stop(0))
+            other.finish(manual)
+        engine_shim.cleanup_thread()
 
 
 def test_a_server_bounds_the_jobs_of_its_thread(identity: Identity) -> None:

@@ -141,8 +141,8 @@ class Service:
             self._free_jobs()
 
     def _free_jobs(self) -> None:
-        """Jobs that are left behind, and those of others on this thread, need their pool: then it stays."""
-        if self._has_bound_jobs and not self.reactor.is_forked and not self._hub.drivers:
+        """Jobs that are left behind, and those of others on this thread, need their pool: then it stays (BusyError)."""
+        if self._has_bound_jobs and not self.reactor.is_forked:
             self._has_bound_jobs = False
             with contextlib.suppress(engine_shim.BusyError):
                 engine_shim.cleanup_thread()

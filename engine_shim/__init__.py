@@ -16,6 +16,7 @@ from engine_shim.errors import (
     BusyError,
     EngineClosedError,
     EngineError,
+    EngineUnavailableError,
     ForkedError,
     KeyLoadError,
     KeyMismatchError,
@@ -30,6 +31,7 @@ from engine_shim.errors import (
 from engine_shim.key import Key, use_plain_key, wrap_context
 from engine_shim.linkage import Linkage, attach
 from engine_shim.native import lib as _lib
+from engine_shim.openssl_engine import OpenSSLEngine
 
 __all__ = [
     "AsyncSSL",
@@ -40,6 +42,7 @@ __all__ = [
     "EngineClosedError",
     "EngineError",
     "EngineStatistics",
+    "EngineUnavailableError",
     "ForkedError",
     "Key",
     "KeyLoadError",
@@ -50,6 +53,7 @@ __all__ = [
     "LinkageError",
     "ManualEngine",
     "NoJobError",
+    "OpenSSLEngine",
     "OpenSSLError",
     "OperationCancelledError",
     "OperationFailedError",

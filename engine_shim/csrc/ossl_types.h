@@ -198,4 +198,8 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define OPENSSL_VERSION 0
 #define CRYPTO_EX_INDEX_SSL_CTX 1
 
+/* crypto.h, for openssl_engine.c */
+#define CRYPTO_EX_INDEX_EVP_PKEY 17
+#define OPENSSL_INFO_ENGINES_DIR 1002
+
 #endif

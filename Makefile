@@ -115,11 +115,11 @@ asan tsan valgrind:
 
 # The shim's own tests under valgrind, with a Python whose objects it can see. About four minutes.
 # Not those that start processes or hold what they leak on purpose, nor RSA-4096 (slow under valgrind).
-MEMCHECK_TESTS := tests/test_engine_contract.py tests/test_key.py tests/test_async_ssl.py
+MEMCHECK_TESTS := $(addprefix tests/test_,$(addsuffix .py,engine_contract key async_ssl wait wait_connection job thread_jobs))
 memcheck: $(DISTRO)/.stamp
 	PYTHONMALLOC=malloc valgrind --quiet --undef-value-errors=no --error-exitcode=9 --suppressions=tests/c/python.supp \
 	    $(DISTRO)/bin/python -m pytest -q --timeout 500 -o faulthandler_timeout=400 $(MEMCHECK_TESTS) \
-	    -k 'not exit and not collected and not first_use and not rsa4096 and not fork'
+	    -k 'not exit and not collected and not first_use and not rsa4096 and not fork and not thousand'
 
 # --- Releases ---
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import atexit
 
-from engine_shim.async_ssl import AsyncSSL, OpenSSLError, Status, drain_paused, job_is_current, set_alpn
+from engine_shim.async_ssl import AsyncSSL, OpenSSLError, Status, job_is_current, set_alpn
 from engine_shim.base import BaseEngine, EngineStatistics
 from engine_shim.counters import Counters, counters
 from engine_shim.engine import Engine, LatencyEngine, ManualEngine, ThreadEngine
 from engine_shim.errors import (
+    BadDescriptorError,
     BusyError,
     EngineClosedError,
     EngineError,
     EngineUnavailableError,
     ForkedError,
+    JobNotFinishedError,
     KeyLoadError,
     KeyMismatchError,
     KeyPasswordError,
@@ -26,17 +28,25 @@ from engine_shim.errors import (
     OperationCancelledError,
     OperationFailedError,
     ShimError,
+    UnknownWaitKeyError,
+    WaitContextError,
+    WaitContextFreedError,
     WrongThreadError,
 )
+from engine_shim.job import Job, JobStatus, cleanup_thread, init_thread, is_capable
 from engine_shim.key import Key, use_plain_key, wrap_context
 from engine_shim.linkage import Linkage, attach
 from engine_shim.native import lib as _lib
 from engine_shim.openssl_engine import OpenSSLEngine
+from engine_shim.paused import drain_paused
+from engine_shim.wait import ChangedFds, WaitContext, WaitContextView, WaitFd, WaitStatus
 
 __all__ = [
     "AsyncSSL",
+    "BadDescriptorError",
     "BaseEngine",
     "BusyError",
+    "ChangedFds",
     "Counters",
     "Engine",
     "EngineClosedError",
@@ -44,6 +54,9 @@ __all__ = [
     "EngineStatistics",
     "EngineUnavailableError",
     "ForkedError",
+    "Job",
+    "JobNotFinishedError",
+    "JobStatus",
     "Key",
     "KeyLoadError",
     "KeyMismatchError",
@@ -60,9 +73,19 @@ __all__ = [
     "ShimError",
     "Status",
     "ThreadEngine",
+    "UnknownWaitKeyError",
+    "WaitContext",
+    "WaitContextError",
+    "WaitContextFreedError",
+    "WaitContextView",
+    "WaitFd",
+    "WaitStatus",
     "WrongThreadError",
     "attach",
+    "cleanup_thread",
     "counters",
+    "init_thread",
+    "is_capable",
     "job_is_current",
     "set_alpn",
     "use_plain_key",

@@ -26,6 +26,9 @@ PREAMBLE = """\
 #include "shim.h"
 """
 
+# The one function of Python's that C calls, through a pointer that it is given: never on a job's stack.
+CALLED_BACK = 'extern "Python" void wait_cleanup_in_python(uintptr_t id, int fd);'
+
 COMPILE_ARGS = (
     "-std=c11",
     "-O2",
@@ -79,6 +82,7 @@ def make_builder() -> FFI:
     """
     builder = FFI()
     builder.cdef(cdef_of((CSRC / "shim.h").read_text(encoding="utf-8")))
+    builder.cdef(CALLED_BACK)
     builder.set_source(
         "engine_shim._native",
         PREAMBLE,

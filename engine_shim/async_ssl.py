@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-from engine_shim import linkage
-from engine_shim.errors import ShimError
+from engine_shim import linkage, paused
 from engine_shim.native import address_of, ffi, lib, raise_status
+from engine_shim.wait import WaitContextView
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,10 +63,6 @@ class OpenSSLError:
         return self.shim_status != 0
 
 
-# A paused SSL must not be collected: freeing it would leak its job, and only its own thread can end it.
-_paused: set[AsyncSSL] = set()
-
-
 class AsyncSSL:
     """One SSL, driven asynchronously; keeps the Connection, and with it socket and Context, until it is closed.
 
@@ -85,7 +80,7 @@ class AsyncSSL:
         MemoryError: There is none.
     """
 
-    __slots__ = ("__weakref__", "_connection", "_handle", "_pinned", "_step")
+    __slots__ = ("__weakref__", "_connection", "_handle", "_pinned", "_step", "_wait_context")
 
     def __init__(self, connection: SSL.Connection, *, handshake: bool = True, io: bool = False) -> None:
         linkage.attach()
@@ -96,6 +91,7 @@ class AsyncSSL:
         self._handle = ffi.gc(handle, lib.async_ssl_free)
         self._step = lib.async_ssl_step(handle)
         self._pinned: Any = None
+        self._wait_context: _ConnectionsWaitContext | None = None
         # The SSL's callbacks and its descriptor are theirs.
         self._connection: SSL.Connection | None = connection
 
@@ -105,10 +101,10 @@ class AsyncSSL:
             raise_status(-status)
         if status == Status.WANT_ASYNC:
             self._pinned = buffer
-            _paused.add(self)
+            paused.keep(self)
         elif self._pinned is not None:
             self._pinned = None
-            _paused.discard(self)
+            paused.let_go(self)
         return _STATUS[status]
 
     def handshake(self) -> Status:
@@ -160,6 +156,22 @@ class AsyncSSL:
         out = ffi.new("int[]", count)
         return tuple(out[0 : min(count, lib.async_ssl_fds(self._handle, out, count))])
 
+    def added_fds(self) -> tuple[int, ...]:
+        """List the wait fds that were set since the paused job was last resumed (SSL_get_changed_async_fds(3)).
+
+        A number that is among them is a new descriptor, even if there was one of the same number before.
+        """
+        count = lib.async_ssl_added(self._handle, ffi.NULL, 0)
+        out = ffi.new("int[]", count)
+        return tuple(out[0 : min(count, lib.async_ssl_added(self._handle, out, count))])
+
+    @property
+    def wait_context(self) -> WaitContextView:
+        """The connection's wait context: OpenSSL makes it with the first call that runs in a job, and owns it."""
+        if self._wait_context is None:
+            self._wait_context = _ConnectionsWaitContext(self._handle)
+        return self._wait_context
+
     def errors(self) -> tuple[OpenSSLError, ...]:
         """List OpenSSL's error queue as the last call left it, oldest first."""
         raw = lib.async_ssl_errors(self._handle)
@@ -198,15 +210,23 @@ class AsyncSSL:
         if status != lib.SHIM_OK:
             raise_status(status, "closing")
         self._pinned = self._connection = None
-        _paused.discard(self)
+        paused.let_go(self)
         return True
 
 
-def drain_paused() -> None:
-    """At exit: end every paused job of this thread, before OpenSSL's own clean-up; those of others stay as they are."""
-    for ssl in tuple(_paused):
-        with suppress(ShimError):
-            ssl.close()
+class _ConnectionsWaitContext(WaitContextView):
+    """A view: it asks for the context anew each time, because that comes late and goes early."""
+
+    def __init__(self, handle: Any) -> None:  # noqa: ANN401 - cffi's pointers have no types
+        super().__init__()
+        self._handle = handle
+
+    def _find(self) -> Any:  # noqa: ANN401 - cffi's pointers have no types
+        return lib.async_ssl_wait_context(self._handle)
+
+    def _call_back(self, signal: Any) -> None:  # noqa: ANN401 - cffi's pointers have no types
+        # Before the first job, too: the shim sets it as soon as there is a context.
+        lib.async_ssl_set_callback(self._handle, signal)
 
 
 def job_is_current() -> bool:

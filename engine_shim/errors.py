@@ -60,3 +60,23 @@ class WrongThreadError(ShimError):
 
 class ForkedError(ShimError):
     """Made before a fork and used in the child: it is the parent's."""
+
+
+class WaitContextError(ShimError):
+    """A wait context cannot do what was asked of it; nothing was changed."""
+
+
+class WaitContextFreedError(WaitContextError):
+    """The wait context is freed, or is a connection's that has none yet or no more."""
+
+
+class UnknownWaitKeyError(WaitContextError, LookupError):
+    """No fd is set under this key."""
+
+
+class BadDescriptorError(WaitContextError, ValueError):
+    """The number is not that of an open file descriptor."""
+
+
+class JobNotFinishedError(ShimError):
+    """The job has not come to its end, so it has no result."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # rsa.h: how RSA pads a signature, and how long a PSS salt is (RFC 8446, 4.2.3: as long as the digest).
 _PADDINGS = {"pkcs1": 1, "pss": 6}
 _SALT_AS_DIGEST = -1
-_UNSET = -1000
+UNSET = -1000  # op.h's OP_UNSET
 
 _MISMATCH = "the private key does not belong to the certificate: give the key that the certificate was made for"
 
@@ -39,6 +39,27 @@ def read_source(source: str | Path | bytes, password: str | bytes | None) -> tup
     if isinstance(source, bytes):
         return source, secret, "private key"
     return Path(source).read_bytes(), secret, f"private key {source}"
+
+
+def signature_parameters(digest: str | None, padding: str | None) -> tuple[Any, int, int]:
+    """Translate what :meth:`Key.sign` takes into what C takes.
+
+    Args:
+        digest: OpenSSL's name of the digest, or None.
+        padding: A name of RSA's padding, or None.
+
+    Returns:
+        The digest's name for cffi, the padding's number, and the length of the salt.
+
+    Raises:
+        ValueError: Unknown padding.
+    """
+    if padding is not None and padding not in _PADDINGS:
+        message = f"padding is {padding!r}, it must be one of {', '.join(_PADDINGS)}"
+        raise ValueError(message)
+    name = ffi.NULL if digest is None else digest.encode()
+    code = UNSET if padding is None else _PADDINGS[padding]
+    return name, code, _SALT_AS_DIGEST if padding == "pss" else UNSET
 
 
 class Key:
@@ -106,14 +127,9 @@ class Key:
             EngineError: The engine is closed, or the operation failed.
             ValueError: Unknown padding.
         """
-        if padding is not None and padding not in _PADDINGS:
-            message = f"padding is {padding!r}, it must be one of {', '.join(_PADDINGS)}"
-            raise ValueError(message)
+        name, code, salt = signature_parameters(digest, padding)
         out = ffi.new("unsigned char[]", lib.key_max_size(self._handle))
         length = ffi.new("size_t *", len(out))
-        code = _UNSET if padding is None else _PADDINGS[padding]
-        salt = _SALT_AS_DIGEST if padding == "pss" else _UNSET
-        name = ffi.NULL if digest is None else digest.encode()
         check(lib.key_sign(self._handle, name, code, salt, ffi.from_buffer(data), len(data), out, length), "signing")
         return bytes(ffi.buffer(out, length[0]))
 

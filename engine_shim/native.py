@@ -30,12 +30,13 @@ _EXCEPTIONS: dict[int, tuple[type[Exception], str]] = {
 }
 
 
-def raise_status(status: int, what: str = "") -> NoReturn:
+def raise_status(status: int, what: str = "", detail: str | None = None) -> NoReturn:
     """Raise the exception that a status of the shim stands for.
 
     Args:
         status: One of shim.h's ``enum shim_status``, not SHIM_OK.
         what: What was being done, put before the reason.
+        detail: What OpenSSL said; None: what it said last on this thread.
 
     Raises:
         ShimError: Or MemoryError, OSError, IndexError where those say it better.
@@ -44,7 +45,10 @@ def raise_status(status: int, what: str = "") -> NoReturn:
     if status == lib.SHIM_ERR_SYSTEM:
         raise OSError(ffi.errno, f"{prefix}{os.strerror(ffi.errno)}")
     kind, text = _EXCEPTIONS[status]
-    detail = ffi.string(lib.shim_last_error()).decode(errors="replace") if status in _WITH_DETAIL else ""
+    if detail is None:
+        detail = ffi.string(lib.shim_last_error()).decode(errors="replace")
+    if status not in _WITH_DETAIL:
+        detail = ""
     raise kind(f"{prefix}{text}{f' ({detail})' if detail else ''}")
 
 

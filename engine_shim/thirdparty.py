@@ -20,7 +20,7 @@ class ThirdPartyEngine(Engine):
 
     @property
     def can_block(self) -> bool:
-        """Whether an op outside any job may wait on the calling thread: that is theirs to decide, and they mostly do."""
+        """Whether an op outside any job may wait on the calling thread: theirs to decide, and they mostly do."""
         return True
 
     def statistics(self) -> EngineStatistics:

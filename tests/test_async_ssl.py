@@ -127,7 +127,7 @@ def test_paused_ssl_is_never_collected(identity: Identity, engine: ManualEngine)
     gc.collect()
     engine.perform()
     assert select.select([fd], [], [], 0)[0]  # still there, and resumable
-    from engine_shim.async_ssl import drain_paused  # noqa: PLC0415 - what runs at exit
+    from engine_shim.paused import drain_paused  # noqa: PLC0415 - what runs at exit
 
     drain_paused()
     for end in sockets:
@@ -338,7 +338,7 @@ def test_socket_stays_until_the_job_is_unwound(identity: Identity, engine: Manua
 
 
 def test_refused_close_changes_nothing(parked: Pair, engine: ManualEngine) -> None:
-    from engine_shim.async_ssl import _paused  # noqa: PLC0415 - the registry
+    from engine_shim.paused import _paused  # noqa: PLC0415 - the registry
 
     def close_elsewhere() -> None:
         with pytest.raises(engine_shim.WrongThreadError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import ssl
@@ -74,7 +75,16 @@ def test_test_kit(identity: Identity) -> None:
     assert (process.returncode, errors, output) == (0, "", "third second first\n")
 
 
+def test_sign_documents(certificates: Certificates) -> None:
+    process = start("sign_documents.py", certificates["p256"].key)
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+    count, seconds = re.match(r"(\d+) documents signed in ([\d.]+) s; one after another: 200 s$", output).groups()  # type: ignore[union-attr]
+    assert int(count) == 1000
+    assert 0.2 <= float(seconds) < 10  # 0.4 s on a quiet machine
+
+
 def test_every_example_is_short_and_run_here() -> None:
     for path in EXAMPLES.glob("*.py"):
         assert len(path.read_text().splitlines()) < 70, path
-        assert path.name in (*SERVERS, "slow_key_test.py"), f"{path.name} is not run by a test"
+        assert path.name in (*SERVERS, "slow_key_test.py", "sign_documents.py"), f"{path.name} is not run by a test"

@@ -25,6 +25,8 @@
 #include "fork.h"
 #include "ossl.h"
 #include "pause.h"
+#include "thread_jobs.h"
+#include "wait_context.h"
 
 enum { ERRORS_MOST = 8 };
 
@@ -54,6 +56,23 @@ static void set_asynchronous(struct async_ssl *a, bool on) {
 static const long modes =
     SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS;
 
+/*
+ * libssl tells nobody the wait context of an SSL but on the job's stack, and this is the first code of
+ * ours there. Once is enough; whoever set a callback at the SSL_CTX goes on hearing of everything.
+ */
+static void learn_context(const SSL *ssl, int where, int result) {
+    pause_learn_context();
+    ossl.SSL_set_info_callback((SSL *)ssl, NULL);
+    SSL_info_callback_fn theirs = ossl.SSL_CTX_get_info_callback(ossl.SSL_get_SSL_CTX(ssl));
+    if (theirs != NULL) theirs(ssl, where, result);
+}
+
+static void watch_for_context(SSL *ssl) {
+    SSL_info_callback_fn set = ossl.SSL_get_info_callback(ssl);
+    if (set == NULL || set == ossl.SSL_CTX_get_info_callback(ossl.SSL_get_SSL_CTX(ssl)))
+        ossl.SSL_set_info_callback(ssl, learn_context);
+}
+
 struct async_ssl *async_ssl_new(void *ssl, int flags) {
     struct async_ssl *a = calloc(1, sizeof *a);
     if (a == NULL) return NULL;
@@ -67,6 +86,7 @@ struct async_ssl *async_ssl_new(void *ssl, int flags) {
     a->generation = fork_generation();
     ossl.SSL_ctrl(ssl, SSL_CTRL_MODE, modes, NULL);
     set_asynchronous(a, flags != ASYNC_OFF);
+    if (a->asynchronous) watch_for_context(ssl);
     return a;
 }
 
@@ -152,6 +172,8 @@ static void follow_job(struct async_ssl *a, int call, void *buffer, size_t lengt
     bool had_job = was_paused || (a->asynchronous && a->step.status != SSL_ERROR_WANT_ASYNC_JOB);
     if (had_job && !was_paused) count_up(&counters.jobs_started);
     if (had_job && !is_paused) count_up(&counters.jobs_finished);
+    if (is_paused && !was_paused) thread_jobs_paused();
+    if (was_paused && !is_paused) thread_jobs_resumed();
     a->paused_call = is_paused ? call : CALL_NONE;
     a->paused_buffer = is_paused ? buffer : NULL;
     a->paused_length = is_paused ? length : 0;
@@ -184,12 +206,28 @@ int async_ssl_fds(struct async_ssl *a, int *out, size_t room) {
     return (int)count;
 }
 
+int async_ssl_added(struct async_ssl *a, int *out, size_t room) {
+    size_t added = 0, deleted = 0;
+    if (a->ssl == NULL || ossl.SSL_get_changed_async_fds(a->ssl, NULL, &added, NULL, &deleted) != 1) return 0;
+    if (added > 0 && added <= room) ossl.SSL_get_changed_async_fds(a->ssl, out, &added, NULL, &deleted);
+    return (int)added;
+}
+
+void *async_ssl_wait_context(const struct async_ssl *a) {
+    return a->ssl != NULL ? a->pauser.context : NULL;
+}
+
+void async_ssl_set_callback(struct async_ssl *a, struct wait_signal *s) {
+    pause_set_callback(&a->pauser, wait_signal_wake(s));
+}
+
 /* In a forked child the op is the parent's; on another thread it may be ending at this moment. */
 void async_ssl_cancel(struct async_ssl *a) {
     if (check_owner(a) == SHIM_OK) pause_cancel(&a->pauser);
 }
 
 static void give_back(struct async_ssl *a) {
+    a->pauser.context = NULL; /* the SSL's, which others may hold: ours no longer */
     ossl.SSL_free(a->ssl);
     ossl.ERR_clear_error();
     a->ssl = NULL;

@@ -21,14 +21,19 @@ int attach_fips_only(void) {
     return ossl.EVP_default_properties_is_fips_enabled(NULL);
 }
 
-/* A second call finds its own stacks in place. */
+static bool stacks_are_ours(void) {
+    ASYNC_stack_alloc_fn allocate = NULL;
+    ASYNC_stack_free_fn release = NULL;
+    ossl.ASYNC_get_mem_functions(&allocate, &release);
+    return allocate == stacks_allocate && release == stacks_free;
+}
+
+/* A second call finds its own stacks in place: OpenSSL refuses to change them once there is a job. */
 int attach_stacks(void) {
-    static bool guarded;
-    if (guarded) return STACKS_GUARDED;
-    if (ossl.ASYNC_set_mem_functions == NULL) return STACKS_PLAIN;
-    guarded = ossl.ASYNC_set_mem_functions(stacks_allocate, stacks_free) == 1;
+    if (ossl.ASYNC_set_mem_functions == NULL || ossl.ASYNC_get_mem_functions == NULL) return STACKS_PLAIN;
+    if (!stacks_are_ours()) ossl.ASYNC_set_mem_functions(stacks_allocate, stacks_free);
     ossl.ERR_clear_error();
-    return guarded ? STACKS_GUARDED : STACKS_REFUSED;
+    return stacks_are_ours() ? STACKS_GUARDED : STACKS_REFUSED;
 }
 
 int attach_provider(void) {

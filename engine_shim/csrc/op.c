@@ -38,6 +38,7 @@ struct op *op_ref(struct op *op) {
 void op_unref(struct op *op) {
     if (op == NULL || atomic_fetch_sub_explicit(&op->refs, 1, memory_order_acq_rel) != 1) return;
     wake_unref(op->wake);
+    wake_unref(op->echo);
     key_unref(op->key);
     wiped_free(op->input, op->input_length);
     wiped_free(op->output, op->output_room);
@@ -62,6 +63,7 @@ void op_fail(struct op *op, shim_status status, const char *reason) {
 void op_finish(struct op *op) {
     atomic_store_explicit(&op->done, true, memory_order_release);
     wake_signal(op->wake);
+    wake_signal(op->echo);
 }
 
 void op_list_push(struct op_list *list, struct op *op, enum op_place place) {

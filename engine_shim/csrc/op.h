@@ -38,7 +38,8 @@ struct op {
     atomic_uint refs;
     enum op_kind kind;
     struct key *key;   /* a reference */
-    struct wake *wake; /* a reference */
+    struct wake *wake; /* a reference; the wait fd */
+    struct wake *echo; /* a reference, or NULL: signalled as well, where the wait context has a callback of ours */
     struct op_parameters parameters;
     uint8_t *input; /* owned */
     size_t input_length;

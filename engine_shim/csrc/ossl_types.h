@@ -60,7 +60,6 @@ typedef int OSSL_provider_init_fn(const OSSL_CORE_HANDLE *handle, const OSSL_DIS
 typedef int pem_password_cb(char *buf, int size, int rwflag, void *userdata);
 typedef OSSL_STORE_INFO *(*OSSL_STORE_post_process_info_fn)(OSSL_STORE_INFO *, void *);
 typedef int (*ASYNC_callback_fn)(void *arg);
-typedef int (*SSL_async_callback_fn)(SSL *ssl, void *arg);
 /* Not a name of OpenSSL's: its functions spell the type out. */
 typedef void (*SSL_info_callback_fn)(const SSL *ssl, int where, int ret);
 typedef void *(*ASYNC_stack_alloc_fn)(size_t *num);
@@ -185,10 +184,6 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define ASYNC_NO_JOBS 1
 #define ASYNC_PAUSE 2
 #define ASYNC_FINISH 3
-#define ASYNC_STATUS_UNSUPPORTED 0
-#define ASYNC_STATUS_ERR 1
-#define ASYNC_STATUS_OK 2
-#define ASYNC_STATUS_EAGAIN 3
 
 /* store.h */
 #define OSSL_STORE_INFO_PKEY 4

@@ -26,6 +26,32 @@ void pause_cancel(struct pauser *p) {
     if (p->op != NULL) engine_cancel(p->op->key->engine, p->op);
 }
 
+int pause_call_back(void *wake) {
+    wake_signal(wake);
+    return 1;
+}
+
+void pause_set_callback(struct pauser *p, struct wake *callback) {
+    p->callback = callback;
+    if (p->context == NULL) return;
+    ossl.ASYNC_WAIT_CTX_set_callback(p->context, callback != NULL ? pause_call_back : NULL, callback);
+}
+
+void pause_learn_context(void) {
+    ASYNC_JOB *job = current != NULL && current->context == NULL ? ossl.ASYNC_get_current_job() : NULL;
+    if (job == NULL) return;
+    current->context = ossl.ASYNC_get_wait_ctx(job);
+    if (current->callback != NULL) pause_set_callback(current, current->callback);
+}
+
+/* A new reference to what the context's callback signals; NULL: no callback, or somebody else's. */
+static struct wake *echo_of(ASYNC_WAIT_CTX *context) {
+    ASYNC_callback_fn callback = NULL;
+    void *argument = NULL;
+    bool ours = ossl.ASYNC_WAIT_CTX_get_callback(context, &callback, &argument) == 1 && callback == pause_call_back;
+    return ours ? wake_ref(argument) : NULL;
+}
+
 static void cleanup(ASYNC_WAIT_CTX *context, const void *key, int fd, void *wake) {
     (void)context;
     (void)key;
@@ -112,6 +138,7 @@ static shim_status submit_and_wait(struct op *op, ASYNC_WAIT_CTX *context) {
 static shim_status run_in_job(struct op *op, ASYNC_WAIT_CTX *context) {
     struct pauser *p = current;
     if (!show(context, op->wake)) return SHIM_ERR_MEMORY;
+    op->echo = echo_of(context);
     if (p != NULL) p->op = op;
     shim_status status = submit_and_wait(op, context);
     if (p != NULL) p->op = NULL;

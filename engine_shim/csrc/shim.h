@@ -149,6 +149,51 @@ int async_ssl_reused(struct async_ssl *a);
 const char *async_ssl_group(struct async_ssl *a); /* NULL: none, or unknown to this OpenSSL */
 int async_job_is_current(void);                   /* 1: on a job's stack */
 
+/* For a view of the connection's wait context. NULL: no job of it has run yet, or it is closed. */
+void *async_ssl_wait_context(const struct async_ssl *a);
+int async_ssl_added(struct async_ssl *a, int *out, size_t room); /* wait fds that are new since the last resume */
+struct wait_signal;
+void async_ssl_set_callback(struct async_ssl *a, struct wait_signal *s); /* NULL: none */
+
+/* wait_context.c: ASYNC_WAIT_CTX; `context` is OpenSSL's. */
+typedef void (*wait_cleanup_fn)(uintptr_t id, int fd);
+void wait_on_cleanup(wait_cleanup_fn run); /* what runs when a context is freed, for each fd that is set then */
+void *wait_new(void);
+void wait_free(void *context);
+int wait_set_fd(void *context, const void *key, int fd, uintptr_t id);
+int wait_get_fd(void *context, const void *key, int *fd, uintptr_t *custom); /* SHIM_ERR_RANGE: no such key */
+int wait_clear_fd(void *context, const void *key);                           /* SHIM_ERR_RANGE: no such key */
+size_t wait_all_fds(void *context, int *out, size_t room);                   /* returns how many there are */
+void wait_changed_fds(void *context, int *added, size_t *added_count, int *deleted, size_t *deleted_count);
+int wait_set_status(void *context, int status);
+int wait_get_status(void *context);
+int wait_set_callback(void *context, struct wait_signal *s); /* NULL: none */
+int wait_has_callback(void *context);
+struct wait_signal *wait_signal_new(void);
+void wait_signal_free(struct wait_signal *s);     /* its callbacks have to be unset before */
+int wait_signal_fd(const struct wait_signal *s);  /* readable when an engine has called back */
+uint64_t wait_signal_take(struct wait_signal *s); /* how often; no longer readable */
+
+/* job.c: a private-key operation outside TLS as a job. One thread: the one that made it. */
+struct job;
+enum job_kind { JOB_SIGN = 1, JOB_DECRYPT };
+struct job *job_new(struct key *k, int kind, const char *digest, int padding, int salt_length, int tls_version,
+                    const void *data, size_t length, void *context, int block_pause);
+int job_run(struct job *j); /* ASYNC_start_job's result, or -enum shim_status when it was refused */
+int job_is_paused(const struct job *j);
+int job_is_finished(const struct job *j);
+int job_status(const struct job *j); /* enum shim_status of the operation, once it has ended */
+const char *job_reason(const struct job *j);
+size_t job_output(const struct job *j, void *out, size_t room); /* returns its length */
+void job_cancel(struct job *j);
+int job_close(struct job *j); /* SHIM_OK: it has ended; SHIM_ERR_BUSY: not yet */
+void job_free(struct job *j);
+
+/* thread_jobs.c: this thread's pool of jobs. SHIM_ERR_BUSY: one of them is paused. */
+int thread_jobs_init(size_t most, size_t initial);
+int thread_jobs_cleanup(void);
+int thread_jobs_capable(void);
+
 /* callbacks.c: what pyOpenSSL would do in Python, on the job's stack. */
 int callbacks_set_alpn(void *ssl_ctx, const void *protocols, size_t length); /* wire form, server's order */
 

@@ -103,12 +103,13 @@ void wake_signal(struct wake *w) {
     while (written < 0 && errno == EINTR);
 }
 
-void wake_clear(struct wake *w) {
-    if (w->fd < 0) return;
+uint64_t wake_clear(struct wake *w) {
+    if (w->fd < 0) return 0;
     uint64_t count;
     ssize_t got;
     do got = read(w->fd, &count, sizeof count);
     while (got < 0 && errno == EINTR);
+    return got == (ssize_t)sizeof count ? count : 0;
 }
 
 int wake_fd(const struct wake *w) {

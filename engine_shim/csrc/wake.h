@@ -21,8 +21,8 @@ void wake_signal(struct wake *w);
 int wake_fd(const struct wake *w);
 /* Blocks the calling thread until the wake is readable, then takes the signal back. */
 void wake_wait(struct wake *w);
-/* The thread that resumed: takes the signal back. */
-void wake_clear(struct wake *w);
+/* The thread that resumed: takes the signal back; returns how often it was given. */
+uint64_t wake_clear(struct wake *w);
 
 /* fork.c only: all wakes are locked across a fork; the child closes its copies of the fds. */
 void wake_fork_prepare(void);

@@ -1,0 +1,12 @@
+/* wait_context.h: what the rest of the shim needs of wait_context.c. */
+#ifndef ENGINE_SHIM_WAIT_CONTEXT_H
+#define ENGINE_SHIM_WAIT_CONTEXT_H
+
+#include "common.h"
+
+struct wake;
+
+/* Borrowed: it lives for ever. NULL for NULL. Any thread. */
+struct wake *wait_signal_wake(const struct wait_signal *s);
+
+#endif

@@ -1,0 +1,126 @@
+"""The wait context of a connection: a view of what OpenSSL owns."""
+
+from __future__ import annotations
+
+import gc
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from engine_shim import ChangedFds, ManualEngine, Status, WaitContextFreedError, WaitFd
+from support.pair import Pair, client_context, server_context
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.certificates import Certificates, Identity
+
+
+@pytest.fixture
+def pipe() -> Iterator[int]:
+    read, write = os.pipe()
+    yield read
+    os.close(read)
+    os.close(write)
+
+
+@pytest.fixture
+def identity(certificates: Certificates) -> Identity:
+    return certificates["p256"]
+
+
+@pytest.fixture
+def engine() -> Iterator[ManualEngine]:
+    with ManualEngine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def pair(identity: Identity, engine: ManualEngine) -> Iterator[Pair]:
+    with Pair(server_context(identity, engine.load_key(identity.key)), client_context(identity)) as pair:
+        yield pair
+
+
+def test_a_connection_has_none_before_its_first_job(pair: Pair, pipe: int) -> None:
+    view = pair.server.wait_context
+    assert view.get_all_fds() == ()
+    assert view.get_changed_fds() == ChangedFds((), ())
+    with pytest.raises(WaitContextFreedError, match="from its first job"):
+        view.set_wait_fd("key", pipe)
+
+
+def test_a_connections_context_is_a_view_of_openssls(pair: Pair, engine: ManualEngine, pipe: int) -> None:
+    view = pair.server.wait_context
+    assert pair.until_parked() is Status.WANT_ASYNC
+    assert view is pair.server.wait_context
+    assert view.get_all_fds() == pair.server.wait_fds() != ()
+    assert view.get_changed_fds().added == pair.server.added_fds() == pair.server.wait_fds()
+    view.set_wait_fd("mine", pipe, "data")
+    assert view.get_fd("mine") == WaitFd(pipe, "data")
+    assert pipe in view.get_all_fds()
+    view.clear_fd("mine")
+    engine.perform()
+    assert pair.finish() is Status.DONE
+    assert view.get_all_fds() == ()
+    assert pair.server.close()
+    with pytest.raises(WaitContextFreedError, match="until it is closed"):
+        view.get_status()
+
+
+def test_nothing_is_added_when_resumed_for_nothing(pair: Pair, engine: ManualEngine) -> None:
+    assert pair.until_parked() is Status.WANT_ASYNC
+    engine.wake()
+    assert pair.server.handshake() is Status.WANT_ASYNC
+    assert pair.server.added_fds() == ()
+    assert len(pair.server.wait_fds()) == 1
+
+
+def test_the_cleanup_routine_of_a_connections_fd_runs_when_it_is_freed(
+    identity: Identity, engine: ManualEngine, pipe: int
+) -> None:
+    ran: list[Any] = []
+    pair = Pair(server_context(identity, engine.load_key(identity.key)), client_context(identity))
+    assert pair.until_parked() is Status.WANT_ASYNC
+    pair.server.wait_context.set_wait_fd("mine", pipe, "data", lambda *told: ran.append(told[1:]))
+    assert pair.close()
+    assert ran == []  # pyOpenSSL's Connection holds the SSL as well
+    del pair
+    gc.collect()
+    assert ran == [("mine", pipe, "data")]
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_connections_callback(pair: Pair, engine: ManualEngine, *, early: bool) -> None:
+    called: list[str] = []
+    if early:
+        pair.server.wait_context.set_callback(called.append, "called")
+    assert pair.until_parked() is Status.WANT_ASYNC
+    if not early:  # too late for the op in flight, as OpenSSL's engines see it
+        pair.server.wait_context.set_callback(called.append, "called")
+    engine.perform()
+    assert pair.server.wait_context.run_callbacks() == (1 if early else 0)
+    assert called == (["called"] if early else [])
+    assert pair.finish() is Status.DONE
+
+
+def test_an_info_callback_of_the_contexts_owner_still_hears_everything(
+    identity: Identity, engine: ManualEngine
+) -> None:
+    def heard(*, offloaded: bool) -> list[tuple[int, int]]:
+        told: list[tuple[int, int]] = []
+        context = server_context(identity, engine.load_key(identity.key))
+        context.set_info_callback(lambda _connection, where, result: told.append((where, result)))
+        with Pair(context, client_context(identity), offloaded=offloaded) as pair:
+            status = pair.until_parked()
+            if offloaded:
+                assert status is Status.WANT_ASYNC
+                engine.perform()
+                assert pair.finish() is Status.DONE
+                assert pair.server.wait_context.get_status() == 0
+        return told
+
+    told = heard(offloaded=True)
+    assert told[0] == heard(offloaded=False)[0]
+    assert len(told) > 10
+    assert told.count(told[0]) == 1

@@ -161,6 +161,7 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 
 /* ssl.h */
 #define SSL_ERROR_NONE 0
+#define SSL_ERROR_SSL 1
 #define SSL_ERROR_SYSCALL 5
 #define SSL_ERROR_WANT_ASYNC 9
 #define SSL_ERROR_WANT_ASYNC_JOB 10

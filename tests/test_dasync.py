@@ -15,10 +15,9 @@ from selectors import EVENT_READ, EVENT_WRITE
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from OpenSSL import SSL
+from helpers_server import House
 
 from engine_shim import AsyncSSL, OpenSSLEngine, Status, counters
-from helpers_server import House
 from support import apart, dasync
 from support.certificates import Certificates, Identity
 from support.clients import reset
@@ -32,17 +31,21 @@ from tlsserver import TLSContext
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from OpenSSL import SSL
+
 pytestmark = pytest.mark.timeout(240)  # the first one fetches and builds
 
 SUITES = "ECDHE-RSA-AES128-SHA:ECDHE-ECDSA-AES128-SHA@SECLEVEL=0"
 # Its RSA cannot sign with OpenSSL 3, so with an RSA key it must not be the default for it.
 ALGORITHMS = {"rsa2048": "CIPHERS,DIGESTS", "p256": "ALL"}
-CONTEXT = {"ciphers": SUITES, "max_version": "1.2", "async_io": True}
+CONTEXT: dict[str, Any] = {"ciphers": SUITES, "max_version": "1.2", "async_io": True}
 
 # On both sides of a block, a record, several records; and one byte.
 SIZES = (1, 15, 16, 17, 1_000, 16_383, 16_384, 16_385, 40_000, 100_000)
 
-CLIENTS, ROUNDS = 250, 4
+CLIENTS, ROUNDS = 125, 8  # at once, and how often; the first half fills what is kept for good
+
+JOB_SIZE = 40_000  # bytes: a stack of 32 KiB, and a little
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +125,8 @@ def test_a_thousand_connections(module: Path, certificates: Certificates, kind: 
     identity = certificates[kind]
     engine = {"engine_id": "dasync", "path": str(module), "algorithms": ALGORITHMS[kind]}
     with EngineServer(identity, engine, CONTEXT) as server:
-        before = None
-        for round_, way in enumerate([say_goodbye, *WAYS]):  # the first is not counted: it fills what is kept
+        reports = []
+        for way in WAYS * (ROUNDS // len(WAYS)):
             with Storm(server.address, CLIENTS, browser(identity)) as storm:
                 storm.handshake()
                 shaken = parks(server.report())
@@ -132,11 +135,22 @@ def test_a_thousand_connections(module: Path, certificates: Certificates, kind: 
                 assert parks(server.report()) - shaken >= 6 * CLIENTS  # each read and each write
                 assert {client.version() for client in storm.clients} == {"TLSv1.2"}
                 way(storm)
-            after = until_gone(server)
-            before = before or after
-        assert after["statistics"]["handshakes_completed"] == CLIENTS * (ROUNDS + 1)
-        assert after["statistics"]["handshakes_parked"] == CLIENTS * (ROUNDS + 1)
-        check_nothing_left(before, after)
+            reports.append(until_gone(server))
+        numbers = reports[-1]["statistics"]
+        assert numbers["handshakes_completed"] == numbers["handshakes_parked"] == CLIENTS * ROUNDS
+        check_nothing_left(reports[ROUNDS // 2 - 1], reports[-1])
+
+
+def test_a_cipher_and_mac_in_one(module: Path, certificates: Certificates) -> None:
+    """It does not pause there, but computes: each connection has its own state."""
+    engine = {"engine_id": "dasync", "path": str(module), "algorithms": "ALL"}
+    with EngineServer(certificates["p256"], engine, CONTEXT) as server:
+        with Storm(server.address, 50, browser(certificates["p256"], encrypt_then_mac=False)) as storm:
+            storm.handshake()
+            for seed in range(3):
+                exchange(storm, seed)
+            say_goodbye(storm)
+        assert parks(until_gone(server)) == 0
 
 
 def until_gone(server: EngineServer) -> dict[str, Any]:
@@ -152,4 +166,162 @@ def check_nothing_left(before: dict[str, Any], after: dict[str, Any]) -> None:
     assert numbers["jobs_started"] == numbers["jobs_finished"]
     assert numbers["jobs_abandoned"] == 0
     assert after["descriptors"] == before["descriptors"]
-    assert after["allocated"] - before["allocated"] < 16 * CLIENTS * ROUNDS
+    # OpenSSL keeps as many jobs as were ever paused at one time.
+    jobs = statistics["parked_max"] - before["statistics"]["parked_max"] + 1
+    assert after["allocated"] - before["allocated"] < jobs * JOB_SIZE + 64 * CLIENTS * ROUNDS // 2
+
+
+# One connection, step by step.
+
+
+def prepared(module: str, folder: str) -> tuple[Identity, SSL.Context]:
+    """Load the ENGINE into this process, and make the server's context; the ENGINE stays the default."""
+    identity = Certificates(Path(folder))["p256"]
+    engine = OpenSSLEngine("dasync", module, algorithms="ALL")
+    return identity, server_context(identity, engine.load_key(identity.key.read_bytes()), SUITES)
+
+
+def resumed(pair: Pair, call: Callable[..., Status], *arguments: object) -> Status:
+    """Make a call that pauses, and repeat it until it does not any more."""
+    status = call(*arguments)
+    assert status is Status.WANT_ASYNC, status
+    while status is Status.WANT_ASYNC:
+        assert pair.server.paused
+        pair.wait()
+        status = call(*arguments)
+    return status
+
+
+def pauses_everywhere(module: str, folder: str) -> None:
+    identity, context = prepared(module, folder)
+    with Pair(context, client_context(identity, "1.2", SUITES), io=True) as pair:
+        assert pair.finish() is Status.DONE
+        assert pair.parks >= 1
+        pair.client.send(b"ping")
+        pair.flush_client()
+        buffer = bytearray(100)
+        assert resumed(pair, pair.server.read_into, buffer) is Status.DONE
+        assert buffer[: pair.server.count] == b"ping"
+        assert resumed(pair, pair.server.write, b"pong") is Status.DONE
+        pair.client.bio_write(pair._far.recv(1 << 16))
+        assert pair.client.recv(100) == b"pong"
+        assert resumed(pair, pair.server.shutdown) is Status.DONE
+    check_jobs()
+
+
+def check_jobs() -> None:
+    numbers = counters()
+    assert numbers.jobs_started == numbers.jobs_finished
+    assert numbers.jobs_abandoned == 0
+
+
+def test_every_call_pauses(module: Path, tmp_path: Path) -> None:
+    apart.run(pauses_everywhere, module, tmp_path)
+
+
+def pauses_after_an_error(module: str, folder: str) -> None:
+    """OpenSSL answers an error with an alert, whose MAC pauses the job: the error is on the queue by then."""
+    identity, context = prepared(module, folder)
+    with Pair(context, client_context(identity, "1.2", SUITES), io=True) as pair:
+        assert pair.finish() is Status.DONE
+        pair._far.close()
+        assert resumed(pair, pair.server.read_into, bytearray(100)) is Status.ERROR
+        assert "unexpected eof while reading" in [error.text for error in pair.server.errors()]
+    check_jobs()
+
+
+def test_an_error_does_not_hide_the_pause(module: Path, tmp_path: Path) -> None:
+    apart.run(pauses_after_an_error, module, tmp_path)
+
+
+MOMENTS: dict[str, Callable[[AsyncSSL], Status]] = {
+    "read": lambda server: server.read_into(bytearray(100)),
+    "write": lambda server: server.write(b"data"),
+    "shutdown": lambda server: server.shutdown(),
+}
+
+
+def leave_while_paused(context: SSL.Context, client: SSL.Context, moment: str) -> int:
+    """Close while the job is paused; give how often it had to be resumed for that."""
+    with Pair(context, client, io=True) as pair:
+        if moment == "handshake":
+            assert pair.until_parked() is Status.WANT_ASYNC
+        else:
+            assert pair.finish() is Status.DONE
+            pair.client.send(b"ping")
+            pair.flush_client()
+            assert MOMENTS[moment](pair.server) is Status.WANT_ASYNC
+        pair._far.close()
+        drained = 1
+        while not pair.server.close():
+            pair.wait()
+            drained += 1
+        return drained
+
+
+def leaves_while_paused(module: str, folder: str, moment: str) -> None:
+    identity, context = prepared(module, folder)
+    client = client_context(identity, "1.2", SUITES)
+    for _ in range(20):
+        leave_while_paused(context, client, moment)
+    held, before = holdings(), usage()
+    most = max(leave_while_paused(context, client, moment) for _ in range(200))
+    after = usage()
+    assert most > 1, "the job never paused again while it was drained"
+    assert not complaint(held, holdings())
+    assert after.allocated - before.allocated < 64 * 200
+    check_jobs()
+
+
+@pytest.mark.parametrize("moment", ["handshake", *MOMENTS])
+def test_a_client_leaves_while_its_job_is_paused(module: Path, tmp_path: Path, moment: str) -> None:
+    """Nobody can cancel what an ENGINE does: the job is resumed until it ends."""
+    apart.run(leaves_while_paused, module, tmp_path, moment, variables=TUNABLES)
+
+
+def drains_in_the_server(module: str, folder: str) -> None:
+    identity, _ = prepared(module, folder)
+    engine = OpenSSLEngine("dasync", algorithms=None)
+    context = TLSContext(identity.cert, engine.load_key(identity.key.read_bytes()), **CONTEXT)
+    with House(identity) as house:
+        house.server.swap_context(context)
+        house.client_context = browser(identity)
+        stays = house.connected()
+        for go in ("close", "reset"):
+            leaves = house.connected()
+            leaves.send(bytes(10_000))
+            house.until(lambda: house.statistics.parked_now)
+            getattr(leaves, go)()
+            house.until(lambda: house.statistics.connections_open == 1)
+        stays.send(b"ping")
+        house.until(lambda: stays.received == b"PING")
+        assert house.statistics.draining_now == house.statistics.parked_now == 0
+    check_jobs()
+
+
+def test_the_server_drains(module: Path, tmp_path: Path) -> None:
+    apart.run(drains_in_the_server, module, tmp_path)
+
+
+def ends(module: str, folder: str) -> None:
+    """Close the engine with a connection open: it goes on, and what is new does without the engine."""
+    identity = Certificates(Path(folder))["p256"]
+    engine = OpenSSLEngine("dasync", module, algorithms="ALL")
+    key = engine.load_key(identity.key.read_bytes())
+    context = server_context(identity, key, SUITES)
+    client = client_context(identity, "1.2", SUITES)
+    with Pair(context, client, io=True) as pair:
+        assert pair.finish() is Status.DONE
+        engine.close()
+        pair.client.send(b"ping")
+        pair.flush_client()
+        assert resumed(pair, pair.server.read_into, bytearray(100)) is Status.DONE
+    with Pair(server_context(identity, key, SUITES), client, io=True) as pair:
+        assert pair.finish() is Status.DONE
+        assert pair.parks == 0
+        assert pair.echo() == b"ping"
+    check_jobs()
+
+
+def test_closing(module: Path, tmp_path: Path) -> None:
+    apart.run(ends, module, tmp_path)

@@ -1,4 +1,4 @@
-"""Functions that run in a process of their own: what an ENGINE is made the default for it does for the whole process."""
+"""Functions that run in a process of their own, because an ENGINE serves the whole process that it is in."""
 
 from __future__ import annotations
 
@@ -30,13 +30,12 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(ROOT)]), **more}
 
 
-def run(function: Callable[..., None], *arguments: str | Path, timeout: float = 50, **variables: str) -> str:
+def run(function: Callable[..., None], *arguments: str | Path, variables: dict[str, str] | None = None) -> str:
     """Call a module's function in a new process; it has to return.
 
     Args:
         function: Of a module below ``tests/``.
         arguments: Strings, or what becomes one.
-        timeout: In seconds.
         variables: Of the environment.
 
     Returns:
@@ -47,8 +46,8 @@ def run(function: Callable[..., None], *arguments: str | Path, timeout: float = 
         capture_output=True,
         text=True,
         check=False,
-        timeout=timeout,
-        env=environment(**variables),
+        timeout=50,  # before pytest's own
+        env=environment(**(variables or {})),
     )
     assert done.returncode == 0, f"{function.__qualname__}{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout

@@ -164,6 +164,7 @@ def _extract(archive: Path, folder: Path) -> None:
 
 def _compile(folder: Path) -> None:
     new = folder / "dasync.new"
-    command: list[str | Path] = ["gcc", "-shared", "-fPIC", "-O2", "-g", "-w", "-I", folder, "-o", new, folder / "e_dasync.c", "-lcrypto"]
+    flags = ("-shared", "-fPIC", "-O2", "-g", "-w", "-I", str(folder))
+    command = ("gcc", *flags, "-o", str(new), str(folder / "e_dasync.c"), "-lcrypto")
     subprocess.run(command, check=True)
     new.replace(folder / "dasync.so")

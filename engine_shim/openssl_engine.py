@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine_shim import linkage
-from engine_shim.errors import EngineClosedError, EngineUnavailableError, KeyLoadError, KeyPasswordError
+from engine_shim.errors import EngineClosedError, EngineUnavailableError, KeyLoadError, KeyPasswordError, ShimError
 from engine_shim.key import Key, read_source
 from engine_shim.linkage import plugin, shared
 from engine_shim.native import check, ffi, lib
@@ -149,9 +149,20 @@ class OpenSSLEngine(ThirdPartyEngine):
             data, secret, what = read_source(source, password)
             given = ffi.NULL if secret is None else ffi.from_buffer(secret)
             check(lib.key_load(ffi.NULL, ffi.from_buffer(data), len(data), given, len(secret or b""), out), what)
-        else:
-            self._load_by_name(str(source), password, out)
+            return self._proved(Key(self, out[0]))
+        self._load_by_name(str(source), password, out)
         return Key(self, out[0])
+
+    def _proved(self, key: Key) -> Key:
+        """Sign once: an ENGINE may be the default for a kind of key without being able to sign, and all would fail."""
+        try:
+            key.sign(b"", digest="SHA256" if key.type.startswith(("RSA", "EC")) else None)
+        except ShimError as error:
+            raise KeyLoadError(
+                f"engine {self._id} is the default for {key.type} keys and cannot sign with this one ({error}): "
+                "make it the default for something else, as CIPHERS,DIGESTS"
+            ) from error
+        return key
 
     def _load_by_name(self, name: str, password: str | bytes | None, out: Any) -> None:  # noqa: ANN401 - cffi's
         secret = password.encode() if isinstance(password, str) else password
@@ -230,14 +241,22 @@ def _check_file(engine_id: str, path: Path | None) -> None:
         raise EngineUnavailableError(f"engine {engine_id}: {refused.reason}: {refused.advice}") from refused
 
 
+def _not_found(engine_id: str, path: Path | None) -> str:
+    if path is not None:
+        return f"{path} gives no engine {engine_id} ({_reason()}): check the id, and that the file is an ENGINE's"
+    return (
+        f"engine {engine_id} cannot be loaded from {engines_folder()} ({_reason()}): "
+        "check the id, name its folder in OPENSSL_ENGINES, or give the path of its file"
+    )
+
+
 def _open(engine_id: str, path: Path | None) -> Any:  # noqa: ANN401 - cffi's pointers have no types
     before = plugin.loaded_openssl()
     out = ffi.new("struct openssl_engine **")
     file = ffi.NULL if path is None else os.fsencode(path)
     status = lib.openssl_engine_find(engine_id.encode(), file, out)
     if status == lib.SHIM_ERR_OPENSSL:
-        where = f"in {path}" if path else f"by this id, nor a file {engine_id}.so in {engines_folder()}"
-        raise EngineUnavailableError(f"there is no engine {engine_id} {where} ({_reason()})")
+        raise EngineUnavailableError(_not_found(engine_id, path))
     check(status, f"engine {engine_id}")
     handle = ffi.gc(out[0], lib.openssl_engine_free)
     more = plugin.loaded_openssl() - before

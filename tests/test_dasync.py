@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers_server import House
 
-from engine_shim import AsyncSSL, OpenSSLEngine, Status, counters
+from engine_shim import AsyncSSL, KeyLoadError, OpenSSLEngine, Status, counters
 from support import apart, dasync
 from support.certificates import Certificates, Identity
 from support.clients import reset
@@ -26,7 +26,7 @@ from support.leaks import complaint, holdings
 from support.memory import TUNABLES, usage
 from support.pair import Pair, client_context, server_context
 from support.storm import Storm
-from tlsserver import TLSContext
+from tlsserver import TLSContext, cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -325,3 +325,29 @@ def ends(module: str, folder: str) -> None:
 
 def test_closing(module: Path, tmp_path: Path) -> None:
     apart.run(ends, module, tmp_path)
+
+
+def shares(module: str, folder: str) -> None:
+    """Its RSA cannot sign: that shows whether it is the default."""
+    rsa = Certificates(Path(folder))["rsa2048"].key.read_bytes()
+    none, first, second = (OpenSSLEngine("dasync", module, algorithms=one) for one in (None, "ALL", "PKEY_CRYPTO"))
+    for engine in (none, first, second):
+        with pytest.raises(KeyLoadError, match="engine dasync is the default for RSA keys and cannot sign .*CIPHERS"):
+            engine.load_key(rsa)
+        engine.close()
+        engine.close()
+    with OpenSSLEngine("dasync", algorithms="CIPHERS,DIGESTS") as engine:
+        assert engine.load_key(rsa).sign(b"data")
+
+
+def test_the_last_user_takes_the_defaults_back(module: Path, tmp_path: Path) -> None:
+    apart.run(shares, module, tmp_path)
+
+
+def test_a_kind_of_key_that_it_cannot_sign_with(
+    module: Path, certificates: Certificates, capsys: pytest.CaptureFixture[str]
+) -> None:
+    identity = certificates["rsa2048"]
+    arguments = [f"--offload=engine:dasync:{module}", f"--certfile={identity.cert}", f"--keyfile={identity.key}"]
+    assert cli.run(["serve", "--port=0", *arguments]) == 2
+    assert "make it the default for something else, as CIPHERS,DIGESTS" in capsys.readouterr().err

@@ -332,7 +332,7 @@ def shares(module: str, folder: str) -> None:
     rsa = Certificates(Path(folder))["rsa2048"].key.read_bytes()
     none, first, second = (OpenSSLEngine("dasync", module, algorithms=one) for one in (None, "ALL", "PKEY_CRYPTO"))
     for engine in (none, first, second):
-        with pytest.raises(KeyLoadError, match="engine dasync is the default for RSA keys and cannot sign .*CIPHERS"):
+        with pytest.raises(KeyLoadError, match=r"engine dasync is the default for RSA keys and cannot sign .*CIPHERS"):
             engine.load_key(rsa)
         engine.close()
         engine.close()

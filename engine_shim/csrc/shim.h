@@ -194,9 +194,6 @@ int thread_jobs_init(size_t most, size_t initial);
 int thread_jobs_cleanup(void);
 int thread_jobs_capable(void);
 
-/* callbacks.c: what pyOpenSSL would do in Python, on the job's stack. */
-int callbacks_set_alpn(void *ssl_ctx, const void *protocols, size_t length); /* wire form, server's order */
-
 /*
  * openssl_engine.c: an ENGINE of OpenSSL's (engine(3)), on a shared OpenSSL 3. One struct is one user of the ENGINE.
  * Only where openssl_engine_exists().
@@ -214,3 +211,6 @@ void openssl_engine_unregister(struct openssl_engine *e); /* it is the default f
 int openssl_engine_load_key(struct openssl_engine *e, const char *id, const void *password, size_t password_length,
                             struct key **out);
 void openssl_engine_free(struct openssl_engine *e);
+
+/* callbacks.c: what pyOpenSSL would do in Python, on the job's stack. */
+int callbacks_set_alpn(void *ssl_ctx, const void *protocols, size_t length); /* wire form, server's order */

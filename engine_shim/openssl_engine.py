@@ -7,6 +7,7 @@ shared OpenSSL 3. An ENGINE is process-wide: what it is made the default for it 
 from __future__ import annotations
 
 import os
+import re
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -168,9 +169,9 @@ class OpenSSLEngine(ThirdPartyEngine):
         secret = password.encode() if isinstance(password, str) else password
         given = ffi.NULL if secret is None else ffi.from_buffer(secret)
         status = lib.openssl_engine_load_key(self._handle, os.fsencode(name), given, len(secret or b""), out)
-        what = f"engine {self._id} gives no key {name!r}"
+        what = f"engine {self._id} gives no key {_without_pin(name)!r}"
         if status == lib.SHIM_ERR_PASSWORD:
-            asked = "it asks for a password: give one" if secret is None else "check the password"
+            asked = "it asks for a password: give one" if secret is None else "check its name and the password"
             raise KeyPasswordError(f"{what}: {asked} ({_reason()})")
         if status == lib.SHIM_ERR_KEY:
             raise KeyLoadError(f"{what}: check its name, in the form that this ENGINE takes ({_reason()})")
@@ -208,8 +209,13 @@ def _parted(command: str) -> tuple[str, str | None]:
     return name, value if colon else None
 
 
+def _without_pin(text: str) -> str:
+    """Hide the PIN that a PKCS #11 URI may carry (RFC 7512, 2.4)."""
+    return re.sub(r"(pin-value=)[^;&\s),]*", r"\1...", text)
+
+
 def _reason() -> str:
-    return ffi.string(lib.shim_last_error()).decode(errors="replace") or "OpenSSL gives no reason"
+    return _without_pin(ffi.string(lib.shim_last_error()).decode(errors="replace")) or "OpenSSL gives no reason"
 
 
 def _find(engine_id: str, path: Path | None) -> Any:  # noqa: ANN401 - cffi's pointers have no types

@@ -116,7 +116,7 @@ ENGINE_MISTAKES = {
     "no password": (["--offload={engine}", "--keyfile=engine:pem_keys:p256.encrypted.pem"], "asks for a password"),
     "wrong password": (
         ["--offload={engine}", "--keyfile=engine:pem_keys:p256.encrypted.pem", "--ssl-keyfile-password=wrong"],
-        "check the password",
+        "check its name and the password",
     ),
     "missing key file": (["--offload={engine}", "--keyfile={folder}/missing"], "key .*missing cannot be read"),
     "no key": (["--offload={engine}", "--keyfile={folder}/ca.pem"], "no private key"),

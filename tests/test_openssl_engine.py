@@ -181,6 +181,7 @@ def refused(kind: type[ShimError], words: str, call: Callable[..., object], *arg
         call(*arguments, **named)
     assert re.search(words, str(told.value)), str(told.value)
     assert "\n" not in str(told.value)
+    assert "1234" not in str(told.value)
 
 
 def mistakes_with_the_engine(module: str, folder: str) -> None:
@@ -220,8 +221,9 @@ def mistakes_with_the_key(module: str, folder: str) -> None:
     with OpenSSLEngine(ID, module, algorithms=None, pre=place.commands) as engine:
         load = engine.load_key
         refused(KeyLoadError, "gives no key 'nothing'.*check its name", load, "nothing")
+        refused(KeyLoadError, r"gives no key 'pkcs11:object=x;pin-value=...'", load, "pkcs11:object=x;pin-value=1234")
         refused(KeyPasswordError, "asks for a password: give one", load, place.encrypted)
-        refused(KeyPasswordError, "check the password", load, place.encrypted, "wrong")
+        refused(KeyPasswordError, "check its name and the password", load, place.encrypted, "wrong")
         assert load(Path(place.encrypted), PASSWORD).sign(b"data")
         assert load(place.encrypted, PASSWORD.decode()).sign(b"data")
         other = Certificates(place.folder / "..").issue("other", "p256")

@@ -17,6 +17,7 @@ from engine_shim.errors import (
     BusyError,
     EngineClosedError,
     EngineError,
+    EngineUnavailableError,
     ForkedError,
     JobNotFinishedError,
     KeyLoadError,
@@ -36,6 +37,7 @@ from engine_shim.job import Job, JobStatus, cleanup_thread, init_thread, is_capa
 from engine_shim.key import Key, use_plain_key, wrap_context
 from engine_shim.linkage import Linkage, attach
 from engine_shim.native import lib as _lib
+from engine_shim.openssl_engine import OpenSSLEngine
 from engine_shim.paused import drain_paused
 from engine_shim.wait import ChangedFds, WaitContext, WaitContextView, WaitFd, WaitStatus
 
@@ -50,6 +52,7 @@ __all__ = [
     "EngineClosedError",
     "EngineError",
     "EngineStatistics",
+    "EngineUnavailableError",
     "ForkedError",
     "Job",
     "JobNotFinishedError",
@@ -63,6 +66,7 @@ __all__ = [
     "LinkageError",
     "ManualEngine",
     "NoJobError",
+    "OpenSSLEngine",
     "OpenSSLError",
     "OperationCancelledError",
     "OperationFailedError",

@@ -26,6 +26,10 @@ class KeyMismatchError(ShimError, ValueError):
     """The private key does not belong to the certificate."""
 
 
+class EngineUnavailableError(ShimError):
+    """An ENGINE or a provider cannot be had: not with this OpenSSL, not found, or it refused."""
+
+
 class EngineError(ShimError):
     """Base of what an engine answers instead of a result."""
 

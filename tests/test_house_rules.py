@@ -89,6 +89,7 @@ COVERED_BY = {
     "engine_shim/csrc/key_*.c": "test_key.py",
     "engine_shim/csrc/keymgmt.c": "test_key.py",
     "engine_shim/csrc/op.c": "c/test_engine.c",
+    "engine_shim/csrc/password.c": "test_key.py",
     "engine_shim/csrc/pause.c": "test_engine_contract.py",
     "engine_shim/csrc/perform.c": "test_engine_contract.py",
     "engine_shim/csrc/provider.c": "test_key.py",

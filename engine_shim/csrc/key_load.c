@@ -1,30 +1,13 @@
 /* key_load.c: reading private keys, and taking them over from an SSL_CTX. Secrets are wiped here. */
-#include <string.h>
-
 #include "errors.h"
 #include "key.h"
 #include "ossl.h"
-
-struct password {
-    const char *bytes; /* borrowed; NULL: none was given */
-    size_t length;
-    bool asked;
-};
-
-/* pem_password_cb(3): the length of the password, or -1. */
-static int give_password(char *buffer, int size, int writing, void *argument) {
-    struct password *password = argument;
-    (void)writing;
-    password->asked = true;
-    if (password->bytes == NULL || size < 0 || password->length > (size_t)size) return -1;
-    memcpy(buffer, password->bytes, password->length);
-    return (int)password->length;
-}
+#include "password.h"
 
 static EVP_PKEY *read_pem(const void *bytes, size_t length, struct password *password) {
     BIO *bio = ossl.BIO_new_mem_buf(bytes, (int)length);
     if (bio == NULL) return NULL;
-    EVP_PKEY *inner = ossl.PEM_read_bio_PrivateKey(bio, NULL, give_password, password);
+    EVP_PKEY *inner = ossl.PEM_read_bio_PrivateKey(bio, NULL, password_give, password);
     ossl.BIO_free(bio);
     return inner;
 }

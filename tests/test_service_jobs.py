@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import threading
 import time
@@ -13,6 +12,7 @@ from helpers_server import PATIENCE, Client, Echo, House, check_nothing_left, cl
 
 import engine_shim
 import tlsserver.service
+from support.waiting import readable
 from tlsserver import Server
 from tlsserver.connection import Connection
 from tlsserver.errors import ConfigurationError
@@ -215,7 +215,7 @@ def test_a_server_bounds_the_jobs_of_its_thread(identity: Identity) -> None:
         while waiting := [client for client in clients if not client.is_connected]:
             for client in waiting:
                 client.step()
-            select.select([client.socket for client in waiting], [], [], 0 if waiting[0].is_connected else PATIENCE)
+            readable([client.socket.fileno() for client in waiting], 0 if waiting[0].is_connected else PATIENCE)
         for client in clients:
             client.close()
         assert server.statistics().parked_max == 3

@@ -11,6 +11,7 @@ import pytest
 from helpers_server import make_context
 
 from engine_shim import OpenSSLError, Status
+from support.waiting import PATIENCE, readable
 from tlsserver.errors import EngineError, HandshakeError, LocalTLSError, PeerError, PeerLeftError, PlainHTTPError
 from tlsserver.session import READ_SIZE, Session
 from tlsserver.wire import Peek, Step
@@ -143,7 +144,7 @@ def test_peek_sees_the_end_behind_the_bytes(certificates: Certificates, linger: 
         near.setblocking(False)
         session = Session(make_context(certificates["p256"]), near, bytearray(READ_SIZE))
         far.send(b"unread")
-        assert select.select([near], [], [], 10)[0]
+        assert readable([near.fileno()], PATIENCE)
         assert session.peek() is Peek.BYTES
         if linger:
             far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")

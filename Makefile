@@ -126,7 +126,7 @@ MEMCHECK_TESTS := $(addprefix tests/test_,$(addsuffix .py,engine_contract key as
 memcheck: $(DISTRO)/.stamp
 	PYTHONMALLOC=malloc valgrind --quiet --undef-value-errors=no --error-exitcode=9 --suppressions=tests/c/python.supp \
 	    $(DISTRO)/bin/python -m pytest -q --timeout 500 -o faulthandler_timeout=400 $(MEMCHECK_TESTS) \
-	    -k 'not exit and not collected and not first_use and not rsa4096 and not fork and not thousand'
+	    -k 'not exit and not collected and not first_use and not rsa4096 and not fork and not hundreds'
 
 # --- Releases ---
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from tlsserver.config import ServerConfig
 from tlsserver.connection import Connection
+from tlsserver.drains import Drain
 from tlsserver.errors import HandshakeError, TLSServerError
+from tlsserver.jobs import JobQueue
 from tlsserver.state import State
 from tlsserver.stats import Counters
 from tlsserver.transport import Transport
 from tlsserver.watch import Watch
-from tlsserver.wire import Peek, Step, TLSInfo
+from tlsserver.wire import Peek, Step, TLSInfo, WaitFdSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +53,9 @@ class FakeWire:
         self.sent = bytearray()
         self.plain = b""
         self.fds: tuple[int, ...] = (71,)
+        self.added: tuple[int, ...] = ()
+        self.handshake_takes_job = True
+        self.data_takes_job = True
         self.error: TLSServerError = HandshakeError("scripted")
         self.is_closed = False
         self.is_dead = False
@@ -107,8 +112,9 @@ class FakeWire:
     def shutdown(self) -> Step:
         return cast("Step", self._call("shutdown"))
 
-    def wait_fds(self) -> tuple[int, ...]:
-        return self.fds
+    def wait_fds(self) -> WaitFdSet:
+        assert self._paused is not None, "asked for wait fds while nothing is paused"
+        return WaitFdSet(self.fds, self.added)
 
     def failure(self) -> TLSServerError:
         assert self.is_dead, "asked for a reason when nothing failed"
@@ -184,10 +190,13 @@ class Recorder(asyncio.Protocol):
 class Scene:
     """A connection with a fake wire below, a recorder above, and a clock that stands still until it is set."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, jobs: JobQueue | None = None, drain: Drain | None = None, **options: Any) -> None:
         self.now = 1000.0
         self.wire = FakeWire()
         self.protocol = Recorder()
+        self.jobs = JobQueue() if jobs is None else jobs
+        self.place = self.jobs.place(self.resume)
+        self.drain = Drain("a test's", 3) if drain is None else drain
         self.counters = Counters()
         self.touches = 0
         self.connection = Connection(
@@ -197,6 +206,8 @@ class Scene:
             protocol_factory=self.make_protocol,
             make_transport=lambda connection: Transport(connection, self.clock, {}),
             touch=self._touched,
+            place=self.place,
+            drain=self.drain,
             peer="a test",
             now=self.now,
         )
@@ -281,11 +292,13 @@ class Scene:
             counters.parked_now,
             counters.queued_now,
             counters.draining_now,
+            counters.lingering_now,
+            self.drain.now,
         )
 
     def ended(self) -> bool:
         """Whether nothing is left of it, in the wire, in the gauges and in what it waits for."""
-        settled = self.connection.watch() == Watch()
+        settled = self.connection.watch() == Watch() and self.place not in self.jobs.waiting
         return self.state() is State.CLOSED and self.wire.is_closed and settled and not any(self.gauges())
 
     def lost(self) -> BaseException | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import select
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from OpenSSL import SSL
 import engine_shim
 from engine_shim import LatencyEngine, ManualEngine, Status
 from support.pair import Pair, client_context, server_context
+from support.waiting import readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,7 +126,7 @@ def test_paused_ssl_is_never_collected(identity: Identity, engine: ManualEngine)
     del pair
     gc.collect()
     engine.perform()
-    assert select.select([fd], [], [], 0)[0]  # still there, and resumable
+    assert readable([fd])  # still there, and resumable
     from engine_shim.paused import drain_paused  # noqa: PLC0415 - what runs at exit
 
     drain_paused()
@@ -247,6 +247,7 @@ sys.path[:0] = sys.argv[1:3]
 from types import SimpleNamespace
 import engine_shim
 from support.pair import Pair, client_context, server_context
+from support.waiting import readable
 identity = SimpleNamespace(cert=sys.argv[3], key=sys.argv[4], ca=sys.argv[5])
 engine = engine_shim.{engine}
 pair = Pair(server_context(identity, engine.load_key(identity.key)), client_context(identity))
@@ -299,6 +300,7 @@ sys.path[:0] = sys.argv[1:3]
 from types import SimpleNamespace
 import engine_shim
 from support.pair import Pair, client_context, server_context
+from support.waiting import readable
 engine_shim.attach()
 identity = SimpleNamespace(cert=sys.argv[3], key=sys.argv[4], ca=sys.argv[5])
 pair = Pair(server_context(identity, None), client_context(identity), offloaded=False)

@@ -2,7 +2,8 @@
 
 Invariant: whatever the wire, the client, the engine and the protocol do, a connection keeps OpenSSL's contract
 (`helpers_core.FakeWire` insists on it), tells its protocol of the end exactly once, loses and doubles no byte, waits
-for nothing that nobody watches, and leaves nothing behind in the gauges.
+for nothing that nobody watches, stands in the line for jobs exactly while it waits for one, and leaves nothing behind
+in the gauges.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from helpers_core import Scene, Taken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlsserver.state import PARKED, State
+from tlsserver.jobs import JobQueue
+from tlsserver.state import PARKED, QUEUED, State
 from tlsserver.wire import Peek, Step
 
 STEPS = st.sampled_from([*Step])
@@ -36,6 +38,7 @@ ACTIONS = st.lists(
         [
             *("readable", "writable", "resume", "turn", "expire", "settle", "late"),
             *("write", "write", "close", "abort", "pause", "resume_reading", "wind_down"),
+            *("older_waits", "older_leaves", "no_fds", "one_fd", "new_fd", "drain_full"),
         ]
     ),
     max_size=40,
@@ -46,7 +49,10 @@ class Play:
     """One run."""
 
     def __init__(self, scripts: dict[str, list[Any]], on_data: str) -> None:
-        self.scene = Scene(read_budget=50, write_budget=50, write_buffer_high=60, write_buffer_low=10)
+        jobs = JobQueue()
+        self.older = jobs.place(lambda: None)
+        self.scene = Scene(jobs=jobs, read_budget=50, write_budget=50, write_buffer_high=60, write_buffer_low=10)
+        self.is_drain_full = False
         self.written = bytearray()
         for call, entries in scripts.items():
             self.scene.wire.script(call, *entries)
@@ -63,6 +69,13 @@ class Play:
                 getattr(connection, action)(scene.now)
         elif action in ("resume", "settle", "wind_down"):
             getattr(connection, action)(scene.now)
+        elif action in ("older_waits", "older_leaves"):
+            (self.older.wait if action == "older_waits" else self.older.leave)()
+        elif action in ("no_fds", "one_fd", "new_fd"):
+            scene.wire.fds = () if action == "no_fds" else (71,)
+            scene.wire.added = (71,) if action == "new_fd" else ()
+        elif action == "drain_full":
+            self.is_drain_full = scene.drain.is_full = True
         elif action == "expire":
             connection.expire(scene.now)
         elif action == "late":
@@ -91,14 +104,15 @@ class Play:
         assert scene.written_in_order(self.written)
         assert min(scene.gauges()) >= 0
         assert max(scene.gauges()) <= 1
+        assert (scene.place in scene.jobs.waiting) == (scene.connection.state in QUEUED)
 
     def check_alive(self) -> None:
         """After a settled turn nothing waits for something that nobody watches."""
         watch, state = self.scene.connection.watch(), self.scene.connection.state
         if state in (State.OPEN, State.CLOSING) and self.scene.connection.buffer_size:
             assert watch.read or watch.write
-        if state in PARKED:
-            assert watch.wait_fds
+        if state in PARKED or state is State.DRAINING:
+            assert watch.wait_fds or watch.deadline is not None
         if state is not State.CLOSED:
             assert watch.deadline is not None or watch.wait_fds
 
@@ -117,7 +131,10 @@ class Play:
         assert names.count("eof_received") <= 1
         pauses = [name for name in names if name in ("pause_writing", "resume_writing")]
         assert pauses == (["pause_writing", "resume_writing"] * len(pauses))[: len(pauses)]
-        assert scene.counters.handshakes_completed + scene.counters.handshakes_failed == 1
+        counters = scene.counters
+        assert counters.handshakes_completed + counters.handshakes_failed + counters.handshakes_refused == 1
+        assert not counters.handshakes_refused or self.is_drain_full
+        assert counters.drained == counters.draining_max
 
 
 @given(scripts=SCRIPTS, actions=ACTIONS, on_data=st.sampled_from(["", "write", "close", "abort", "pause", "raise"]))

@@ -12,7 +12,7 @@ from tlsserver.errors import (
 )
 from tlsserver.parking import Park
 from tlsserver.state import State
-from tlsserver.watch import Watch
+from tlsserver.watch import WaitFd, Watch
 from tlsserver.wire import Peek, Step
 
 # Parking
@@ -23,7 +23,7 @@ def test_parked_and_resumed() -> None:
     scene.wire.fds = (7, 9)
     scene.park()
     assert scene.state() is State.PARKED
-    assert scene.connection.watch() == Watch(read=True, wait_fds=(7, 9), deadline=scene.now + 10)
+    assert scene.connection.watch() == Watch(read=True, wait_fds=(WaitFd(7, 1), WaitFd(9, 2)), deadline=scene.now + 10)
     assert scene.counters.parked_now == scene.counters.parked_max == scene.counters.handshakes_parked == 1
     scene.now += 0.25
     scene.wire.script("handshake", Step.DONE)
@@ -45,7 +45,7 @@ def test_readable_means_retry_and_not_finished() -> None:
         scene.wire.script("handshake", Step.WANT_ASYNC)
         scene.resume()
         assert scene.state() is State.PARKED
-        assert scene.connection.watch().wait_fds == fds
+        assert tuple(fd.number for fd in scene.connection.watch().wait_fds) == fds
     assert scene.counters.handshakes_parked == 1
     assert scene.counters.park_seconds.snapshot().count == 0
 
@@ -172,13 +172,15 @@ def test_queued_until_a_job_may_be_had() -> None:
     scene.wire.script("handshake", Step.WANT_ASYNC_JOB)
     scene.readable()
     assert scene.state() is State.QUEUED
-    assert scene.connection.watch() == Watch(read=True, deadline=scene.now + 10, queued=True)
+    assert scene.connection.watch() == Watch(read=True, deadline=scene.now + 10)
+    assert scene.jobs.waiting == [scene.place]
     assert scene.counters.queued_now == 1
     scene.wire.script("handshake", Step.WANT_ASYNC_JOB, Step.WANT_ASYNC, Step.DONE)
     scene.resume()
-    assert scene.connection.watch().queued
+    assert scene.jobs.waiting == [scene.place]
     scene.resume()
     assert scene.state() is State.PARKED
+    assert scene.jobs.waiting == []
     assert scene.counters.queued_now == 0
     scene.resume()
     assert scene.state() is State.OPEN
@@ -213,7 +215,8 @@ def test_a_job_that_is_not_ours_to_end_is_drained() -> None:
     scene.wire.fds = (5,)
     scene.expire()
     assert scene.state() is State.DRAINING
-    assert scene.connection.watch() == Watch(wait_fds=(5,))
+    assert [fd.number for fd in scene.connection.watch().wait_fds] == [5]
+    assert scene.connection.watch()._replace(wait_fds=()) == Watch()
     assert scene.counters.draining_now == 1
     assert scene.counters.handshakes_in_progress == scene.counters.parked_now == scene.counters.jobs_ended == 0
     scene.resume()

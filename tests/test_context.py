@@ -10,6 +10,7 @@ from OpenSSL import SSL
 import engine_shim
 import tlsserver
 from engine_shim import ManualEngine, Status
+from engine_shim.thirdparty import ThirdPartyEngine
 from support.pair import Pair, client_context
 from tlsserver import ConfigurationError, TLSContext
 
@@ -132,6 +133,40 @@ def test_from_pyopenssl_without_an_engine(certificates: Certificates) -> None:
 def test_from_pyopenssl_without_a_key() -> None:
     with ManualEngine() as engine, pytest.raises(ConfigurationError, match="no private key to wrap"):
         TLSContext.from_pyopenssl(SSL.Context(SSL.TLS_SERVER_METHOD), engine=engine)
+
+
+class Theirs(ThirdPartyEngine):
+    """An engine of others: it has put its key into the Context already."""
+
+    name = "theirs"
+
+    def load_key(self, *_: object) -> engine_shim.Key:
+        raise NotImplementedError
+
+    def close(self, timeout: float = 5.0) -> bool:
+        return timeout > 0
+
+
+def test_from_pyopenssl_leaves_the_keys_of_a_third_party_alone(certificates: Certificates) -> None:
+    before = engine_shim.counters().keys_alive
+    ready, engine = ready_context(certificates), Theirs()
+    context = TLSContext.from_pyopenssl(ready, engine=engine, async_io=True)
+    assert (context.engine, context.offloaded, context.async_io) == (engine, True, True)
+    assert engine_shim.counters().keys_alive == before
+    with Pair(context.pyopenssl, client_context(certificates["p256"])) as pair:
+        assert pair.finish() is Status.DONE
+
+
+def test_from_pyopenssl_misses_a_third_partys_key(certificates: Certificates) -> None:
+    bare = SSL.Context(SSL.TLS_SERVER_METHOD)
+    bare.use_certificate_chain_file(str(certificates["p256"].cert))
+    with pytest.raises(ConfigurationError, match=r"no private key for its certificate \(.+\)"):
+        TLSContext.from_pyopenssl(bare, engine=Theirs())
+
+
+def test_from_pyopenssl_with_asynchronous_io(certificates: Certificates) -> None:
+    context = TLSContext.from_pyopenssl(ready_context(certificates), async_io=True)
+    assert (context.engine, context.offloaded, context.async_io) == (None, True, True)
 
 
 CALLBACKS = {

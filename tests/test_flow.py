@@ -263,7 +263,7 @@ def test_no_job_for_a_read() -> None:
     scene.open()
     scene.wire.script("read", Step.WANT_ASYNC_JOB)
     scene.readable()
-    assert scene.connection.watch().queued
+    assert scene.jobs.waiting == [scene.place]
     scene.wire.script("read", b"x")
     scene.resume()
     assert scene.protocol.data == b"x"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
@@ -95,6 +96,53 @@ def test_misuse_has_an_error_of_its_own(reactor: Reactor) -> None:
     reactor.close()
     with pytest.raises(ServerStateError, match="closed"):
         reactor.run()
+
+
+# Descriptors that others close
+
+
+def test_a_descriptor_that_was_closed_does_not_stop_the_loop(
+    reactor: Reactor, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """Only select(2) refuses the whole set; epoll says nothing, poll tells again and again."""
+    near, far = pair
+    calls = Calls()
+    number = os.eventfd(0)
+    registration = reactor.add(number, EVENT_READ, lambda _events: None)
+    reactor.add(near.fileno(), EVENT_READ, lambda _events: calls(near.recv(1)))
+    os.close(number)
+    far.send(b"x")
+    for _ in range(3):
+        reactor.run_turn(0)
+    assert calls == [b"x"]
+    reactor.remove(registration)
+    reactor.remove(registration)
+
+
+def test_a_number_that_went_to_another_descriptor(reactor: Reactor) -> None:
+    number = os.eventfd(0)
+    stale = reactor.add(number, EVENT_READ, lambda _events: None)
+    os.close(number)
+    assert os.eventfd(1) == number
+    reactor.remove(stale)
+    calls = Calls()
+    reactor.add(number, EVENT_READ, lambda _events: calls("new"))
+    reactor.run_turn(0)
+    os.close(number)
+    assert os.eventfd(1) == number
+    reactor.add(number, EVENT_READ, lambda _events: calls("newest"))
+    reactor.run_turn(0)
+    os.close(number)
+    assert calls == ["new", "newest"]
+
+
+def test_an_error_of_the_selector_that_no_descriptor_explains(reactor: Reactor) -> None:
+    def broken(_timeout: float | None) -> list[object]:
+        raise OSError(errno.EIO, "on purpose")
+
+    reactor._selector.select = broken  # type: ignore[method-assign, assignment]
+    with pytest.raises(OSError, match="on purpose"):
+        reactor.run_turn(0)
 
 
 # Fairness

@@ -203,11 +203,23 @@ def test_silence_until_the_deadline(identity: Identity, manual: engine_shim.Manu
         assert house.statistics.handshakes_failed == 1
 
 
-def test_bytes_before_the_end_leave_it_to_the_deadline(identity: Identity, manual: engine_shim.ManualEngine) -> None:
-    with House(identity, manual, timeout_handshake=0.05) as house:
+def test_bytes_do_not_hide_an_end_that_came_with_them(identity: Identity, manual: engine_shim.ManualEngine) -> None:
+    with House(identity, manual) as house:
         client = house.client()
         house.until(lambda: manual.pending)
         client.socket.send(b"\x15\x03\x03\x00\x02\x02\x28")
+        client.close()
+        house.until(house.is_empty)
+        assert house.statistics.ops_cancelled == 1
+
+
+def test_bytes_before_the_end_leave_it_to_the_deadline(identity: Identity, manual: engine_shim.ManualEngine) -> None:
+    with House(identity, manual, timeout_handshake=0.2) as house:
+        client = house.client()
+        house.until(lambda: manual.pending)
+        client.socket.send(b"\x15\x03\x03\x00\x02\x02\x28")
+        [driver] = house.service._hub.drivers
+        house.until(lambda: not driver.connection.watch().read)
         client.close()
         house.quiet()
         assert house.statistics.parked_now == 1

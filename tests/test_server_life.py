@@ -147,7 +147,14 @@ def test_a_port_in_use_is_told_by_start_and_run(context: TLSContext) -> None:
     "options",
     [
         *({"port": -1}, {"port": 70000}, {"port": "8443"}, {"port": True}, {"host": None}, {"backlog": 0}),
-        *({"max_handshakes": 0}, {"limit_concurrency": 0}, {"timeout_handshake": 0}, {"timeout_handshake": "1"}),
+        *(
+            {"max_handshakes": 0},
+            {"limit_concurrency": 0},
+            {"async_jobs": 0},
+            {"max_draining": 0},
+            {"timeout_handshake": 0},
+            {"timeout_handshake": "1"},
+        ),
         *({"timeout_idle": -1}, {"timeout_shutdown": float("nan")}, {"timeout_graceful_shutdown": float("inf")}),
         *({"read_budget": 1.5}, {"write_buffer_low": 2, "write_buffer_high": 1}, {"accept_budget": None}),
     ],

@@ -16,7 +16,7 @@ import tlsserver.service
 from tlsserver.connection import Connection
 from tlsserver.selector import load_selectors2
 from tlsserver.session import Session
-from tlsserver.wire import Step
+from tlsserver.wire import Step, WaitFdSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,38 +167,6 @@ def test_leaving_the_queue_makes_no_hole(
         assert house.statistics.handshakes_failed == 1
 
 
-# Draining a job that is not ours to end
-
-
-def test_a_job_that_does_not_end_at_once_keeps_its_place(
-    identity: Identity, manual: engine_shim.ManualEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    held = [3]
-
-    class Stubborn(Session):
-        def close(self) -> bool:
-            held[0] -= 1
-            return held[0] < 0 and super().close()
-
-    monkeypatch.setattr(tlsserver.service, "Session", Stubborn)
-    with House(identity, manual, max_handshakes=1) as house:
-        house.client()
-        house.until(lambda: manual.pending)
-        house.clients[0].close()
-        house.until(lambda: house.statistics.draining_now)
-        late = house.client()
-        house.quiet()
-        assert not late.is_connected
-        assert house.statistics.connections_accepted == 1
-        while held[0] > 0:
-            manual.wake()
-            house.quiet()
-        house.until(lambda: house.statistics.draining_now == 0)
-        house.until(lambda: manual.pending)
-        manual.perform()
-        house.until(lambda: late.is_connected)
-
-
 # Errors of our own
 
 
@@ -246,7 +214,7 @@ def test_a_wait_fd_that_cannot_be_watched_is_polled(
     closed = socket.socket()
     number = closed.fileno()
     closed.close()
-    monkeypatch.setattr(Session, "wait_fds", lambda _self: (number + 5000,))
+    monkeypatch.setattr(Session, "wait_fds", lambda _self: WaitFdSet((number + 5000,), ()))
     with House(identity, manual) as house:
         client = house.client()
         house.until(lambda: manual.pending)

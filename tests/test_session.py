@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pytest
 from helpers_server import make_context
 
 from engine_shim import OpenSSLError, Status
+from support.waiting import PATIENCE, readable
 from tlsserver.errors import EngineError, HandshakeError, LocalTLSError, PeerError, PeerLeftError, PlainHTTPError
 from tlsserver.session import READ_SIZE, Session
 from tlsserver.wire import Peek, Step
@@ -131,6 +133,27 @@ def test_peek_takes_nothing(session: Session, ends: tuple[socket.socket, socket.
     near.recv(1)
     far.close()
     assert session.peek() is Peek.END
+
+
+@pytest.mark.parametrize(("linger", "found"), [(False, Peek.LAST_BYTES), (True, Peek.BROKEN)])
+def test_peek_sees_the_end_behind_the_bytes(certificates: Certificates, linger: bool, found: Peek) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        far = socket.create_connection(listening.getsockname())
+        near, _ = listening.accept()
+    with near, far:
+        near.setblocking(False)
+        session = Session(make_context(certificates["p256"]), near, bytearray(READ_SIZE))
+        far.send(b"unread")
+        assert readable([near.fileno()], PATIENCE)
+        assert session.peek() is Peek.BYTES
+        if linger:
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        far.close()
+        poll = select.poll()
+        poll.register(near, select.POLLRDHUP)
+        assert poll.poll(10_000)
+        assert session.peek() is found
+        assert session.close()
 
 
 def test_peek_at_a_broken_socket(session: Session, ends: tuple[socket.socket, socket.socket]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import select
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from engine_shim import (
     WaitStatus,
 )
 from engine_shim.native import ffi, lib
+from support.waiting import PATIENCE, readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -262,7 +262,7 @@ def test_a_callback_is_called_when_the_engine_has_called_back(engine: ManualEngi
         assert job.start() is JobStatus.PAUSED
         assert context.run_callbacks() == 0
         engine.perform()
-        assert select.select([context.callback_fd], [], [], 0)[0] == [context.callback_fd]
+        assert readable([context.callback_fd])
         assert called == []  # nobody calls Python but run_callbacks
         assert context.run_callbacks() == 1
         assert called == ["argument"]
@@ -276,7 +276,7 @@ def test_a_callback_from_a_thread_of_the_engines(context: WaitContext, identity:
     with engine_shim.ThreadEngine(1) as engine:
         job = Job(engine.load_key(identity.key).sign, b"data", context)
         assert job.start() is JobStatus.PAUSED
-        assert select.select([context.callback_fd], [], [], 30)[0]
+        assert readable([context.callback_fd], PATIENCE)
         assert context.run_callbacks() == 1
         assert where == [threading.current_thread()]
         assert job.start() is JobStatus.FINISHED

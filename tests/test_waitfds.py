@@ -92,4 +92,22 @@ def test_one_urgent_owner_makes_it_urgent(stage: Stage) -> None:
     registration, _ = stage.wait_fds._owners[stage.fd]
     assert not registration.urgent
     stage.wait_fds.add(stage.fd, Owner(stage).resume, urgent=True)
+    stage.wait_fds.add(stage.fd, Owner(stage).resume)
+    registration, _ = stage.wait_fds._owners[stage.fd]
     assert registration.urgent
+
+
+def test_a_new_owner_registers_the_number_anew(stage: Stage) -> None:
+    """The engine of the first has closed its fd, and another has the number now: epoll knows nothing of that one."""
+    first, second = Owner(stage), Owner(stage)
+    stage.wait_fds.add(stage.fd, first.resume, urgent=True)
+    os.close(stage.fd)
+    assert os.eventfd(1) == stage.fd
+    stage.wait_fds.add(stage.fd, second.resume)
+    stage.reactor.run_turn(0)
+    assert (first.resumed, second.resumed) == (1, 1)
+    registration, _ = stage.wait_fds._owners[stage.fd]
+    assert registration.urgent, "one urgent owner is enough"
+    for owner in (first, second):
+        stage.wait_fds.remove(stage.fd, owner.resume)
+    assert len(stage.wait_fds) == 0

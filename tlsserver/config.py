@@ -11,6 +11,7 @@ from tlsserver.errors import ConfigurationError
 __all__ = ["ServerConfig", "ServerOptions"]
 
 _PORT_MAX = 65535
+_MAX_DRAINING = 100
 
 
 class ServerOptions(TypedDict, total=False):
@@ -21,6 +22,8 @@ class ServerOptions(TypedDict, total=False):
     backlog: int
     max_handshakes: int
     limit_concurrency: int | None
+    async_jobs: int | None
+    max_draining: int | None
     timeout_handshake: float
     timeout_idle: float | None
     timeout_shutdown: float
@@ -44,6 +47,12 @@ class ServerConfig:
         max_handshakes: Handshakes in progress at which accepting stops until some end. One costs up to 100 KB (SSL
             object, buffers, the job's stack), so 1000 of them bound the memory that strangers can take at 100 MB.
         limit_concurrency: Open connections at which accepting stops; None: only file descriptors are the limit.
+        async_jobs: OpenSSL's jobs on the server's thread, the most at one time, and so the most operations that it has
+            in engines; who gets none waits, first come, first served. None: one for whoever needs one; what a job costs
+            (a stack of 64 KB) is counted in ``max_handshakes`` already.
+        max_draining: Operations of one engine that go on without their connections, because nobody can cancel them, at
+            which its new handshakes are refused. None: 100, a tenth of what handshakes may hold, or half of
+            ``async_jobs``, which leaves as many jobs to the living.
         timeout_handshake: From accept to the end of the handshake, parked time included. 10, as in Go's net/http: three
             round trips by satellite and a slow HSM fit in.
         timeout_idle: An open connection with no byte either way is aborted; None: never. 300 outlasts NATs' and load
@@ -68,6 +77,8 @@ class ServerConfig:
     backlog: int = 1024
     max_handshakes: int = 1000
     limit_concurrency: int | None = None
+    async_jobs: int | None = None
+    max_draining: int | None = None
     timeout_handshake: float = 10.0
     timeout_idle: float | None = 300.0
     timeout_shutdown: float = 5.0
@@ -84,8 +95,9 @@ class ServerConfig:
         _check_port(self.port)
         for name in ("backlog", "max_handshakes", "read_budget", "write_budget", "accept_budget"):
             _check_count(name, getattr(self, name), least=1)
-        if self.limit_concurrency is not None:
-            _check_count("limit_concurrency", self.limit_concurrency, least=1)
+        for name in ("limit_concurrency", "async_jobs", "max_draining"):
+            if getattr(self, name) is not None:
+                _check_count(name, getattr(self, name), least=1)
         for name in ("timeout_handshake", "timeout_shutdown"):
             _check_seconds(name, getattr(self, name))
         if self.timeout_idle is not None:
@@ -96,6 +108,13 @@ class ServerConfig:
         if self.write_buffer_low > self.write_buffer_high:
             at_most = f"at most write_buffer_high, which is {self.write_buffer_high}"
             raise _bad("write_buffer_low", self.write_buffer_low, at_most)
+
+    @property
+    def draining_most(self) -> int:
+        """What ``max_draining`` comes to."""
+        if self.max_draining is not None:
+            return self.max_draining
+        return _MAX_DRAINING if self.async_jobs is None else max(self.async_jobs // 2, 1)
 
 
 def _bad(name: str, value: object, wanted: str) -> ConfigurationError:

@@ -15,9 +15,12 @@ Decision
 - What follows the handshake is in `tlsserver.flow`; the last step, to wherever, is `_end`, once.
 - ``connection_lost`` is called in `settle`, so a protocol never meets it inside a call of its own.
 
+- Whoever has waited for a job is looked at once more before it gets one: clients that have given up would otherwise be
+  served first, and those who still wait would give up, too.
+
 Trade-off
-- While parked we see that the client left only as long as it has sent nothing: bytes in the socket hide the end behind
-  them, and watching for them would spin. The handshake's deadline covers that case.
+- While parked we see at once that the client left only as long as it has sent nothing before: bytes in the socket make
+  it readable, and watching on would spin. The handshake's deadline covers that case.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tlsserver.config import ServerConfig
+    from tlsserver.drains import Drain
+    from tlsserver.jobs import Place
     from tlsserver.parking import Park
     from tlsserver.stats import Counters
 
@@ -51,6 +56,10 @@ _PLAIN_ANSWER = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(_ANSWER_BODY), _ANSWER_BODY)
 )
+
+# A fatal alert, internal_error (80), in the clear (RFC 8446, 5.1 and 6.2), which a client understands before any key is
+# agreed upon. The record's version is the one that every version of TLS accepts there.
+_ALERT = bytes([21, 3, 3, 0, 2, 2, 80])
 
 _TIMED_OUT_WHERE = {State.PARKED: ": its operation is still in the engine", State.QUEUED: ": no job was to be had"}
 
@@ -72,6 +81,8 @@ class Connection:
         protocol_factory: Callable[[], asyncio.BaseProtocol],
         make_transport: Callable[[Connection], asyncio.BaseTransport],
         touch: Callable[[], None],
+        place: Place,
+        drain: Drain,
         peer: str,
         now: float,
     ) -> None:
@@ -84,6 +95,8 @@ class Connection:
             protocol_factory: Called without arguments when the handshake is done.
             make_transport: Called then with this connection, for ``connection_made``.
             touch: Tells the driver that the connection was used from above: `settle` it at the end of this turn.
+            place: Its place among those who wait for a job.
+            drain: The jobs of its engine that go on without their connections.
             peer: The client, for the log.
             now: The time in seconds.
         """
@@ -95,11 +108,13 @@ class Connection:
         self._make_transport = make_transport
         self._touch = touch
         self._peer = peer
-        self._life = Life(wire, counters)
+        self._drain = drain
+        self._life = Life(wire, counters, place, drain)
         self._flow = Flow(wire, self._life, self.audience, config=config, counters=counters, end=self._end)
         self._started = now
         self._deadline_before = now + config.timeout_handshake  # of handshaking, and of lingering
         self._handshake_wants = Step.WANT_READ
+        self._is_begun = False
         self._winding_down = False
         self._error: BaseException | None = None
 
@@ -128,7 +143,6 @@ class Connection:
             read=self.state not in states.GONE and not parking.bytes_wait,
             wait_fds=parking.wait_fds,
             deadline=min(deadlines, default=None),
-            queued=self.state in states.QUEUED,
         )
 
     def _deadline(self) -> float | None:
@@ -144,7 +158,7 @@ class Connection:
         if self._life.parking.step is not None:
             self._look(now)
         elif self.state is State.HANDSHAKING:
-            self._handshake(now)
+            self._begin_or_go_on(now)
         elif self.state is not State.LINGERING:
             self._flow.readable(now)
         elif self._wire.discard():
@@ -158,7 +172,12 @@ class Connection:
             self._flow.writable(now)
 
     def resume(self, now: float) -> None:
-        """A wait fd is readable, or a job may be had: repeat the interrupted call. Harmless at any other time."""
+        """A wait fd is readable, or it is first in the line for a job: repeat the interrupted call.
+
+        Harmless at any other time.
+        """
+        if self.state in states.QUEUED:
+            self._look(now)
         repeat = self._life.parking.repeat
         if self.state is State.DRAINING:
             self._life.end(now)
@@ -170,8 +189,8 @@ class Connection:
 
     def expire(self, now: float) -> None:
         """The deadline of `watch` has passed."""
-        poll_at = self._life.parking.poll_at
-        if poll_at is not None and now >= poll_at:
+        parking = self._life.parking
+        if parking.poll_at is not None and now >= parking.poll_at and parking.poll(now):
             self.resume(now)
         deadline = self._deadline()
         if deadline is not None and now >= deadline:
@@ -243,8 +262,15 @@ class Connection:
 
     # The handshake
 
+    def _begin_or_go_on(self, now: float) -> None:
+        if self._drain.is_full and not self._is_begun:
+            self._answer_plain(_ALERT, Event.REFUSED, now)
+        else:
+            self._is_begun = True
+            self._handshake(now)
+
     def _handshake(self, now: float) -> None:
-        step = self._wire.handshake()
+        step = self._wire.handshake() if self._life.may_call() else Step.WANT_ASYNC_JOB
         if self._life.follow(step, self._handshake, now):
             return
         if step is Step.DONE:
@@ -271,7 +297,7 @@ class Connection:
         """While a call is interrupted the socket only tells whether the client is still there."""
         found = self._wire.peek()
         in_handshake = self.state in states.HANDSHAKING
-        if found is Peek.BROKEN or (found is Peek.END and in_handshake):
+        if found is Peek.BROKEN or (found in (Peek.END, Peek.LAST_BYTES) and in_handshake):
             error = PeerLeftError("the client left while its operation was in the engine")
             (self._handshake_failed if in_handshake else self._end)(error, now)
         elif found is not Peek.NOTHING:
@@ -281,14 +307,18 @@ class Connection:
     def _handshake_failed(self, error: TLSServerError, now: float) -> None:
         logger.info("handshake with %s failed: %s", self._peer, error)
         if isinstance(error, PlainHTTPError):
-            self._wire.answer_plain(_PLAIN_ANSWER)
-            self._handshake_wants = Step.WANT_READ
-            self._deadline_before = now + self._config.timeout_shutdown
-            self._life.go(Event.ANSWERED_PLAIN)
+            self._answer_plain(_PLAIN_ANSWER, Event.ANSWERED_PLAIN, now)
         else:
             # Unread bytes would turn our close into a reset, which can overtake OpenSSL's alert.
             self._wire.discard()
             self._end(error, now)
+
+    def _answer_plain(self, answer: bytes, event: Event, now: float) -> None:
+        """Answer around TLS, and wait until the client has read it and leaves."""
+        self._wire.answer_plain(answer)
+        self._handshake_wants = Step.WANT_READ
+        self._deadline_before = now + self._config.timeout_shutdown
+        self._life.go(event)
 
     # The end
 

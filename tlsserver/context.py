@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from OpenSSL import SSL
 
 import engine_shim
+from engine_shim.base import NativeEngine
 from tlsserver.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -96,12 +97,16 @@ class TLSContext:
         self._async_io = async_io
 
     @classmethod
-    def from_pyopenssl(cls, context: SSL.Context, *, engine: BaseEngine | None = None) -> TLSContext:
+    def from_pyopenssl(
+        cls, context: SSL.Context, *, engine: BaseEngine | None = None, async_io: bool = False
+    ) -> TLSContext:
         """Take over a pyOpenSSL Context as it is; the keys in all its certificate slots go to ``engine``.
 
         Args:
             context: With certificates and keys, before its first Connection.
-            engine: Performs the keys; None: OpenSSL does, on the loop's thread.
+            engine: Performs the keys. One of a third party performs those that it has put into the Context itself, so
+                nothing is wrapped. None: OpenSSL does, on the loop's thread.
+            async_io: Whether reading and writing run in jobs too, for engines that offload ciphers.
 
         Returns:
             The context. The pyOpenSSL Context must not be changed any more.
@@ -112,11 +117,12 @@ class TLSContext:
         """
         engine_shim.attach()
         _refuse_python_callbacks(context)
-        if engine is not None and engine_shim.wrap_context(context, engine) == 0:
-            message = "the SSL.Context has no private key to wrap: call use_certificate and use_privatekey before"
-            raise ConfigurationError(message)
+        if isinstance(engine, NativeEngine):
+            _wrap_keys(context, engine)
+        elif engine is not None:
+            _check_key(context)
         made = cls.__new__(cls)
-        made._set(context, engine, async_io=False)  # noqa: SLF001 - our own, half made
+        made._set(context, engine, async_io=async_io)  # noqa: SLF001 - our own, half made
         return made
 
     @property
@@ -141,6 +147,21 @@ class TLSContext:
 
     def __repr__(self) -> str:
         return f"<TLSContext engine={self._engine.name if self._engine else 'off'}>"
+
+
+def _wrap_keys(context: SSL.Context, engine: NativeEngine) -> None:
+    if engine_shim.wrap_context(context, engine) == 0:
+        message = "the SSL.Context has no private key to wrap: call use_certificate and use_privatekey before"
+        raise ConfigurationError(message)
+
+
+def _check_key(context: SSL.Context) -> None:
+    """A key that is missing, or not the certificate's, would fail every handshake later."""
+    try:
+        context.check_privatekey()
+    except SSL.Error as error:
+        message = f"the SSL.Context has no private key for its certificate ({_reason(error)}): use the engine's first"
+        raise ConfigurationError(message) from error
 
 
 def _version(name: str) -> int:

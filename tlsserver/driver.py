@@ -9,13 +9,13 @@ number that changes hands within a turn is given up before it is taken.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from typing import TYPE_CHECKING
 
+from tlsserver.jobs import JobQueue
 from tlsserver.reactor import EVENT_READ, EVENT_WRITE, Reactor, Timer
 from tlsserver.state import State
 from tlsserver.waitfds import WaitFds
-from tlsserver.watch import Watch
+from tlsserver.watch import WaitFd, Watch
 
 if TYPE_CHECKING:
     import socket
@@ -39,7 +39,7 @@ class Hub:
         wait_fds: The wait fds of all parked connections.
         drivers: Every driver whose connection is not closed.
         touched: Those to be applied at the end of this turn.
-        queue: Those that wait for a job, first come, first served.
+        jobs: Those that wait for a job.
     """
 
     def __init__(self, reactor: Reactor) -> None:
@@ -47,7 +47,7 @@ class Hub:
         self.wait_fds = WaitFds(reactor)
         self.drivers: set[Driver] = set()
         self.touched: list[Driver] = []
-        self.queue: deque[Driver] = deque()
+        self.jobs = JobQueue()
 
     def apply(self) -> None:
         """Apply what this turn did; what that does (a protocol uses another connection) waits for the next turn."""
@@ -64,19 +64,25 @@ class Hub:
 
 
 class Driver:
-    """Feeds one connection. Loop thread only."""
+    """Feeds one connection. Loop thread only.
+
+    Attributes:
+        connection: What is fed.
+        place: Its place among those who wait for a job.
+    """
 
     __slots__ = (
         "_fds",
         "_hub",
-        "_is_queued",
         "_is_touched",
         "_on_closed",
         "_registration",
         "_socket",
         "_timer",
+        "_unwatchable",
         "_watch",
         "connection",
+        "place",
     )
 
     def __init__(
@@ -97,11 +103,12 @@ class Driver:
         self._hub = hub
         self._socket = sock
         self._on_closed = on_closed
-        self._fds: tuple[int, ...] = ()
+        self._fds: tuple[WaitFd, ...] = ()
         self._timer: Timer | None = None
+        self._unwatchable: Timer | None = None
         self._watch = Watch()
         self._is_touched = False
-        self._is_queued = False
+        self.place = hub.jobs.place(self.resume)
         self._registration = hub.reactor.add(sock.fileno(), EVENT_READ, self._ready)
         try:
             self.connection = make_connection(self)
@@ -128,16 +135,6 @@ class Driver:
     def resume(self) -> None:
         """A wait fd is readable, or a job may be had."""
         self._feed(self.connection.resume)
-
-    def retry(self) -> bool:
-        """Its turn in the queue has come.
-
-        Returns:
-            Whether it still waits for a job.
-        """
-        self.resume()
-        self._is_queued = self.connection.watch().queued
-        return self._is_queued
 
     def _ready(self, events: int) -> None:
         if events & EVENT_READ:
@@ -200,26 +197,27 @@ class Driver:
         self._set_timer(watch.deadline)
         if watch.again:
             self._hub.reactor.call_soon(self._feed, self.connection.turn)
-        if watch.queued and not self._is_queued:
-            self._is_queued = True
-            self._hub.queue.append(self)
 
-    def _release_fds(self, wanted: tuple[int, ...]) -> None:
+    def _release_fds(self, wanted: tuple[WaitFd, ...]) -> None:
         for fd in self._fds:
             if fd not in wanted:
-                self._hub.wait_fds.remove(fd, self.resume)
+                self._hub.wait_fds.remove(fd.number, self.resume)
         self._fds = tuple(fd for fd in self._fds if fd in wanted)
 
-    def _acquire_fds(self, wanted: tuple[int, ...]) -> None:
+    def _acquire_fds(self, wanted: tuple[WaitFd, ...]) -> None:
         for fd in wanted:
             if fd in self._fds:
                 continue
             try:
-                self._hub.wait_fds.add(fd, self.resume, urgent=self._registration.urgent)
+                self._hub.wait_fds.add(fd.number, self.resume, urgent=self._registration.urgent)
                 self._fds += (fd,)
             except OSError as error:
-                logger.debug("the engine's wait fd %d cannot be watched, so it is polled: %s", fd, error)
-                self._hub.reactor.call_later(_UNWATCHABLE_POLL, self.resume)
+                logger.debug("the engine's wait fd %d cannot be watched, so it is polled: %s", fd.number, error)
+                self._poll_unwatchable()
+
+    def _poll_unwatchable(self) -> None:
+        if self._unwatchable is None or self._unwatchable.cancelled():
+            self._unwatchable = self._hub.reactor.call_later(_UNWATCHABLE_POLL, self.resume)
 
     def _set_timer(self, deadline: float | None) -> None:
         """Keep a timer due no later than the deadline: an early one looks again, so most deadlines move for free."""
@@ -236,8 +234,11 @@ class Driver:
             return
         hub.drivers.discard(self)
         hub.reactor.remove(self._registration)
-        if self._timer is not None:
-            self._timer.cancel()
+        self.place.leave()
+        self._release_fds(())
+        for timer in (self._timer, self._unwatchable):
+            if timer is not None:
+                timer.cancel()
         self._socket.close()
         self._on_closed()
 

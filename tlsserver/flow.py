@@ -132,7 +132,9 @@ class Flow:
 
     def resumed(self, now: float) -> None:
         """An interrupted call has ended: the other direction had to stand still, and OpenSSL may hold data."""
-        self._flush(now)
+        # A write that waits for the socket, or for its next turn's budget, is not what stood still.
+        if self._write_wants is not Step.WANT_WRITE:
+            self._flush(now)
         self.again = True
 
     def settle(self, now: float) -> None:
@@ -186,7 +188,7 @@ class Flow:
         """Read, or repeat the interrupted read, until nothing is left, the budget is spent, or nobody wants data."""
         budget = self._config.read_budget
         while budget > 0:
-            step = self._wire.read()
+            step = self._wire.read() if self._life.may_call() else Step.WANT_ASYNC_JOB
             if self._life.follow(step, self._read_on, now):
                 return
             if step is not Step.DONE:
@@ -249,7 +251,7 @@ class Flow:
             if budget <= 0:
                 self._write_wants = Step.WANT_WRITE
                 return
-            step = self._wire.write(self._out.offer())
+            step = self._wire.write(self._out.offer()) if self._life.may_call() else Step.WANT_ASYNC_JOB
             if self._life.follow(step, self._write_on, now):
                 return
             if step is not Step.DONE:
@@ -276,7 +278,7 @@ class Flow:
         return self._wire.failure() if step is Step.FAILED else PeerLeftError("the client left before all was sent")
 
     def _say_goodbye(self, now: float) -> None:
-        step = self._wire.shutdown()
+        step = self._wire.shutdown() if self._life.may_call() else Step.WANT_ASYNC_JOB
         if self._life.follow(step, self._say_goodbye, now):
             return
         if step is Step.DONE:

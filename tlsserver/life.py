@@ -1,6 +1,7 @@
 """The state of one connection as its calls move it along the table, and the numbers that follow the state.
 
-The only place where jobs are seen to pause and to end: every call of the wire passes through `Life.follow`.
+The only place where jobs are seen to pause and to end: every call of the wire is asked for with `Life.may_call`, and
+its outcome passes through `Life.follow`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from tlsserver.wire import Step, Wire
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tlsserver.drains import Drain
+    from tlsserver.jobs import Place
     from tlsserver.stats import Counters
 
 __all__ = ["Life"]
@@ -28,13 +31,16 @@ class Life:
         parking: The interruption, while there is one, and the sum of those before.
     """
 
-    __slots__ = ("_counters", "_wire", "parking", "state")
+    __slots__ = ("_counters", "_drain", "_place", "_waiting", "_wire", "parking", "state")
 
-    def __init__(self, wire: Wire, counters: Counters) -> None:
+    def __init__(self, wire: Wire, counters: Counters, place: Place, drain: Drain) -> None:
         self.state = INITIAL
         self.parking = Parking()
         self._wire = wire
         self._counters = counters
+        self._place = place
+        self._waiting = place.waiting
+        self._drain = drain
         counters.handshakes_in_progress += 1
 
     def go(self, event: Event) -> None:
@@ -48,16 +54,56 @@ class Life:
         counters = self._counters
         counters.parked_now += (new in states.PARKED) - (old in states.PARKED)
         counters.parked_max = max(counters.parked_max, counters.parked_now)
-        counters.queued_now += (new in states.QUEUED) - (old in states.QUEUED)
-        counters.draining_now += (new is State.DRAINING) - (old is State.DRAINING)
+        counters.lingering_now += (new is State.LINGERING) - (old is State.LINGERING)
         if (old in states.PARKED and new is not State.DRAINING) or old is State.DRAINING:
             counters.jobs_ended += 1
+        self._queue(old, new)
+        self._follow_drain(old, new)
         if old in states.HANDSHAKING and new not in states.HANDSHAKING:
-            counters.handshakes_in_progress -= 1
-            if new is State.OPEN:
-                counters.handshakes_completed += 1
-            else:
-                counters.handshakes_failed += 1
+            self._count_handshake(event)
+
+    def _queue(self, old: State, new: State) -> None:
+        self._counters.queued_now += (new in states.QUEUED) - (old in states.QUEUED)
+        if new in states.QUEUED:
+            self._place.wait()
+        elif old in states.QUEUED:
+            self._place.leave()
+
+    def _follow_drain(self, old: State, new: State) -> None:
+        counters = self._counters
+        if new is State.DRAINING:
+            counters.draining_now += 1
+            counters.draining_max = max(counters.draining_max, counters.draining_now)
+            self._drain.enter()
+        elif old is State.DRAINING:
+            counters.draining_now -= 1
+            counters.drained += 1
+            self._drain.leave()
+
+    def _count_handshake(self, event: Event) -> None:
+        counters = self._counters
+        counters.handshakes_in_progress -= 1
+        if event is Event.HANDSHAKE_DONE:
+            counters.handshakes_completed += 1
+            self._place.opened()
+        elif event is Event.REFUSED:
+            counters.handshakes_refused += 1
+        else:
+            counters.handshakes_failed += 1
+
+    def may_call(self) -> bool:
+        """Return whether the wire may be called; if not, nothing may be called, and it is as if no job was to be had.
+
+        Whoever takes a job while others wait for one takes it from them, unless it is first in their line.
+        """
+        return not self._waiting or self._outranks()
+
+    def _outranks(self) -> bool:
+        if self.parking.step is Step.WANT_ASYNC:
+            return True  # it goes on in the job that it has
+        in_handshake = self.state in states.HANDSHAKING
+        takes_job = self._wire.handshake_takes_job if in_handshake else self._wire.data_takes_job
+        return not takes_job or self._place.may_take()
 
     def follow(self, step: Step, repeat: Callable[[float], None], now: float) -> bool:
         """Keep up with what a call came to.

@@ -264,7 +264,7 @@ class Reactor:
             ForkedProcessError: The reactor was made before a fork, by the parent.
         """
         self._check_usable()
-        ready = self._selector.select(self._patience(timeout))
+        ready = self._select(self._patience(timeout))
         self._now = time.monotonic()
         for key, events in ready:
             registration: Registration = key.data
@@ -280,6 +280,20 @@ class Reactor:
             self._serve_backlog()
         for hook in self._hooks:
             self._call(hook, ())
+
+    def _select(self, timeout: float | None) -> list[tuple[Any, int]]:
+        """Wait. Where a closed descriptor fails the whole set (select(2): EBADF) it is left out from then on."""
+        try:
+            return self._selector.select(timeout)
+        except OSError:
+            closed = [one for one in self._registrations.values() if one.events and not _is_open(one.fd)]
+            if not closed:
+                raise
+        for registration in closed:
+            # Told once, as poll(2) does it: whoever waits for it looks what has become of it.
+            self._soon.append((registration.callback, (registration.events,)))
+            self._unwatch(registration)
+        return []
 
     def _serve(self, registration: Registration, events: int) -> None:
         """Make the callback of an event, if its registration is still the descriptor's and still wants it."""
@@ -352,6 +366,14 @@ class Reactor:
         if self._closed:
             message = "this reactor is closed"
             raise ServerStateError(message)
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 _alive: weakref.WeakSet[Reactor] = weakref.WeakSet()

@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from tlsserver.config import ServerConfig
+from tlsserver.drains import Drains
 from tlsserver.errors import ForkedProcessError, ServerStateError
 from tlsserver.listener import bind
 from tlsserver.reactor import Reactor
@@ -71,6 +72,7 @@ class Server:
         self._factory = protocol_factory
         self._selector = selector
         self._counters = Counters()
+        self._drains = Drains(self._config.draining_most)
         self._engines = _EngineSums(context)
         self._service: Service | None = None
         self._address: tuple[str, int] | None = None
@@ -118,6 +120,7 @@ class Server:
 
         Raises:
             AddressError: The address cannot be listened on.
+            ConfigurationError: This thread cannot have the jobs that ``async_jobs`` asks for.
             ServerStateError: It runs already, or has run.
         """
         service = self._claim()
@@ -180,7 +183,8 @@ class Server:
         The ops are those of the engines of its contexts, which other servers may use as well.
         """
         performed, cancelled = self._engines.sums()
-        return self._counters.snapshot(ops_performed=performed, ops_cancelled=cancelled)
+        draining = self._drains.by_name()
+        return self._counters.snapshot(ops_performed=performed, ops_cancelled=cancelled, draining_by_engine=draining)
 
     def __enter__(self) -> Self:
         self.start()
@@ -208,6 +212,7 @@ class Server:
             self._counters,
             listening,
             reactor,
+            drains=self._drains,
             current_context=lambda: self._context,
             protocol_factory=self._factory,
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+import engine_shim
 from tlsserver.connection import Connection
 from tlsserver.driver import Driver, Hub
+from tlsserver.errors import ConfigurationError
 from tlsserver.listener import Listener
 from tlsserver.session import READ_SIZE, ContextLike, Session
 from tlsserver.transport import Transport
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tlsserver.config import ServerConfig
+    from tlsserver.drains import Drains
     from tlsserver.reactor import Reactor
     from tlsserver.stats import Counters
 
@@ -28,6 +32,10 @@ logger = logging.getLogger(__name__)
 # Connections that wait for a job go on when one of ours ends. Others on this thread may hold jobs as well, and their
 # end is not announced: look every 50 ms.
 _QUEUE_POLL = 0.05
+
+# How long those who wait for a job may hold a turn: as long as the handshakes that do not (reactor.py). Most take
+# their job for a moment only, so one that comes back may serve hundreds of them.
+_QUEUE_SECONDS = 0.002
 
 # Our engines end a cancelled job at once; a third party's may take as long as its longest operation.
 _DRAIN_SECONDS = 5.0
@@ -43,6 +51,7 @@ class Service:
         listening: socket.socket,
         reactor: Reactor,
         *,
+        drains: Drains,
         current_context: Callable[[], ContextLike],
         protocol_factory: Callable[[], asyncio.BaseProtocol],
     ) -> None:
@@ -53,12 +62,14 @@ class Service:
             counters: What is counted.
             listening: Bound and listening; it becomes the service's.
             reactor: The loop; it becomes the service's, too.
+            drains: The jobs that go on without their connections.
             current_context: Tells the context of the next connection.
             protocol_factory: Makes the protocol of each connection.
         """
         self.reactor = reactor
         self._config = config
         self._counters = counters
+        self._drains = drains
         self._current_context = current_context
         self._factory = protocol_factory
         self._hub = Hub(reactor)
@@ -68,15 +79,33 @@ class Service:
         self._read_buffer = bytearray(READ_SIZE)
         self._jobs_seen = 0
         self._queue_poll_set = False
+        self._has_bound_jobs = False
         self._stopping = False
         reactor.at_end_of_turn(self._end_of_turn)
 
     def run(self) -> None:
-        """Serve until `begin_stop` has come to its end, then leave nothing behind."""
+        """Serve until `begin_stop` has come to its end, then leave nothing behind.
+
+        Raises:
+            ConfigurationError: This thread's pool of jobs cannot be bounded.
+        """
         try:
+            self._bound_jobs()
             self.reactor.run()
         finally:
             self.close()
+
+    def _bound_jobs(self) -> None:
+        """The pool is the thread's: the bound is set where the loop runs, and `close` takes it away again."""
+        jobs = self._config.async_jobs
+        if jobs is None:
+            return
+        try:
+            engine_shim.init_thread(jobs, 0)
+        except engine_shim.ShimError as error:
+            message = f"async_jobs={jobs} cannot be had here: {error}: serve on a thread that has no paused job"
+            raise ConfigurationError(message) from error
+        self._has_bound_jobs = True
 
     def begin_stop(self, graceful: float) -> None:
         """Accept no more, and finish what is in progress; a later call can only shorten the time.
@@ -109,6 +138,14 @@ class Service:
                 self._drain()
         finally:
             self.reactor.close()
+            self._free_jobs()
+
+    def _free_jobs(self) -> None:
+        """Jobs that are left behind, and those of others on this thread, need their pool: then it stays (BusyError)."""
+        if self._has_bound_jobs and not self.reactor.is_forked:
+            self._has_bound_jobs = False
+            with contextlib.suppress(engine_shim.BusyError):
+                engine_shim.cleanup_thread()
 
     def _drain(self) -> None:
         self._abort_all()
@@ -131,9 +168,13 @@ class Service:
     # Connections
 
     def _room(self) -> int:
-        """How many more connections are admitted. A draining job holds its memory, so it counts as a handshake."""
+        """How many more connections are admitted.
+
+        Whoever lingers has cost what a handshake costs and holds it, so it counts as one. Draining jobs have a bound of
+        their own, per engine: they must not keep out those whom another engine serves, nor those who are to be refused.
+        """
         counters = self._counters
-        room = self._config.max_handshakes - counters.handshakes_in_progress - counters.draining_now
+        room = self._config.max_handshakes - counters.handshakes_in_progress - counters.lingering_now
         limit = self._config.limit_concurrency
         return room if limit is None else min(room, limit - len(self._hub.drivers))
 
@@ -151,12 +192,13 @@ class Service:
     def _make_connection(self, driver: Driver, sock: socket.socket, address: Any) -> Connection:  # noqa: ANN401 - its form depends on the family
         context = self._current_context()
         clock = self.reactor.time
+        engine = None if context.engine is None else context.engine.name
         extra = {
             "peername": address,
             "sockname": lambda: _own_address(sock),
             "socket": sock,
             "reactor": self.reactor,
-            "engine": None if context.engine is None else context.engine.name,
+            "engine": engine,
         }
         return Connection(
             Session(context, sock, self._read_buffer),
@@ -165,6 +207,8 @@ class Service:
             protocol_factory=self._factory,
             make_transport=lambda connection: Transport(connection, clock, extra),
             touch=driver.touch,
+            place=driver.place,
+            drain=self._drains.of(context.engine, engine or "off"),
             peer=_as_text(address),
             now=clock(),
         )
@@ -172,7 +216,7 @@ class Service:
     # Turns
 
     def _end_of_turn(self) -> None:
-        if self._hub.queue:
+        if self._hub.jobs.waiting:
             self._serve_queue()
         self._hub.apply()
         if not self._stopping:
@@ -182,17 +226,23 @@ class Service:
 
     def _serve_queue(self) -> None:
         """If a job has ended, let those who wait for one try, in order, until the first that gets none."""
-        queue = self._hub.queue
+        jobs = self._hub.jobs
         if self._jobs_seen != self._counters.jobs_ended:
             self._jobs_seen = self._counters.jobs_ended
-            while queue and not queue[0].retry():
-                queue.popleft()
-        if queue and not self._queue_poll_set:
+            until = time.monotonic() + _QUEUE_SECONDS
+            while jobs.serve_first():
+                if time.monotonic() >= until:
+                    self.reactor.call_soon(self._look_again)
+                    break
+        if jobs.waiting and not self._queue_poll_set:
             self._queue_poll_set = True
             self.reactor.call_later(_QUEUE_POLL, self._poll_queue)
 
     def _poll_queue(self) -> None:
         self._queue_poll_set = False
+        self._look_again()
+
+    def _look_again(self) -> None:
         self._jobs_seen = -1
 
 

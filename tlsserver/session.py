@@ -47,7 +47,7 @@ from tlsserver.errors import (
     PlainHTTPError,
     TLSServerError,
 )
-from tlsserver.wire import Peek, Step, TLSInfo
+from tlsserver.wire import Peek, Step, TLSInfo, WaitFdSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +59,10 @@ READ_SIZE = 16 * 1024
 _DISCARD_SIZE = 64 * 1024
 # What one call of `discard` takes at most: a peer that sends without end must not hold the loop.
 _DISCARD_ROUNDS = 4
+
+# netinet/tcp.h: struct tcp_info begins with the state, a byte. Unread bytes hide from recv(2) that the peer's FIN has
+# come (TCP_CLOSE_WAIT) or its reset (TCP_CLOSE).
+_BEHIND_BYTES = {8: Peek.LAST_BYTES, 7: Peek.BROKEN}
 
 # openssl/err.h (3.0 and later): the library's number lies above 23 bits of reason.
 _REASON_MASK = 0x7FFFFF
@@ -113,7 +117,17 @@ class ContextLike(Protocol):
 class Session:
     """The wire (`tlsserver.wire.Wire`) of OpenSSL: the server's end of one connection, on the thread that made it."""
 
-    __slots__ = ("_buffer", "_connection", "_socket", "_tls", "_view", "received", "written")
+    __slots__ = (
+        "_buffer",
+        "_connection",
+        "_socket",
+        "_tls",
+        "_view",
+        "data_takes_job",
+        "handshake_takes_job",
+        "received",
+        "written",
+    )
 
     def __init__(self, context: ContextLike, sock: socket.socket, buffer: bytearray) -> None:
         """Make the SSL of one accepted connection.
@@ -133,6 +147,8 @@ class Session:
         # A paused read owns its buffer until it is resumed, so then it cannot be shared.
         self._buffer = bytearray(READ_SIZE) if context.async_io else buffer
         self._view = memoryview(self._buffer)
+        self.handshake_takes_job = context.offloaded
+        self.data_takes_job = context.async_io
         self.received = b""
         self.written = 0
 
@@ -175,9 +191,9 @@ class Session:
         reasons = [_ssl_reason(error.code) for error in self._tls.errors()]
         return Step.EOF if _REASON_UNEXPECTED_EOF in reasons else Step.FAILED
 
-    def wait_fds(self) -> tuple[int, ...]:
-        """Return the wait fds of the paused job (SSL_get_all_async_fds(3))."""
-        return self._tls.wait_fds()
+    def wait_fds(self) -> WaitFdSet:
+        """Return the wait fds of the paused job (SSL_get_all_async_fds(3), SSL_get_changed_async_fds(3))."""
+        return WaitFdSet(self._tls.wait_fds(), self._tls.added_fds())
 
     def failure(self) -> TLSServerError:
         """Return why the last call failed, in one line; the class says whose fault it is."""
@@ -203,7 +219,9 @@ class Session:
     def peek(self) -> Peek:
         """Look at the socket without taking anything out of it (recv(2), MSG_PEEK)."""
         try:
-            return Peek.BYTES if self._socket.recv(1, socket.MSG_PEEK) else Peek.END
+            if not self._socket.recv(1, socket.MSG_PEEK):
+                return Peek.END
+            return _BEHIND_BYTES.get(_tcp_state(self._socket), Peek.BYTES)
         except BlockingIOError:
             return Peek.NOTHING
         except OSError:
@@ -250,6 +268,14 @@ class Session:
     def _end_stream(self, how: int) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(how)
+
+
+def _tcp_state(sock: socket.socket) -> int:
+    """Return the state of a TCP connection (tcp(7), TCP_INFO), 0 of any other."""
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    except OSError:
+        return 0
 
 
 def _ssl_reason(code: int) -> int:

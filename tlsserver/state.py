@@ -10,8 +10,8 @@ while a job is paused OpenSSL accepts nothing but a repetition of the same call.
 only when the engine offloads ciphers as well.
 
 ``CANCELLED`` leads to ``CLOSED`` through ``DRAINING`` where the job is not ours to end (a third-party engine's): the
-socket is gone, the job and its wait fds are not. ``LINGERING`` is a connection that never spoke TLS and was answered in
-plain text: it only waits until the client has read the answer.
+socket is gone, the job and its wait fds are not. ``LINGERING`` is a connection that was answered around TLS, because it
+spoke plain HTTP or because its engine takes no handshakes now: it only waits until the client has read the answer.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class Event(enum.Enum):
     HANDSHAKE_DONE = "handshake done"
     CLOSE = "close asked for"
     ANSWERED_PLAIN = "plain HTTP answered"
+    REFUSED = "refused, too many jobs drain"
     CANCELLED = "cancelled, job still runs"
     ENDED = "ended"
 
@@ -79,6 +80,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         Event.NO_JOB: State.QUEUED,
         Event.HANDSHAKE_DONE: State.OPEN,
         Event.ANSWERED_PLAIN: State.LINGERING,
+        Event.REFUSED: State.LINGERING,
         Event.ENDED: State.CLOSED,
     },
     State.PARKED: {

@@ -70,7 +70,8 @@ class Histogram:
 class Counters:
     """What the loop's thread counts while it runs; see `Statistics` for what each name means.
 
-    ``jobs_ended`` (paused jobs that came to their end) drives the queue of connections that wait for a job.
+    ``jobs_ended`` (paused jobs that came to their end) drives the queue of connections that wait for a job;
+    ``lingering_now`` (clients that were answered around TLS and have not left) counts for admission.
     """
 
     __slots__ = (
@@ -78,13 +79,17 @@ class Counters:
         "bytes_sent",
         "connections_accepted",
         "connections_open",
+        "drained",
+        "draining_max",
         "draining_now",
         "handshake_seconds",
         "handshakes_completed",
         "handshakes_failed",
         "handshakes_in_progress",
         "handshakes_parked",
+        "handshakes_refused",
         "jobs_ended",
+        "lingering_now",
         "park_seconds",
         "parked_max",
         "parked_now",
@@ -102,18 +107,29 @@ class Counters:
         self.parked_max = 0
         self.queued_now = 0
         self.draining_now = 0
+        self.draining_max = 0
+        self.drained = 0
+        self.handshakes_refused = 0
         self.jobs_ended = 0
+        self.lingering_now = 0
         self.bytes_received = 0
         self.bytes_sent = 0
         self.park_seconds = Histogram()
         self.handshake_seconds = Histogram()
 
-    def snapshot(self, *, ops_performed: int = 0, ops_cancelled: int = 0) -> Statistics:
-        """Return a frozen copy; the engine's numbers come from the caller. Any thread."""
+    def snapshot(
+        self, *, ops_performed: int = 0, ops_cancelled: int = 0, draining_by_engine: dict[str, int] | None = None
+    ) -> Statistics:
+        """Return a frozen copy; the engines' numbers come from the caller. Any thread."""
         own = {field.name: getattr(self, field.name) for field in fields(Statistics) if field.name in self.__slots__}
         own["park_seconds"] = self.park_seconds.snapshot()
         own["handshake_seconds"] = self.handshake_seconds.snapshot()
-        return Statistics(ops_performed=ops_performed, ops_cancelled=ops_cancelled, **own)
+        return Statistics(
+            ops_performed=ops_performed,
+            ops_cancelled=ops_cancelled,
+            draining_by_engine=draining_by_engine or {},
+            **own,
+        )
 
 
 @dataclass(frozen=True)
@@ -125,12 +141,19 @@ class Statistics:
         connections_open: Now: accepted and not yet closed.
         handshakes_completed: TLS handshakes that reached application data.
         handshakes_failed: Handshakes that did not: failed, timed out, or the client left.
+        handshakes_refused: Handshakes that were not begun, because too many jobs of their engine drain; not among the
+            failed ones. ``connections_accepted`` is the sum of completed, failed, refused and in progress.
         handshakes_in_progress: Now: begun and neither completed nor failed.
         handshakes_parked: Handshakes that were parked at least once.
         parked_now: Now: connections whose job is paused.
         parked_max: The most of them at one time.
         queued_now: Now: connections that wait for a job to be had.
-        draining_now: Now: closed connections whose job has not ended yet.
+        draining_now: Now: closed connections whose job has not ended yet. After the server has ended: those that it had
+            to leave behind.
+        draining_max: The most of them at one time.
+        drained: Those whose job has ended since.
+        draining_by_engine: Now, by the names of the engines of the connections so far (engines of one name together);
+            ``"off"`` is what OpenSSL does without an engine.
         ops_performed: Private-key operations that the engine performed.
         ops_cancelled: Operations given up because their connection ended.
         bytes_received: Application bytes after decryption.
@@ -143,12 +166,16 @@ class Statistics:
     connections_open: int
     handshakes_completed: int
     handshakes_failed: int
+    handshakes_refused: int
     handshakes_in_progress: int
     handshakes_parked: int
     parked_now: int
     parked_max: int
     queued_now: int
     draining_now: int
+    draining_max: int
+    drained: int
+    draining_by_engine: dict[str, int]
     ops_performed: int
     ops_cancelled: int
     bytes_received: int

@@ -15,8 +15,10 @@ __all__ = ["WaitFds"]
 class WaitFds:
     """The wait fds that the reactor watches. Loop thread only.
 
-    An fd is registered once, with its first owner, and unregistered with its last. Within a turn all removals come
-    before all additions: a number that an engine closed and got again is then registered anew.
+    An fd is watched from its first owner to its last. Each new owner registers it anew, because a number does not tell
+    whether it is the descriptor that an earlier owner has (an engine shares one among its jobs) or another one that has
+    taken its place: epoll drops a descriptor that is closed, and says nothing. Registering twice does no harm; not
+    registering loses the wake-up.
     """
 
     def __init__(self, reactor: Reactor) -> None:
@@ -37,12 +39,10 @@ class WaitFds:
         Raises:
             OSError: The fd cannot be watched.
         """
-        if fd not in self._owners:
-            waiting: list[Callable[[], object]] = []
-            registration = self._reactor.add(fd, EVENT_READ, lambda _events: self._wake(waiting))
-            self._owners[fd] = registration, waiting
-        registration, waiting = self._owners[fd]
-        registration.urgent |= urgent
+        before, waiting = self._owners.get(fd, (None, []))
+        registration = self._reactor.add(fd, EVENT_READ, lambda _events: self._wake(waiting))
+        registration.urgent = urgent or (before is not None and before.urgent)
+        self._owners[fd] = registration, waiting
         waiting.append(resume)
 
     def remove(self, fd: int, resume: Callable[[], object]) -> None:

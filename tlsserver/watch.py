@@ -4,24 +4,37 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Watch"]
+__all__ = ["WaitFd", "Watch"]
+
+
+class WaitFd(NamedTuple):
+    """A wait fd, told from earlier descriptors that had its number.
+
+    Attributes:
+        number: The descriptor.
+        generation: Differs within a connection whenever the engine may have opened the descriptor anew.
+    """
+
+    number: int
+    generation: int
 
 
 class Watch(NamedTuple):
     """What a driver looks out for, until it asks again.
 
+    A connection that waits for a job asks for nothing: `tlsserver.jobs.JobQueue` calls it.
+
     Attributes:
         read: Call `Connection.readable` when the socket is readable.
         write: Call `Connection.writable` when the socket is writable.
-        wait_fds: Call `Connection.resume` when one of these is readable.
+        wait_fds: Call `Connection.resume` when one of these is readable. One with another generation than before is
+            to be registered anew: epoll has silently dropped a descriptor that was closed.
         deadline: Call `Connection.expire` at this time; None: never.
         again: Call `Connection.turn` in the next turn, whatever the socket says.
-        queued: Call `Connection.resume` when a job of another connection has ended.
     """
 
     read: bool = False
     write: bool = False
-    wait_fds: tuple[int, ...] = ()
+    wait_fds: tuple[WaitFd, ...] = ()
     deadline: float | None = None
     again: bool = False
-    queued: bool = False

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from tlsserver.errors import TLSServerError
 
-__all__ = ["Peek", "Step", "TLSInfo", "Wire"]
+__all__ = ["Peek", "Step", "TLSInfo", "WaitFdSet", "Wire"]
 
 
 class Step(enum.IntEnum):
@@ -33,8 +33,22 @@ class Peek(enum.IntEnum):
 
     NOTHING = 0
     BYTES = 1
-    END = 2  # the peer has closed its side
-    BROKEN = 3  # reset, or another error of the socket
+    LAST_BYTES = 2  # behind them the peer has closed its side
+    END = 3  # the peer has closed its side
+    BROKEN = 4  # reset, or another error of the socket
+
+
+class WaitFdSet(NamedTuple):
+    """The descriptors of a paused call.
+
+    Attributes:
+        all: One of them becomes readable when the call should be repeated; none: nothing tells.
+        added: Those of them that the job has set since it was last resumed. Their numbers may be older than they are:
+            an engine that closes its descriptor and opens another mostly gets the same number again.
+    """
+
+    all: tuple[int, ...]
+    added: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,14 @@ class Wire(Protocol):
     received: bytes
     written: int
 
+    @property
+    def handshake_takes_job(self) -> bool:
+        """Whether `handshake` runs in a job."""
+
+    @property
+    def data_takes_job(self) -> bool:
+        """Whether `read`, `write` and `shutdown` run in jobs."""
+
     def handshake(self) -> Step:
         """Go on with the handshake."""
 
@@ -84,8 +106,8 @@ class Wire(Protocol):
     def shutdown(self) -> Step:
         """Send close_notify: DONE when it is sent, CLOSED when the peer's has been read as well."""
 
-    def wait_fds(self) -> tuple[int, ...]:
-        """Return the descriptors of which one becomes readable when the paused call should be repeated."""
+    def wait_fds(self) -> WaitFdSet:
+        """Return the descriptors of the paused call; to be asked only while one is paused."""
 
     def failure(self) -> TLSServerError:
         """Return why the last call came to FAILED; its class says whose fault it is."""

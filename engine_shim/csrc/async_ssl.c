@@ -3,11 +3,13 @@
  *
  * Facts. An SSL has one job slot: while a job is paused, any call resumes that job and gets the
  * paused call's result in the paused call's buffer. SSL_get_error() looks at the error queue
- * first, so a stale entry hides WANT_ASYNC; the queue is the thread's, not the job's. A job
- * resumes only on the thread that started it. SSL_free() on a paused job leaks it.
+ * first, so an entry hides WANT_ASYNC: a stale one, or one of the job's own, which has failed
+ * and pauses once more for the MAC of the alert that says so. The queue is the thread's, not the
+ * job's. A job resumes only on the thread that started it. SSL_free() on a paused job leaks it.
  *
- * What it means. Clear the queue before, read it out after; refuse every call but the paused one;
- * refuse other threads, and children of a fork; never free before the job has ended.
+ * What it means. Clear the queue before, read it out after, at a pause as well, and keep what the
+ * job said before it; ask SSL_waiting_for_async() whether it is paused; refuse every call but the
+ * paused one; refuse other threads, and children of a fork; never free before the job has ended.
  *
  * Decision. struct async_ssl holds a reference to the SSL of its own, so pyOpenSSL's objects may
  * die in any order. Closing cancels, resumes the job once and lets libssl unwind; a job of a
@@ -152,6 +154,14 @@ static void read_errors(struct async_ssl *a) {
     }
 }
 
+/* What SSL_get_error() would say if it looked at the job before the queue, and the queue were the job's own. */
+static int status_of(struct async_ssl *a, int call, int result) {
+    if (succeeded(call, result)) return SSL_ERROR_NONE;
+    if (ossl.SSL_waiting_for_async(a->ssl) == 1) return SSL_ERROR_WANT_ASYNC;
+    int status = ossl.SSL_get_error(a->ssl, result);
+    return status == SSL_ERROR_SYSCALL && a->step.error_count > 0 ? SSL_ERROR_SSL : status;
+}
+
 /* The call itself, as this thread's current pauser. */
 static int enter(struct async_ssl *a, int call, void *buffer, size_t length) {
     struct pauser *before = pause_enter(&a->pauser);
@@ -159,7 +169,7 @@ static int enter(struct async_ssl *a, int call, void *buffer, size_t length) {
     errno = 0;
     int result = call_openssl(a->ssl, call, buffer, (int)length);
     int system_error = errno;
-    a->step.status = succeeded(call, result) ? SSL_ERROR_NONE : ossl.SSL_get_error(a->ssl, result);
+    a->step.status = status_of(a, call, result);
     a->step.system_error = a->step.status == SSL_ERROR_SYSCALL ? system_error : 0;
     pause_leave(before);
     return result;
@@ -182,15 +192,14 @@ static void follow_job(struct async_ssl *a, int call, void *buffer, size_t lengt
 int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length) {
     shim_status refused = check_call(a, call, buffer, length);
     if (refused != SHIM_OK) return -(int)refused;
-    a->step = (struct async_step){0};
+    a->step = (struct async_step){.error_count = async_ssl_is_paused(a) ? a->step.error_count : 0};
     int result = enter(a, call, buffer, length);
     follow_job(a, call, buffer, length);
-    if (a->step.status == SSL_ERROR_NONE)
-        a->step.count = result;
-    else if (a->step.status == SSL_ERROR_WANT_ASYNC)
-        read_fds(a);
-    else
+    if (a->step.status == SSL_ERROR_WANT_ASYNC) read_fds(a);
+    if (a->step.status != SSL_ERROR_NONE)
         read_errors(a);
+    else
+        a->step.count = result, a->step.error_count = 0;
     if (call == CALL_HANDSHAKE && a->step.status == SSL_ERROR_NONE) set_asynchronous(a, (a->flags & ASYNC_IO) != 0);
     return a->step.status;
 }

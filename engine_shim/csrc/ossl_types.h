@@ -161,6 +161,7 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 
 /* ssl.h */
 #define SSL_ERROR_NONE 0
+#define SSL_ERROR_SSL 1
 #define SSL_ERROR_SYSCALL 5
 #define SSL_ERROR_WANT_ASYNC 9
 #define SSL_ERROR_WANT_ASYNC_JOB 10
@@ -192,5 +193,9 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define OPENSSL_INIT_ENGINE_DYNAMIC 0x00000400L
 #define OPENSSL_VERSION 0
 #define CRYPTO_EX_INDEX_SSL_CTX 1
+
+/* crypto.h, for openssl_engine.c */
+#define CRYPTO_EX_INDEX_EVP_PKEY 17
+#define OPENSSL_INFO_ENGINES_DIR 1002
 
 #endif

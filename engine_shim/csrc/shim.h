@@ -194,6 +194,24 @@ int thread_jobs_init(size_t most, size_t initial);
 int thread_jobs_cleanup(void);
 int thread_jobs_capable(void);
 
+/*
+ * openssl_engine.c: an ENGINE of OpenSSL's (engine(3)), on a shared OpenSSL 3. One struct is one user of the ENGINE.
+ * Only where openssl_engine_exists().
+ */
+struct openssl_engine;
+int openssl_engine_exists(void);         /* 1: this OpenSSL has ENGINEs */
+const char *openssl_engine_folder(void); /* where one is looked for by id, without OPENSSL_ENGINES; NULL: unknown */
+int openssl_engine_is_listed(const char *id);                                              /* 1: it is loaded already */
+int openssl_engine_find(const char *id, const char *path, struct openssl_engine **out);    /* path NULL: by id */
+int openssl_engine_control(struct openssl_engine *e, const char *name, const char *value); /* value NULL: none */
+int openssl_engine_start(struct openssl_engine *e);                                        /* ENGINE_init */
+int openssl_engine_set_default(struct openssl_engine *e, const char *algorithms);
+void openssl_engine_unregister(struct openssl_engine *e); /* it is the default for nothing any more */
+/* The key keeps the ENGINE alive. */
+int openssl_engine_load_key(struct openssl_engine *e, const char *id, const void *password, size_t password_length,
+                            struct key **out);
+void openssl_engine_free(struct openssl_engine *e);
+
 /* callbacks.c: what pyOpenSSL would do in Python, on the job's stack. */
 int callbacks_set_alpn(void *ssl_ctx, const void *protocols, size_t length); /* wire form, server's order */
 

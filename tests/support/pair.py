@@ -6,7 +6,6 @@ only this OpenSSL knows (ML-DSA).
 
 from __future__ import annotations
 
-import select
 import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -14,14 +13,12 @@ from typing import TYPE_CHECKING
 from OpenSSL import SSL
 
 from engine_shim import AsyncSSL, Key, Status
+from support.waiting import PATIENCE, readable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from support.certificates import Identity
-
-# Long enough for the slowest machine; a test that reaches it has failed.
-PATIENCE = 30.0
 
 VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 STATIC_RSA = "AES128-GCM-SHA256"
@@ -113,12 +110,11 @@ class Pair:
 
     def wait(self) -> None:
         """Wait until a wait fd of the paused job is readable."""
-        readable, _, _ = select.select(self.server.wait_fds(), [], [], PATIENCE)
-        assert readable, "no wait fd became readable"
+        assert readable(self.server.wait_fds(), PATIENCE), "no wait fd became readable"
 
     def signalled(self) -> bool:
         """Tell whether a wait fd is readable now."""
-        return bool(select.select(self.server.wait_fds(), [], [], 0)[0])
+        return bool(readable(self.server.wait_fds()))
 
     def finish(self) -> Status:
         """Run the handshake to its end, waiting wherever it pauses."""

@@ -13,7 +13,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from engine_shim import LinkageError, ShimError, ThreadEngine, attach
-from engine_shim.linkage import explain
+from engine_shim.linkage import explain, shared
+from engine_shim.openssl_engine import engines_folder, why_no_engines
 from tlsserver.cli.version import version
 from tlsserver.local_certificate import KEY_TYPES
 from tlsserver.selector import new_selector
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PACKAGES = ("pyOpenSSL", "cryptography", "cffi", "selectors2", "h11", "click")
+NO_OPENSSL = "none: no OpenSSL can be used"
 _MAX_MAP_COUNT = Path("/proc/sys/vm/max_map_count")
 
 
@@ -40,6 +42,8 @@ class Findings:
         async_capable: Whether a job of this OpenSSL pauses and resumes, tried.
         notes: What else to know of this OpenSSL.
         keys: Kinds of keys that an engine can use, tried.
+        engines: Whether ENGINEs of OpenSSL's can be used and from where, or why not.
+        providers: The same of loadable providers.
         cpus: CPUs that this process may run on.
         selector: The selector that the loop uses.
         open_files: Limits on file descriptors, soft and hard; -1: none.
@@ -56,6 +60,8 @@ class Findings:
     async_capable: bool
     notes: list[str]
     keys: list[str]
+    engines: str
+    providers: str
     cpus: int
     selector: str
     open_files: tuple[int, int]
@@ -89,6 +95,8 @@ def look() -> Findings:
         async_capable=linkage is not None,  # attach() ends with a job that pauses and resumes
         notes=list(linkage.notes) if linkage else [],
         keys=_usable_keys() if linkage else [],
+        engines=_engines() if linkage else NO_OPENSSL,
+        providers=_providers(linkage.name) if linkage else NO_OPENSSL,
         cpus=len(os.sched_getaffinity(0)),
         selector=_selector(),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE),
@@ -111,6 +119,19 @@ def _can_sign(engine: ThreadEngine, name: str, make: Callable[[], Any]) -> bool:
     except (ShimError, UnsupportedAlgorithm):
         return False
     return True
+
+
+def _engines() -> str:
+    reason = why_no_engines()
+    return f"none: {reason}" if reason else f"by id from {engines_folder()}, or by path"
+
+
+def _providers(linkage: str) -> str:
+    if linkage == shared.NAME:
+        return "by name from the folder OPENSSL_MODULES, or OpenSSL's own, or by path"
+    return (
+        "only by path and if they need no libcrypto: pyOpenSSL has its OpenSSL inside, and theirs would be a second one"
+    )
 
 
 def _ml_dsa() -> dict[str, Callable[[], Any]]:

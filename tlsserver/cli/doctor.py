@@ -46,6 +46,8 @@ def _lines(found: Findings) -> Iterator[tuple[str, str]]:
     if found.async_capable:
         yield "jobs", f"pause and resume; stacks {'with' if found.guarded_stacks else 'without'} a guard page"
         yield "keys", ", ".join(found.keys)
+        yield "ENGINEs", found.engines
+        yield "providers", found.providers
     yield from (("note", note) for note in found.notes)
     yield "machine", f"{found.cpus} CPUs, {found.selector}"
     yield "limits", _limits(found)

@@ -1,18 +1,40 @@
-"""What `--offload` may say: the registry of engines."""
+"""What `--offload` may say: the registry of engines, and how each gets its key."""
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine_shim import LatencyEngine, ThreadEngine
+from engine_shim import LatencyEngine, OpenSSLEngine, ThreadEngine
+from engine_shim.openssl_engine import DEFAULT_ALGORITHMS
+from tlsserver.cli import params
 from tlsserver.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from engine_shim import Engine
+    from engine_shim import Engine, Key
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What the options say about the engine, beside its name; None or empty where they say nothing.
+
+    Attributes:
+        threads: `--offload-threads`.
+        algorithms: `--engine-algorithms`.
+        pre: `--engine-pre`.
+        post: `--engine-post`.
+    """
+
+    threads: int | None = None
+    algorithms: str | None = None
+    pre: tuple[str, ...] = ()
+    post: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -21,66 +43,146 @@ class EngineChoice:
 
     Attributes:
         form: How the option is written.
-        make: Makes the engine from what stands behind the colon and the number of threads, either None if not given;
+        make: Makes the engine from what stands behind the colon (None if there is none) and from the settings;
             returns None where OpenSSL is to perform on the loop's thread.
+        settings: Names of the settings that it takes.
     """
 
     form: str
-    make: Callable[[str | None, int | None], Engine | None]
+    make: Callable[[str | None, EngineSettings], Engine | None]
+    settings: frozenset[str] = frozenset()
 
 
-def _off(argument: str | None, _threads: int | None) -> None:
+def _off(argument: str | None, _: EngineSettings) -> None:
     _no_argument("off", argument)
 
 
-def _threads(argument: str | None, threads: int | None) -> Engine:
+def _threads(argument: str | None, settings: EngineSettings) -> Engine:
     _no_argument("threads", argument)
-    return ThreadEngine(threads or len(os.sched_getaffinity(0)))
+    return ThreadEngine(settings.threads or len(os.sched_getaffinity(0)))
 
 
-def _latency(argument: str | None, threads: int | None) -> Engine:
+def _latency(argument: str | None, settings: EngineSettings) -> Engine:
     try:
         seconds = float(argument or "") / 1000
     except ValueError:
         raise ConfigurationError(
             f"engine latency needs a number of milliseconds, not {argument or ''!r}: write latency:200"
         ) from None
-    return LatencyEngine(seconds, threads=threads or 1)
+    return LatencyEngine(seconds, threads=settings.threads or 1)
+
+
+def _openssl_engine(argument: str | None, settings: EngineSettings) -> Engine:
+    name, path = _name_and_path("engine", "ID", argument)
+    algorithms = DEFAULT_ALGORITHMS if settings.algorithms is None else settings.algorithms
+    return OpenSSLEngine(name, path, algorithms=algorithms, pre=settings.pre, post=settings.post)
+
+
+def _openssl_provider(argument: str | None, _: EngineSettings) -> Engine:
+    name, path = _name_and_path("provider", "NAME", argument)
+    made: Engine = import_module("engine_shim.openssl_provider").OpenSSLProvider(name, path)
+    return made
 
 
 ENGINES = {
     "off": EngineChoice("off", _off),
-    "threads": EngineChoice("threads", _threads),
-    "latency": EngineChoice("latency:MS", _latency),
+    "threads": EngineChoice("threads", _threads, frozenset({"threads"})),
+    "latency": EngineChoice("latency:MS", _latency, frozenset({"threads"})),
+    "engine": EngineChoice("engine:ID[:PATH]", _openssl_engine, frozenset({"algorithms", "pre", "post"})),
+    "provider": EngineChoice("provider:NAME[:PATH]", _openssl_provider),
 }
 """The engines by name. To add one, add a row."""
 
 FORMS = "|".join(choice.form for choice in ENGINES.values())
 
+_OPTIONS = {"algorithms": "--engine-algorithms", "pre": "--engine-pre", "post": "--engine-post"}
 
-def open_engine(text: str, threads: int | None = None) -> Engine | None:
+
+def open_engine(text: str, settings: EngineSettings | None = None) -> Engine | None:
     """Make the engine that `--offload` asks for.
 
     Args:
         text: A name, or `NAME:ARGUMENT`.
-        threads: What `--offload-threads` says; None: as many as suit the engine.
+        settings: What the other options say; None: nothing.
 
     Returns:
         None for "off".
 
     Raises:
         ConfigurationError: There is no such engine, or it does not take these values.
+        engine_shim.EngineUnavailableError: A third party's engine cannot be used.
         engine_shim.LinkageError: OpenSSL cannot be reached.
     """
     name, colon, argument = text.partition(":")
     if name not in ENGINES:
         raise ConfigurationError(f"engine {name!r} is unknown: choose one of {FORMS} for --offload")
+    settings = settings or EngineSettings()
+    for setting, option in _OPTIONS.items():
+        if getattr(settings, setting) and setting not in ENGINES[name].settings:
+            raise ConfigurationError(f"{option} is for --offload engine:ID, not for --offload {name}: leave it out")
     try:
-        return ENGINES[name].make(argument if colon else None, threads)
+        return ENGINES[name].make(argument if colon else None, settings)
     except ConfigurationError:
         raise
     except ValueError as error:
         raise ConfigurationError(f"engine {text!r} cannot be made: {error}; see `tlsserver serve --help`") from error
+
+
+def load_key(engine: Engine, offload: str, source: str, password: str | None) -> Key:
+    """Load the key that `--ssl-keyfile` names into the engine that `--offload` names.
+
+    A name of an ENGINE's own (`engine:ID:KEY`) and a provider's URI go to it as they are.
+
+    Args:
+        engine: Where to.
+        offload: What `--offload` said.
+        source: What `--ssl-keyfile` said.
+        password: Of the key.
+
+    Raises:
+        ConfigurationError: It cannot be read, or is for another engine.
+        engine_shim.ShimError: It is no key, or its password is wrong.
+    """
+    if not needs_file(source, offload):
+        return engine.load_key(_engines_key(source, offload) or source, password)
+    if offload.startswith("engine:"):  # to which a path would be a name of its own
+        return engine.load_key(params.read(Path(source), "key", "--ssl-keyfile"), password)
+    return engine.load_key(Path(source), password)
+
+
+def needs_file(source: str, offload: str) -> bool:
+    """Tell whether `--ssl-keyfile` names a file.
+
+    Raises:
+        ConfigurationError: It names a key of an ENGINE that `--offload` does not name.
+    """
+    return _engines_key(source, offload) is None and not (offload.startswith("provider:") and _is_uri(source))
+
+
+def _engines_key(source: str, offload: str) -> str | None:
+    """Return KEY of `engine:ID:KEY`; None for anything else."""
+    if not source.startswith("engine:"):
+        return None
+    _, _, rest = source.partition(":")
+    name, _, key = rest.partition(":")
+    if not name or not key:
+        raise ConfigurationError(f"key {source!r} is incomplete: write engine:ID:KEY, KEY as the ENGINE names it")
+    if offload.split(":")[:2] != ["engine", name]:
+        raise ConfigurationError(
+            f"key {source!r} is in an ENGINE that is not in use: give --offload engine:{name} as well"
+        )
+    return key
+
+
+def _is_uri(source: str) -> bool:
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", source) is not None
+
+
+def _name_and_path(kind: str, what: str, argument: str | None) -> tuple[str, str | None]:
+    name, colon, path = (argument or "").partition(":")
+    if not name or (colon and not path):
+        raise ConfigurationError(f"--offload {kind} needs a name: write {kind}:{what} or {kind}:{what}:PATH")
+    return name, path or None
 
 
 def _no_argument(name: str, argument: str | None) -> None:

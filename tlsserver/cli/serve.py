@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import engine_shim
+from engine_shim.openssl_engine import DEFAULT_ALGORITHMS
 from tlsserver import Server, ServerConfig, TLSContext, local_certificate
 from tlsserver.cli import params
-from tlsserver.cli.offload import FORMS, open_engine
+from tlsserver.cli.offload import FORMS, EngineSettings, load_key, needs_file, open_engine
 from tlsserver.errors import ConfigurationError
 from tlsserver.protocols.http1 import protocol_factory
 from tlsserver.protocols.messages import DEFAULT_LIMITS
@@ -22,7 +23,7 @@ from tlsserver.site import demo, files
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from engine_shim import Engine
+    from engine_shim import Engine, Key
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
@@ -38,13 +39,13 @@ class Identity:
 
     Attributes:
         certificate: Path of the certificate with its chain.
-        key: Path of its private key.
+        key: Its private key, as the option says it.
         password: Of the key; None if it has none.
         about: Where it comes from, in words.
     """
 
     certificate: Path
-    key: Path
+    key: str
     password: str | None
     about: str
 
@@ -56,12 +57,31 @@ class Identity:
     "--port", type=click.IntRange(0, 65535), default=_DEFAULT.port, help="Port to listen on; 0: any free one."
 )
 @click.option("--ssl-certfile", "--certfile", "ssl_certfile", type=_PATH, help="Certificate with its chain, PEM.")
-@click.option("--ssl-keyfile", "--keyfile", "ssl_keyfile", type=_PATH, help="Its key; default: in the same file.")
+@click.option(
+    "--ssl-keyfile",
+    "--keyfile",
+    "ssl_keyfile",
+    metavar="PATH|engine:ID:KEY|URI",
+    help="Its key: a file, a key of the ENGINE, or a URI of the provider.  [default: in the same file]",
+)
 @click.option(
     "--ssl-keyfile-password", metavar="SOURCE", help="Of the key: file:PATH, env:NAME, pass:TEXT, or the text."
 )
+@click.option("--ssl-ciphers", metavar="LIST", help="TLS 1.2 suites, as ciphers(1) writes them.  [default: Mozilla's]")
 @click.option("--offload", metavar=FORMS, default="threads", help="Engine for private-key operations.")
 @click.option("--offload-threads", type=_COUNT, help="Threads of the engine.  [default: one for each CPU]")
+@click.option(
+    "--engine-algorithms",
+    metavar="LIST",
+    help=f"What an ENGINE is made the default for, in this process; empty: nothing.  [default: {DEFAULT_ALGORITHMS}]",
+)
+@click.option("--engine-pre", metavar="CMD[:VALUE]", multiple=True, help="Control command before an ENGINE starts.")
+@click.option("--engine-post", metavar="CMD[:VALUE]", multiple=True, help="Control command after it has started.")
+@click.option("--async-io", is_flag=True, help="Reads and writes may pause too: for engines that offload ciphers.")
+@click.option(
+    "--async-jobs", type=_COUNT, help="Most OpenSSL jobs at once; more connections wait.  [default: no bound]"
+)
+@click.option("--max-draining", type=_COUNT, help="Most closed connections whose job has not ended.")
 @click.option("--max-handshakes", type=_COUNT, default=_DEFAULT.max_handshakes, help="Most at once; more wait.")
 @click.option(
     "--timeout-handshake", type=_SECONDS, default=_DEFAULT.timeout_handshake, help="For a handshake, parked or not."
@@ -86,8 +106,8 @@ def command(directory: Path | None, **options: Any) -> None:  # noqa: ANN401 - s
     logging.basicConfig(level=options["log_level"].upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _check_directory(directory)
     identity = _identity(options)
-    with _engine(options["offload"], options["offload_threads"]) as engine:
-        context = _context(identity, engine)
+    with _engine(options) as engine:
+        context = _context(identity, engine, options)
         _serve(directory, identity, engine, context, options)
 
 
@@ -104,8 +124,7 @@ def _serve(
         else demo.site(statistics, options["offload"], linkage.name, linkage.openssl_version)
     )
     limits = replace(DEFAULT_LIMITS, timeout_keep_alive=options["timeout_keep_alive"])
-    names = ("host", "port", "max_handshakes", "timeout_handshake", "timeout_graceful_shutdown", "backlog")
-    server = Server(context, protocol_factory(handler, limits), **{name: options[name] for name in names})
+    server = Server(context, protocol_factory(handler, limits), **_server_options(options))
     host, port = server.listen()
     lines = (
         *_banner(host, port, directory, identity),
@@ -115,6 +134,13 @@ def _serve(
     )
     # Not before signals are heeded: who waits for these lines may send one at once.
     server.run(started=lambda: click.echo("\n".join(lines)))
+
+
+def _server_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of `ServerConfig` that the options set; what was not given has its default there."""
+    names = ("host", "port", "max_handshakes", "timeout_handshake", "timeout_graceful_shutdown", "backlog")
+    given = [name for name in ("async_jobs", "max_draining") if options[name] is not None]
+    return {name: options[name] for name in (*names, *given)}
 
 
 def _check_directory(directory: Path | None) -> None:
@@ -136,16 +162,24 @@ def _identity(options: dict[str, Any]) -> Identity:
             raise ConfigurationError(f"key {key} has no certificate: give --ssl-certfile as well")
         made = local_certificate.local_certificate()
         about = f"self-signed for localhost, {'made just now' if made.made else 'kept'} in {made.certificate.parent}"
-        return Identity(made.certificate, made.key, None, about)
+        return Identity(made.certificate, str(made.key), None, about)
+    key = key or str(certificate)
     params.read(certificate, "certificate", "--ssl-certfile")
-    params.read(key or certificate, "key", "--ssl-keyfile")
-    password = params.password(options["ssl_keyfile_password"])
-    return Identity(certificate, key or certificate, password, str(certificate))
+    if needs_file(key, options["offload"]):
+        params.read(Path(key), "key", "--ssl-keyfile")
+    return Identity(certificate, key, params.password(options["ssl_keyfile_password"]), str(certificate))
 
 
 @contextlib.contextmanager
-def _engine(choice: str, threads: int | None) -> Iterator[Engine | None]:
-    engine = open_engine(choice, threads)
+def _engine(options: dict[str, Any]) -> Iterator[Engine | None]:
+    names = {
+        "threads": "offload_threads",
+        "algorithms": "engine_algorithms",
+        "pre": "engine_pre",
+        "post": "engine_post",
+    }
+    settings = EngineSettings(**{name: options[option] for name, option in names.items()})
+    engine = open_engine(options["offload"], settings)
     try:
         yield engine
     finally:
@@ -153,10 +187,18 @@ def _engine(choice: str, threads: int | None) -> Iterator[Engine | None]:
             engine.close()
 
 
-def _context(identity: Identity, engine: Engine | None) -> TLSContext:
-    if engine is None:
-        return TLSContext(identity.certificate, identity.key, password=identity.password, alpn=("http/1.1",))
-    return TLSContext(identity.certificate, engine.load_key(identity.key, identity.password), alpn=("http/1.1",))
+def _context(identity: Identity, engine: Engine | None, options: dict[str, Any]) -> TLSContext:
+    key: Key | str = identity.key
+    if engine is not None:
+        key = load_key(engine, options["offload"], identity.key, identity.password)
+    return TLSContext(
+        identity.certificate,
+        key,
+        password=identity.password,
+        alpn=("http/1.1",),
+        ciphers=options["ssl_ciphers"],
+        async_io=options["async_io"],
+    )
 
 
 def _banner(host: str, port: int, directory: Path | None, identity: Identity) -> tuple[str, ...]:

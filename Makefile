@@ -122,7 +122,7 @@ asan tsan valgrind:
 
 # The shim's own tests under valgrind, with a Python whose objects it can see. About four minutes.
 # Not those that start processes or hold what they leak on purpose, nor RSA-4096 (slow under valgrind).
-MEMCHECK_TESTS := $(addprefix tests/test_,$(addsuffix .py,engine_contract key async_ssl wait wait_connection job thread_jobs))
+MEMCHECK_TESTS := $(addprefix tests/test_,$(addsuffix .py,engine_contract key async_ssl wait wait_connection job thread_jobs testing_scripted openssl_provider))
 memcheck: $(DISTRO)/.stamp
 	PYTHONMALLOC=malloc valgrind --quiet --undef-value-errors=no --error-exitcode=9 --suppressions=tests/c/python.supp \
 	    $(DISTRO)/bin/python -m pytest -q --timeout 500 -o faulthandler_timeout=400 $(MEMCHECK_TESTS) \

@@ -102,7 +102,6 @@ COVERED_BY = {
     # The scripted provider and what loads it.
     "engine_shim/provider_module.py": "test_openssl_provider.py",
     "engine_shim/csrc/openssl_provider.c": "test_openssl_provider.py",
-    "engine_shim/csrc/password.c": "test_key.py",
     "tlsserver/testing/control.py": "test_testing_headers.py",
     "tlsserver/audience.py": "test_connection.py",
     "tlsserver/config.py": "test_server_life.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +25,19 @@ def pytest_report_header() -> list[str]:
     return [f"engine_shim: {linkage.name} linkage, {linkage.openssl_version}, {linkage.path}{notes}"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def frozen() -> Iterator[None]:
+    """Leave out of garbage collections what lives as long as the session: the modules and the tests themselves.
+
+    Hundreds of tests collect, most of them several times, to see what they left behind: a collection costs as much as
+    there are objects to look at, and these are a hundred thousand.
+    """
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """Leaves by kind of key, as ``certificates["p256"]``; the kinds are ``support.certificates.KINDS``."""
@@ -41,6 +55,6 @@ def no_leaks() -> Iterator[None]:
     """Fail when the test leaves file descriptors or threads behind: `pytest.mark.usefixtures("no_leaks")`."""
     before = leaks.holdings()
     yield
-    complaint = leaks.complaint(before, leaks.holdings())
+    complaint = leaks.complaint(before, leaks.settled(before))
     if complaint:
         pytest.fail(f"left behind: {complaint}")

@@ -1,8 +1,10 @@
-"""Fixtures that all tests share."""
+"""Fixtures that all tests share, and how they share the machine when pytest-xdist runs several at once."""
 
 from __future__ import annotations
 
+import fcntl
 import gc
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +13,10 @@ from support import leaks
 from support.certificates import Certificates, Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
+
+# A lock of the kernel: a worker that dies has let go of it. It stays open as long as the process.
+_MACHINE = os.open(__file__, os.O_RDONLY)
 
 
 def pytest_report_header() -> list[str]:
@@ -23,6 +28,21 @@ def pytest_report_header() -> list[str]:
         return [f"engine_shim: {type(error).__name__}: {error}"]
     notes = "".join(f"; {note}" for note in linkage.notes)
     return [f"engine_shim: {linkage.name} linkage, {linkage.openssl_version}, {linkage.path}{notes}"]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # tryfirst: waiting for its turn is no part of a test's time
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let a test marked `serial` run while no other test does, whichever worker has it."""
+    fcntl.flock(_MACHINE, fcntl.LOCK_EX if item.get_closest_marker("serial") else fcntl.LOCK_SH)
+    try:
+        return (yield)
+    finally:
+        fcntl.flock(_MACHINE, fcntl.LOCK_UN)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow ones: workers take whole files in this order, and the last ones have to be short."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)

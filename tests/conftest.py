@@ -15,6 +15,8 @@ from support.certificates import Certificates, Identity
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    from support.running import Clock
+
 # A lock of the kernel: a worker that dies has let go of it. It stays open as long as the process.
 _MACHINE = os.open(__file__, os.O_RDONLY)
 
@@ -68,6 +70,20 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def ca(certificates: Certificates) -> Identity:
     """The authority that signed all leaves."""
     return certificates.ca
+
+
+@pytest.fixture(scope="session")
+def identity(certificates: Certificates) -> Identity:
+    """The cheapest leaf to sign with, for tests of something else."""
+    return certificates["p256"]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of every reactor: it goes on, and the test adds to it."""
+    from support.running import Clock  # noqa: PLC0415 - imports what a broken build cannot
+
+    return Clock(monkeypatch)
 
 
 @pytest.fixture

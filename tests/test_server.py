@@ -15,12 +15,12 @@ import pytest
 from helpers_server import Client, House, check_nothing_left, make_context
 
 import engine_shim
-from support.running import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from support.certificates import Certificates, Identity
+    from support.running import Clock
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -53,11 +53,6 @@ def engine(request: pytest.FixtureRequest) -> Iterator[engine_shim.Engine | None
 def manual() -> Iterator[engine_shim.ManualEngine]:
     with engine_shim.ManualEngine() as made:
         yield made
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
 
 
 def has_received(client: Client, size: int) -> bool:

@@ -33,13 +33,13 @@ from support.leaving import (
     rst,
     silence,
 )
-from support.running import Clock
 from support.storm import Storm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from support.certificates import Certificates, Identity
+    from support.running import Clock
 
 VERSIONS = ("1.2", "1.3")
 
@@ -55,16 +55,6 @@ ALERTS = {"1.2": b"\x15\x03\x03\x00\x02", "1.3": b"\x17\x03\x03\x00\x13"}
 @pytest.fixture(autouse=True)
 def only_ours() -> None:
     forget_others()
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
-
-
-@pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
 
 
 @pytest.fixture(scope="module")

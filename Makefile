@@ -18,7 +18,9 @@ C_SOURCES := $(wildcard engine_shim/csrc/*.c)
 C_HEADERS := $(wildcard engine_shim/csrc/*.h engine_shim/csrc/*.def tests/c/*.h)
 C_UNITS := $(wildcard tests/c/test_*.c)
 C_HELPERS := $(filter-out $(C_UNITS),$(wildcard tests/c/*.c))
-BUILD_INPUTS := pyproject.toml setup.py engine_shim/_build.py $(C_SOURCES) $(wildcard engine_shim/csrc/*.h engine_shim/csrc/*.def)
+C_PROVIDER := $(wildcard tests/provider/*.c)
+C_PROVIDER_HEADERS := $(wildcard tests/provider/*.h tests/provider/*.def) engine_shim/csrc/ossl_types.h
+BUILD_INPUTS := $(C_PROVIDER) $(C_PROVIDER_HEADERS) pyproject.toml setup.py engine_shim/_build.py $(C_SOURCES) $(wildcard engine_shim/csrc/*.h engine_shim/csrc/*.def)
 
 C_FLAGS := -std=c11 -D_GNU_SOURCE -Iengine_shim/csrc -pthread -fvisibility=hidden -fno-strict-aliasing
 C_STRICT := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
@@ -64,21 +66,26 @@ test-distro: $(DISTRO)/.stamp
 
 # --- Checks ---
 
-check: venv $(C_SOURCES:engine_shim/csrc/%.c=build/strict/%.o) $(patsubst tests/c/%.c,build/strict/tests/%.o,$(C_UNITS) $(C_HELPERS))
+check: venv $(C_PROVIDER:tests/provider/%.c=build/strict/provider/%.o) $(C_SOURCES:engine_shim/csrc/%.c=build/strict/%.o) $(patsubst tests/c/%.c,build/strict/tests/%.o,$(C_UNITS) $(C_HELPERS))
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES) $(filter %.h,$(C_HEADERS)) $(C_UNITS) $(C_HELPERS)
+	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES) $(filter %.h,$(C_HEADERS)) $(C_UNITS) $(C_HELPERS) $(wildcard tests/provider/*.[ch])
 
 format: venv
 	$(BIN)/ruff check --fix --exit-zero --quiet
 	$(BIN)/ruff format
-	$(BIN)/clang-format -i $(C_SOURCES) $(filter %.h,$(C_HEADERS)) $(C_UNITS) $(C_HELPERS)
+	$(BIN)/clang-format -i $(C_SOURCES) $(filter %.h,$(C_HEADERS)) $(C_UNITS) $(C_HELPERS) $(wildcard tests/provider/*.[ch])
 
 build/strict/%.o: engine_shim/csrc/%.c $(C_HEADERS)
 	@mkdir -p $(@D)
 	@echo 'strict: $<'
 	@$(CC) $(C_FLAGS) $(C_STRICT) -O2 -c -o $@ $<
+
+build/strict/provider/%.o: tests/provider/%.c $(C_PROVIDER_HEADERS)
+	@mkdir -p $(@D)
+	@echo 'strict: $<'
+	@$(CC) $(C_FLAGS) -Itests/provider $(C_STRICT) -fPIC -O2 -c -o $@ $<
 
 build/strict/tests/%.o: tests/c/%.c $(C_HEADERS)
 	@mkdir -p $(@D)
@@ -119,7 +126,7 @@ asan tsan valgrind:
 
 # The shim's own tests under valgrind, with a Python whose objects it can see. About four minutes.
 # Not those that start processes or hold what they leak on purpose, nor RSA-4096 (slow under valgrind).
-MEMCHECK_TESTS := $(addprefix tests/test_,$(addsuffix .py,engine_contract key async_ssl wait wait_connection job thread_jobs))
+MEMCHECK_TESTS := $(addprefix tests/test_,$(addsuffix .py,engine_contract key async_ssl wait wait_connection job thread_jobs testing_scripted openssl_provider))
 memcheck: $(DISTRO)/.stamp
 	PYTHONMALLOC=malloc valgrind --quiet --undef-value-errors=no --error-exitcode=9 --suppressions=tests/c/python.supp \
 	    $(DISTRO)/bin/python -m pytest -q --timeout 500 -o faulthandler_timeout=400 $(MEMCHECK_TESTS) \
@@ -147,5 +154,5 @@ bench: venv
 	@for file in $(wildcard tests/benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 clean:
-	rm -rf build dist *.egg-info $(VENV) $(DISTRO) .pytest_cache .mypy_cache .ruff_cache .hypothesis engine_shim/_native*.so
+	rm -rf build dist *.egg-info $(VENV) $(DISTRO) .pytest_cache .mypy_cache .ruff_cache .hypothesis engine_shim/_native*.so tlsserver/testing/_provider*.so
 	find . -name __pycache__ -prune -exec rm -rf {} +

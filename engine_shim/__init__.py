@@ -38,6 +38,7 @@ from engine_shim.key import Key, use_plain_key, wrap_context
 from engine_shim.linkage import Linkage, attach
 from engine_shim.native import lib as _lib
 from engine_shim.openssl_engine import OpenSSLEngine
+from engine_shim.openssl_provider import OpenSSLProvider, Preference
 from engine_shim.paused import drain_paused
 from engine_shim.wait import ChangedFds, WaitContext, WaitContextView, WaitFd, WaitStatus
 
@@ -68,8 +69,10 @@ __all__ = [
     "NoJobError",
     "OpenSSLEngine",
     "OpenSSLError",
+    "OpenSSLProvider",
     "OperationCancelledError",
     "OperationFailedError",
+    "Preference",
     "ShimError",
     "Status",
     "ThreadEngine",

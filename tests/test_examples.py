@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from support.certificates import Certificates, Identity
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+TESTS = {"slow_key_test.py": "third second first\n", "scripted_provider_test.py": "served meanwhile\n"}
 SERVERS = ("echo_server.py", "hello_http.py", "existing_context.py")
 
 
@@ -69,10 +70,11 @@ def test_server(server: tuple[str, int], identity: Identity) -> None:
         assert answer == request
 
 
-def test_test_kit(identity: Identity) -> None:
-    process = start("slow_key_test.py", identity.cert, identity.key)
+@pytest.mark.parametrize("name", TESTS)
+def test_test_kit(identity: Identity, name: str) -> None:
+    process = start(name, identity.cert, identity.key)
     output, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors, output) == (0, "", "third second first\n")
+    assert (process.returncode, errors, output) == (0, "", TESTS[name])
 
 
 def test_sign_documents(certificates: Certificates) -> None:
@@ -87,4 +89,4 @@ def test_sign_documents(certificates: Certificates) -> None:
 def test_every_example_is_short_and_run_here() -> None:
     for path in EXAMPLES.glob("*.py"):
         assert len(path.read_text().splitlines()) < 70, path
-        assert path.name in (*SERVERS, "slow_key_test.py", "sign_documents.py"), f"{path.name} is not run by a test"
+        assert path.name in (*SERVERS, *TESTS, "sign_documents.py"), f"{path.name} is not run by a test"

@@ -28,13 +28,15 @@ LAYERS = (
     ("engine_shim.base", "engine_shim.wait"),
     ("engine_shim.counters", "engine_shim.key", "engine_shim.async_ssl", "engine_shim._build"),
     ("engine_shim.engine",),
-    ("engine_shim.thirdparty",),
+    ("engine_shim.thirdparty", "engine_shim.provider_module"),
     ("engine_shim.openssl_engine", "engine_shim.openssl_provider", "engine_shim.job"),
     ("engine_shim",),
     # Leaves: types and settings.
     ("tlsserver.errors", "tlsserver.stats", "tlsserver.audience", "tlsserver.outgoing", "tlsserver.watch"),
     ("tlsserver.jobs", "tlsserver.drains"),
     ("tlsserver.config", "tlsserver.state", "tlsserver.wire", "tlsserver.protocols", "tlsserver.local_certificate"),
+    # For the tests of others.
+    ("tlsserver.testing",),
     # One connection: it knows neither selector nor clock.
     ("tlsserver.parking", "tlsserver.life", "tlsserver.flow", "tlsserver.site"),
     ("tlsserver.session", "tlsserver.context", "tlsserver.connection", "tlsserver.transport"),
@@ -97,6 +99,10 @@ COVERED_BY = {
     "engine_shim/csrc/decrypt.c": "test_key.py",
     "engine_shim/csrc/stacks.c": "test_linkage.py",
     "engine_shim/csrc/wake.c": "c/test_engine.c",
+    # The scripted provider and what loads it.
+    "engine_shim/provider_module.py": "test_openssl_provider.py",
+    "engine_shim/csrc/openssl_provider.c": "test_openssl_provider.py",
+    "tlsserver/testing/control.py": "test_testing_headers.py",
     "tlsserver/audience.py": "test_connection.py",
     "tlsserver/config.py": "test_server_life.py",
     "tlsserver/driver.py": "test_service.py",

@@ -54,6 +54,7 @@ def test_tags(wheel: Path) -> None:
 def test_contents(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"engine_shim/py.typed", "tlsserver/py.typed", "engine_shim/_native.abi3.so"} <= names
+    assert "tlsserver/testing/_provider.abi3.so" in names
     assets = {path.relative_to(ROOT).as_posix() for path in files(".html", ".css", ".js", ".svg")}
     assert {name for name in assets if name.startswith("tlsserver/")} <= names
     modules = {path.relative_to(ROOT).as_posix() for path in files(".py")}
@@ -72,8 +73,9 @@ def test_metadata(wheel: Path) -> None:
     assert any(name.endswith("/LICENSE") for name in archive.namelist())
 
 
-def test_no_path_of_the_building_machine_in_the_extension(wheel: Path) -> None:
-    extension = Elf(zipfile.ZipFile(wheel).read("engine_shim/_native.abi3.so"))
+@pytest.mark.parametrize("name", ["engine_shim/_native.abi3.so", "tlsserver/testing/_provider.abi3.so"])
+def test_no_path_of_the_building_machine_in_the_extension(wheel: Path, name: str) -> None:
+    extension = Elf(zipfile.ZipFile(wheel).read(name))
     run_paths = extension.dynamic_strings(DT_RPATH, DT_RUNPATH)
     assert run_paths == ()
 
@@ -88,4 +90,6 @@ def test_works_without_compiler(wheel: Path, tmp_path: Path) -> None:
     answer = json.loads(told)
     assert answer["received"] == "hello"
     assert answer["parked"] >= 1
+    scripted = "from tlsserver.testing import ScriptedProvider as S; s = S(); print(s.counts().fds_open); s.close()"
+    assert environments.run([python, "-I", "-c", scripted], PATH=path) == "0\n"
     assert "Usage" in environments.run([python.parent / "tlsserver", "--help"], PATH=path)

@@ -214,3 +214,18 @@ void openssl_engine_free(struct openssl_engine *e);
 
 /* callbacks.c: what pyOpenSSL would do in Python, on the job's stack. */
 int callbacks_set_alpn(void *ssl_ctx, const void *protocols, size_t length); /* wire form, server's order */
+
+/*
+ * openssl_provider.c: loadable providers of others, each in a library context of its own, which lives as long as the
+ * process. `init` is the module's OSSL_provider_init; NULL: OpenSSL finds and loads the module itself.
+ */
+struct openssl_provider;
+int openssl_provider_open(const char *name, void *init, const char *config, struct openssl_provider **out);
+int openssl_provider_load_key(struct openssl_provider *p, const char *uri, const char *properties, const void *password,
+                              size_t password_length, struct key **out);
+const char *openssl_provider_of(const struct key *k);      /* the name of the key's provider; NULL: none */
+int openssl_provider_share(const char *name, void *init);  /* into the process's default context, for good */
+int openssl_provider_set_query(const char *properties);    /* of the default context; "": none */
+size_t openssl_provider_get_query(char *out, size_t room); /* its length; 0: none, or OpenSSL before 3.5 */
+int dlclose(void *handle);
+char *dlerror(void);

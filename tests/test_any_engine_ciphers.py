@@ -1,0 +1,38 @@
+"""Pauses in reading, writing and shutting down: ciphers that pause. Each scenario is told in support/paused_io.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import engine_shim
+from support.paused_io import SCENARIOS
+from support.source_tree import ROOT
+
+if TYPE_CHECKING:
+    from support.certificates import Certificates
+
+# openssl#29991: once an SSL has failed, OpenSSL 4.0 answers every call on it at once and resumes no job, so one that
+# pauses in the alert can never end.
+OPENSSL_4 = engine_shim.attach().openssl_version_number >= 0x40000000
+LOST_ON_4 = pytest.mark.xfail(OPENSSL_4, strict=True, reason="OpenSSL 4.0 does not resume a job on an SSL that failed")
+MARKS = {"left_without_goodbye": (LOST_ON_4,)}
+
+
+@pytest.fixture(scope="module", params=["1.2", "1.3"])
+def outcomes(request: pytest.FixtureRequest, certificates: Certificates) -> dict[str, str]:
+    """Play all scenarios with one version of TLS, in one process."""
+    identity = certificates["p256"]
+    command = [sys.executable, "-m", "support.paused_io", request.param, identity.cert, identity.key, identity.ca]
+    done = subprocess.run(command, cwd=ROOT / "tests", capture_output=True, text=True, check=False)
+    print(done.stderr)  # noqa: T201 - shown with a test that fails
+    assert done.returncode == 0, done.stderr
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("scenario", [pytest.param(name, marks=MARKS.get(name, ())) for name in SCENARIOS])
+def test_scenario(outcomes: dict[str, str], scenario: str) -> None:
+    assert outcomes.pop(scenario) == "ok"

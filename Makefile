@@ -4,6 +4,7 @@
 PYTHON ?= python3
 DISTRO_PYTHON ?= /usr/bin/python3
 PYTEST_ARGS ?=
+WORKERS ?= 2
 ifeq ($(origin CC),default)
 CC := gcc
 endif
@@ -54,11 +55,14 @@ $(DISTRO)/.stamp: $(BUILD_INPUTS)
 serve: venv
 	$(BIN)/tlsserver serve --host 127.0.0.1 --port 8443
 
+# Workers take whole files, so that what the tests of a file share is made once; no reorder: tests/conftest.py has the order.
+TEST := -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not canary and not stress'
+
 test: venv
-	$(BIN)/python -m pytest -m 'not canary and not stress' $(PYTEST_ARGS)
+	$(BIN)/python $(TEST) $(PYTEST_ARGS)
 
 test-distro: $(DISTRO)/.stamp
-	$(DISTRO)/bin/python -m pytest -m 'not canary and not stress' $(PYTEST_ARGS)
+	$(DISTRO)/bin/python $(TEST) $(PYTEST_ARGS)
 
 # --- Checks ---
 

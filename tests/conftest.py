@@ -1,7 +1,10 @@
-"""Fixtures that all tests share."""
+"""Fixtures that all tests share, and how they share the machine when pytest-xdist runs several at once."""
 
 from __future__ import annotations
 
+import fcntl
+import gc
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +13,12 @@ from support import leaks
 from support.certificates import Certificates, Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
+
+    from support.running import Clock
+
+# A lock of the kernel: a worker that dies has let go of it. It stays open as long as the process.
+_MACHINE = os.open(__file__, os.O_RDONLY)
 
 
 def pytest_report_header() -> list[str]:
@@ -22,6 +30,34 @@ def pytest_report_header() -> list[str]:
         return [f"engine_shim: {type(error).__name__}: {error}"]
     notes = "".join(f"; {note}" for note in linkage.notes)
     return [f"engine_shim: {linkage.name} linkage, {linkage.openssl_version}, {linkage.path}{notes}"]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # tryfirst: waiting for its turn is no part of a test's time
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let a test marked `serial` run while no other test does, whichever worker has it."""
+    fcntl.flock(_MACHINE, fcntl.LOCK_EX if item.get_closest_marker("serial") else fcntl.LOCK_SH)
+    try:
+        return (yield)
+    finally:
+        fcntl.flock(_MACHINE, fcntl.LOCK_UN)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow ones: workers take whole files in this order, and the last ones have to be short."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def frozen() -> Iterator[None]:
+    """Leave out of garbage collections what lives as long as the session: the modules and the tests themselves.
+
+    Hundreds of tests collect, most of them several times, to see what they left behind: a collection costs as much as
+    there are objects to look at, and these are a hundred thousand.
+    """
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
@@ -36,11 +72,25 @@ def ca(certificates: Certificates) -> Identity:
     return certificates.ca
 
 
+@pytest.fixture(scope="session")
+def identity(certificates: Certificates) -> Identity:
+    """The cheapest leaf to sign with, for tests of something else."""
+    return certificates["p256"]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of every reactor: it goes on, and the test adds to it."""
+    from support.running import Clock  # noqa: PLC0415 - imports what a broken build cannot
+
+    return Clock(monkeypatch)
+
+
 @pytest.fixture
 def no_leaks() -> Iterator[None]:
     """Fail when the test leaves file descriptors or threads behind: `pytest.mark.usefixtures("no_leaks")`."""
     before = leaks.holdings()
     yield
-    complaint = leaks.complaint(before, leaks.holdings())
+    complaint = leaks.complaint(before, leaks.settled(before))
     if complaint:
         pytest.fail(f"left behind: {complaint}")

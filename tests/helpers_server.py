@@ -218,10 +218,10 @@ def check_nothing_left() -> Iterator[None]:
     """Body of a fixture: no job, op, descriptor or thread is left behind; the shim's pool of eventfds may grow."""
     before = leaks.holdings()
     yield
+    after = leaks.settled(before)
     counters = engine_shim.counters()
     assert counters.jobs_started == counters.jobs_finished + counters.jobs_abandoned
     assert counters.ops_alive == 0
-    after = leaks.holdings()
     pooled = {fd: what for fd, what in after.descriptors.items() if what.endswith("[eventfd]")}
     assert len(pooled) == counters.wait_fds_open
     kept = {fd: what for fd, what in after.descriptors.items() if fd not in pooled or fd in before.descriptors}

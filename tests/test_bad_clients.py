@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import pytest
 from OpenSSL import SSL
 
-from engine_shim import ThreadEngine
 from support.clients import NAME, Target, client_hello, connect, drain, python_context, receive_all
 from support.pair import client_context
 from support.rough import (
@@ -29,7 +28,6 @@ from support.rough import (
     RECORD_OVERFLOW,
     UNEXPECTED_MESSAGE,
     WARNING,
-    Bystander,
     Scene,
     alert_in,
     record,
@@ -38,36 +36,10 @@ from support.rough import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.certificates import Certificates, Identity
+
+pytest_plugins = ("support.rough_scene",)
 
 VERSIONS = ("1.2", "1.3")
-
-
-@pytest.fixture(scope="module")
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
-
-
-@pytest.fixture(scope="module")
-def threads() -> Iterator[ThreadEngine]:
-    with ThreadEngine() as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module", params=["off", "threads"])
-def shared(request: pytest.FixtureRequest, identity: Identity, threads: ThreadEngine) -> Iterator[Scene]:
-    """The server that most tests of this file try their worst on, one after the other."""
-    with Scene(identity, threads if request.param == "threads" else None, alpn=("http/1.1",)) as scene:
-        yield scene
-
-
-@pytest.fixture
-def scene(shared: Scene) -> Iterator[Scene]:
-    bystander = Bystander(shared.target())
-    yield shared
-    bystander.ping()
-    bystander.close()
-    shared.is_well()
 
 
 @pytest.fixture

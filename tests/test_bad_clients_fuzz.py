@@ -13,44 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine_shim import ThreadEngine
 from support.clients import client_hello, connect
-from support.rough import HANDSHAKE, Bystander, Scene, record
+from support.rough import HANDSHAKE, Scene, record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from support.certificates import Certificates, Identity
+pytest_plugins = ("support.rough_scene",)
 
 VERSIONS = ("1.2", "1.3")
-
-
-@pytest.fixture(scope="module")
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
-
-
-@pytest.fixture(scope="module")
-def threads() -> Iterator[ThreadEngine]:
-    with ThreadEngine() as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module", params=["off", "threads"])
-def shared(request: pytest.FixtureRequest, identity: Identity, threads: ThreadEngine) -> Iterator[Scene]:
-    """The server that most tests of this file try their worst on, one after the other."""
-    with Scene(identity, threads if request.param == "threads" else None, alpn=("http/1.1",)) as scene:
-        yield scene
-
-
-@pytest.fixture
-def scene(shared: Scene) -> Iterator[Scene]:
-    bystander = Bystander(shared.target())
-    yield shared
-    bystander.ping()
-    bystander.close()
-    shared.is_well()
-
 
 RANDOM = settings(
     max_examples=150,

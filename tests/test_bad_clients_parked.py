@@ -13,21 +13,16 @@ import pytest
 from engine_shim import ManualEngine, ThreadEngine
 from support.clients import Crowd, client_hello, connect, drain
 from support.rough import ALERT, CLOSE_NOTIFY, DATA, WARNING, Bystander, Scene, record
-from support.running import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.certificates import Certificates, Identity
+    from support.certificates import Identity
+    from support.running import Clock
 
 VERSIONS = ("1.2", "1.3")
 FLOOD = 100_000_000  # bytes: more than any socket buffers
 HANDSHAKE_OVER = 11.0  # seconds: past the handshake's deadline
-
-
-@pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
 
 
 @pytest.fixture
@@ -37,11 +32,6 @@ def threads() -> Iterator[ThreadEngine]:
 
 
 # While parked.
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
 
 
 @pytest.fixture

@@ -243,6 +243,7 @@ def test_a_signal_lets_a_request_finish(identity: Identity, number: signal.Signa
         assert (code, "Traceback" in errors) == (0, False)
 
 
+@pytest.mark.serial  # the signal has to come while the handshake waits
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_a_parked_handshake_finish(identity: Identity, number: signal.Signals) -> None:
     with serving(*certified(identity), "--offload=latency:300") as served:

@@ -14,7 +14,7 @@ from support import source_tree
 from support.source_tree import ROOT, relative
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 # From the bottom up. A module may import what stands in its own row or below it; a name stands for its submodules too.
@@ -145,6 +145,13 @@ TEXT = {
     ".yml",
     "",
 }  # ".ci/run" and "Makefile" have none
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """Forget the syntax trees: they are a quarter of a million objects, and later tests collect garbage."""
+    yield
+    source_tree.parsed.cache_clear()
 
 
 def violations(found: Iterable[object]) -> None:

@@ -53,8 +53,8 @@ def test_no_more_handshakes_than_allowed(identity: Identity, manual: engine_shim
         house.quiet()
         assert house.statistics.connections_accepted == 3
         house.finish(manual)
+        house.until(lambda: house.statistics.handshakes_completed == 8)  # with TLS 1.3 the client is connected first
         assert house.statistics.parked_max == 3
-        assert house.statistics.handshakes_completed == 8
 
 
 def test_failed_handshakes_make_room(identity: Identity, manual: engine_shim.ManualEngine) -> None:

@@ -78,6 +78,7 @@ class Finishes:
         return Noting()
 
 
+@pytest.mark.serial  # it has to be nearly as fast as the pool allows
 @pytest.mark.usefixtures("pool")
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_a_crowd_finishes_in_the_order_of_its_arrival(identity: Identity, version: str) -> None:

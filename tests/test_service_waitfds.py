@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from support.certificates import Certificates, Identity
+    from support.running import Clock
     from tlsserver.wire import Step as StepType
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -159,15 +160,21 @@ def test_many_stuck_fds_hold_up_nobody(
     ids=lambda selector: selector.__name__,
 )
 def test_an_fd_that_is_closed_under_us(
-    identity: Identity, manual: engine_shim.ManualEngine, strange: type[Strange], selector: type[selectors.BaseSelector]
+    identity: Identity,
+    manual: engine_shim.ManualEngine,
+    strange: type[Strange],
+    clock: Clock,
+    selector: type[selectors.BaseSelector],
 ) -> None:
     """That engine's handshake is lost to its deadline at worst; the loop and the others are not."""
     number = os.eventfd(0)
     strange.fds = WaitFdSet((number,), ())
-    with House(identity, manual, selector=selector(), timeout_handshake=0.3) as house:
+    with House(identity, manual, selector=selector(), timeout_handshake=10) as house:
         house.client()
         house.until(lambda: manual.pending)
         os.close(number)
+        house.quiet()
+        clock.advance(11)
         house.until(lambda: house.statistics.handshakes_failed + house.statistics.handshakes_completed)
         strange.fds = WaitFdSet((), ())
         other = house.client()

@@ -33,13 +33,13 @@ from support.leaving import (
     rst,
     silence,
 )
-from support.running import Clock
 from support.storm import Storm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from support.certificates import Certificates, Identity
+    from support.running import Clock
 
 VERSIONS = ("1.2", "1.3")
 
@@ -57,16 +57,6 @@ def only_ours() -> None:
     forget_others()
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
-
-
-@pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
-
-
 @pytest.fixture(scope="module")
 def warm(certificates: Certificates) -> None:
     """Fill what is kept for good: wait fds are used again, so there are as many as were ever parked at one time."""
@@ -79,12 +69,13 @@ def nothing_left(warm: None) -> Iterator[None]:  # noqa: ARG001 - it comes befor
     """Look at all that the process holds, once the server and the engine are gone, too."""
     before, counters = leaks.holdings(), engine_shim.counters()
     yield
+    after = leaks.settled(before)
     check_gone()
     now = engine_shim.counters()
     assert (now.wait_fds_open, now.engines_alive) == (counters.wait_fds_open, counters.engines_alive)
     assert (now.keys_alive, now.stacks_alive) == (counters.keys_alive, counters.stacks_alive)
     assert now.jobs_abandoned == counters.jobs_abandoned
-    assert not leaks.complaint(before, leaks.holdings())
+    assert not leaks.complaint(before, after)
 
 
 def run_cycles(scene: Scene, moment: Callable[[Scene], None], way: Callable[[Scene], None]) -> None:

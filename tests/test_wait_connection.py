@@ -7,11 +7,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from helpers_server import Echo, House
 
-from engine_shim import ChangedFds, ManualEngine, Status, WaitContextFreedError, WaitFd
+from engine_shim import ChangedFds, LatencyEngine, ManualEngine, Status, WaitContextFreedError, WaitFd
 from support.pair import Pair, client_context, server_context
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterator
 
     from support.certificates import Certificates, Identity
@@ -124,3 +126,20 @@ def test_an_info_callback_of_the_contexts_owner_still_hears_everything(
     assert told[0] == heard(offloaded=False)[0]
     assert len(told) > 10
     assert told.count(told[0]) == 1
+
+
+def test_a_protocol_reaches_it_through_its_transport(identity: Identity) -> None:
+    views: list[Any] = []
+
+    class Protocol(Echo):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            views.append(transport.get_extra_info("wait_context"))
+            assert views[0].get_all_fds() == ()
+            assert views[0].get_status() == 0
+
+    with LatencyEngine(0) as engine, House(identity, engine, factory=Protocol) as house:
+        house.connected().say_goodbye()
+        house.until(house.is_empty)
+    with pytest.raises(WaitContextFreedError):
+        views[0].get_status()

@@ -193,15 +193,17 @@ class Service:
         context = self._current_context()
         clock = self.reactor.time
         engine = None if context.engine is None else context.engine.name
+        session = Session(context, sock, self._read_buffer)
         extra = {
             "peername": address,
             "sockname": lambda: _own_address(sock),
             "socket": sock,
             "reactor": self.reactor,
             "engine": engine,
+            "wait_context": lambda: session.wait_context,
         }
         return Connection(
-            Session(context, sock, self._read_buffer),
+            session,
             config=self._config,
             counters=self._counters,
             protocol_factory=self._factory,

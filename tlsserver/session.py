@@ -195,6 +195,11 @@ class Session:
         """Return the wait fds of the paused job (SSL_get_all_async_fds(3), SSL_get_changed_async_fds(3))."""
         return WaitFdSet(self._tls.wait_fds(), self._tls.added_fds())
 
+    @property
+    def wait_context(self) -> engine_shim.WaitContextView:
+        """OpenSSL's wait context of this connection."""
+        return self._tls.wait_context
+
     def failure(self) -> TLSServerError:
         """Return why the last call failed, in one line; the class says whose fault it is."""
         errors = self._tls.errors()

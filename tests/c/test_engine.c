@@ -95,11 +95,16 @@ static void test_full_queue_waits_in_order(void) {
     struct engine *e = engine_new_threads(1, 1);
     struct key *k = fake_key(e);
     struct op *ops[WINDOW];
-    for (int i = 0; i < WINDOW; i++) ops[i] = submitted(e, k, "crowd");
-    for (int i = 0; i < WINDOW; i++) wait_for(ops[i]);
     struct engine_statistics s;
+    engine_fork_announce(e); /* until it is over the worker begins nothing */
+    for (int i = 0; i < WINDOW; i++) ops[i] = submitted(e, k, "crowd");
     engine_statistics(e, &s);
-    CHECK(s.queue_full > 0 && s.waiting == 0);
+    CHECK(s.queued == 1 && s.queue_full == WINDOW - 1 && s.waiting == WINDOW - 1);
+    engine_fork_prepare(e, 0.0);
+    engine_fork_parent(e);
+    for (int i = 0; i < WINDOW; i++) wait_for(ops[i]);
+    engine_statistics(e, &s);
+    CHECK(s.queued == 0 && s.waiting == 0);
     for (int i = 0; i < WINDOW; i++) op_unref(ops[i]);
     key_free(k);
     engine_free(e); /* without close: the worker is the last and frees it */

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import engine_shim
-from support.paused_io import SCENARIOS
+from support.paused_io import LOSES_FAILED_JOBS, SCENARIOS
 from support.source_tree import ROOT
 
 if TYPE_CHECKING:
     from support.certificates import Certificates
 
-# openssl#29991: once an SSL has failed, OpenSSL 4.0 answers every call on it at once and resumes no job, so one that
-# pauses in the alert can never end.
-OPENSSL_4 = engine_shim.attach().openssl_version_number >= 0x40000000
-LOST_ON_4 = pytest.mark.xfail(OPENSSL_4, strict=True, reason="OpenSSL 4.0 does not resume a job on an SSL that failed")
+LOST_ON_4 = pytest.mark.xfail(
+    LOSES_FAILED_JOBS, strict=True, reason="OpenSSL 4.0 does not resume a job on an SSL that failed (openssl#29991)"
+)
 MARKS = {"left_without_goodbye": (LOST_ON_4,)}
 
 

@@ -202,10 +202,19 @@ size_t scripted_waiting(struct scripted_waiting *out, size_t room) {
     return count;
 }
 
-int scripted_wait(size_t count, double seconds) {
+/* By the clock of a condition variable, unless it was told another. */
+static struct timespec in_seconds(double seconds) {
+    const long second = 1000000000;
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until); /* the clock of a condition variable, unless it was told another */
-    until.tv_sec += (time_t)seconds + 1;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += (long)((seconds - (double)(time_t)seconds) * (double)second);
+    until.tv_sec += (time_t)seconds + until.tv_nsec / second;
+    until.tv_nsec %= second;
+    return until;
+}
+
+int scripted_wait(size_t count, double seconds) {
+    struct timespec until = in_seconds(seconds);
     int late = 0;
     pthread_mutex_lock(&script_lock);
     while (list_waiting(NULL, 0) < count && late == 0) late = pthread_cond_timedwait(&changed, &script_lock, &until);

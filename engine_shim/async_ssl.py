@@ -149,7 +149,7 @@ class AsyncSSL:
         return bool(lib.async_ssl_is_paused(self._handle))
 
     def wait_fds(self) -> tuple[int, ...]:
-        """List the wait fds of the paused job, any number (SSL_get_all_async_fds(3)); they are not ours to close."""
+        """List the wait fds of the paused job, any number (ASYNC_WAIT_CTX_get_all_fds(3)); not yours to close."""
         count = self._step.fd_count
         if count <= len(self._step.fds):
             return tuple(self._step.fds[0:count])
@@ -157,7 +157,7 @@ class AsyncSSL:
         return tuple(out[0 : min(count, lib.async_ssl_fds(self._handle, out, count))])
 
     def added_fds(self) -> tuple[int, ...]:
-        """List the wait fds that were set since the paused job was last resumed (SSL_get_changed_async_fds(3)).
+        """List the wait fds that were set since the paused job was last resumed (ASYNC_WAIT_CTX_get_changed_fds(3)).
 
         A number that is among them is a new descriptor, even if there was one of the same number before.
         """
@@ -167,7 +167,7 @@ class AsyncSSL:
 
     @property
     def wait_context(self) -> WaitContextView:
-        """The connection's wait context: OpenSSL makes it with the first call that runs in a job, and owns it."""
+        """The connection's wait context, of all its jobs: a view, because the connection owns it until it is closed."""
         if self._wait_context is None:
             self._wait_context = _ConnectionsWaitContext(self._handle)
         return self._wait_context
@@ -215,7 +215,7 @@ class AsyncSSL:
 
 
 class _ConnectionsWaitContext(WaitContextView):
-    """A view: it asks for the context anew each time, because that comes late and goes early."""
+    """A view: it asks for the context each time, because that is gone when the connection is closed."""
 
     def __init__(self, handle: Any) -> None:  # noqa: ANN401 - cffi's pointers have no types
         super().__init__()
@@ -223,10 +223,6 @@ class _ConnectionsWaitContext(WaitContextView):
 
     def _find(self) -> Any:  # noqa: ANN401 - cffi's pointers have no types
         return lib.async_ssl_wait_context(self._handle)
-
-    def _call_back(self, signal: Any) -> None:  # noqa: ANN401 - cffi's pointers have no types
-        # Before the first job, too: the shim sets it as soon as there is a context.
-        lib.async_ssl_set_callback(self._handle, signal)
 
 
 def job_is_current() -> bool:

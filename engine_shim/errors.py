@@ -67,7 +67,7 @@ class WaitContextError(ShimError):
 
 
 class WaitContextFreedError(WaitContextError):
-    """The wait context is freed, or is a connection's that has none yet or no more."""
+    """The wait context is freed, or is that of a connection that is closed, or whose calls run in no job."""
 
 
 class UnknownWaitKeyError(WaitContextError, LookupError):

@@ -96,7 +96,7 @@ lib.wait_on_cleanup(lib.wait_cleanup_in_python)
 
 
 class WaitContextView:
-    """A wait context that OpenSSL owns: a connection's, as :attr:`AsyncSSL.wait_context`. One thread: the job's."""
+    """Somebody else's wait context: a connection's, as :attr:`AsyncSSL.wait_context`. One thread: the job's."""
 
     def __init__(self) -> None:
         # By key: its address, and the numbers of what is set under it, the newest (which hides the others) last.
@@ -113,7 +113,7 @@ class WaitContextView:
         """OpenSSL's object, or the reason why there is none."""
         context = self._find()
         if context == ffi.NULL:
-            message = "there is no wait context: a connection has one from its first job until it is closed"
+            message = "there is no wait context: a connection has one if its calls run in jobs, until it is closed"
             raise WaitContextFreedError(message)
         return context
 
@@ -237,16 +237,15 @@ class WaitContextView:
             OSError: No file descriptor is to be had.
             WaitContextFreedError: There is no context (any more).
         """
+        context = self._context
         if callback is not None and self._signal == ffi.NULL:
             signal = lib.wait_signal_new()
             if signal == ffi.NULL:
                 raise_status(lib.SHIM_ERR_SYSTEM, "setting a callback")
             self._signal = ffi.gc(signal, lib.wait_signal_free)
-        self._call_back(ffi.NULL if callback is None else self._signal)
+        signal = ffi.NULL if callback is None else self._signal
+        check(lib.wait_set_callback(context, signal), "setting a callback")
         self._callback = None if callback is None else (callback, args)
-
-    def _call_back(self, signal: Any) -> None:  # noqa: ANN401 - cffi's pointers have no types
-        check(lib.wait_set_callback(self._context, signal), "setting a callback")
 
     def get_callback(self) -> tuple[Callable[..., object], tuple[Any, ...]] | None:
         """Return the callback and its arguments (ASYNC_WAIT_CTX_get_callback(3)); None: there is none of Python's."""

@@ -8,16 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.paused_io import LOSES_FAILED_JOBS, SCENARIOS
+from support.paused_io import SCENARIOS
 from support.source_tree import ROOT
 
 if TYPE_CHECKING:
     from support.certificates import Certificates
-
-LOST_ON_4 = pytest.mark.xfail(
-    LOSES_FAILED_JOBS, strict=True, reason="OpenSSL 4.0 does not resume a job on an SSL that failed (openssl#29991)"
-)
-MARKS = {"left_without_goodbye": (LOST_ON_4,)}
 
 
 @pytest.fixture(scope="module", params=["1.2", "1.3"])
@@ -31,6 +26,6 @@ def outcomes(request: pytest.FixtureRequest, certificates: Certificates) -> dict
     return dict(line.split(" ", 1) for line in done.stdout.splitlines())
 
 
-@pytest.mark.parametrize("scenario", [pytest.param(name, marks=MARKS.get(name, ())) for name in SCENARIOS])
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_scenario(outcomes: dict[str, str], scenario: str) -> None:
     assert outcomes.pop(scenario) == "ok"

@@ -234,7 +234,7 @@ def test_a_providers_key(
             asked.append((source, password))
             return super().load_key(identity.key)
 
-    monkeypatch.setattr(offload, "import_module", lambda _: type("module", (), {"OpenSSLProvider": Provider}))
+    monkeypatch.setattr(offload, "OpenSSLProvider", Provider)
     source = source.format(key=identity.key)
     arguments = ["--offload=provider:pkcs11:module.so", f"--keyfile={source}", "--ssl-keyfile-password=1234"]
     complaint(capsys, f"--certfile={identity.cert}", *arguments)

@@ -192,12 +192,12 @@ class Session:
         return Step.EOF if _REASON_UNEXPECTED_EOF in reasons else Step.FAILED
 
     def wait_fds(self) -> WaitFdSet:
-        """Return the wait fds of the paused job (SSL_get_all_async_fds(3), SSL_get_changed_async_fds(3))."""
+        """Return the wait fds of the paused job (ASYNC_WAIT_CTX_get_all_fds(3), _get_changed_fds(3))."""
         return WaitFdSet(self._tls.wait_fds(), self._tls.added_fds())
 
     @property
     def wait_context(self) -> engine_shim.WaitContextView:
-        """OpenSSL's wait context of this connection."""
+        """The wait context of this connection's jobs."""
         return self._tls.wait_context
 
     def failure(self) -> TLSServerError:

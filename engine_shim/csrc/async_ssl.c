@@ -1,14 +1,17 @@
 /*
  * async_ssl.c: one SSL, driven asynchronously, one OpenSSL call a step.
  *
- * Facts. An SSL has one job slot: while a job is paused, any call resumes that job and gets the
- * paused call's result in the paused call's buffer. SSL_get_error() looks at the error queue
- * first, so an entry hides WANT_ASYNC: a stale one, or one of the job's own, which has failed
- * and pauses once more for the MAC of the alert that says so. The queue is the thread's, not the
- * job's. A job resumes only on the thread that started it. SSL_free() on a paused job leaks it.
+ * Facts. A job is the C stack of one call: what paused must be resumed, until it returns, on the
+ * thread that started it. libssl starts jobs by itself (SSL_MODE_ASYNC) and keeps them to itself:
+ * SSL_get_error() looks at the error queue before it looks at the job, so a job that failed and
+ * pauses once more for the MAC of its alert looks finished; SSL_free() on a paused job leaks it;
+ * and OpenSSL 4.0 answers every call on an SSL that has failed at once, so that such a job is
+ * never resumed (openssl#29991). Inside a job of somebody else's libssl starts none of its own.
+ * The error queue is the thread's, not the job's.
  *
- * What it means. Clear the queue before, read it out after, at a pause as well, and keep what the
- * job said before it; ask SSL_waiting_for_async() whether it is paused; refuse every call but the
+ * What it means. Jobs are ours: libssl runs inside them and cannot tell (docs/decisions/0009).
+ * Whether a call has paused is what ASYNC_start_job() says. Clear the error queue before, read it
+ * out after, at a pause as well, and keep what the job said before it. Refuse every call but the
  * paused one; refuse other threads, and children of a fork; never free before the job has ended.
  *
  * Decision. struct async_ssl holds a reference to the SSL of its own, so pyOpenSSL's objects may
@@ -28,67 +31,50 @@
 #include "ossl.h"
 #include "pause.h"
 #include "thread_jobs.h"
-#include "wait_context.h"
 
 enum { ERRORS_MOST = 8 };
 
 /* The thread that made it only, but for async_ssl_free(). */
 struct async_ssl {
-    SSL *ssl; /* a reference; NULL: closed */
+    SSL *ssl;                /* a reference; NULL: closed */
+    ASYNC_WAIT_CTX *context; /* owned; NULL: no call runs in a job, or closed */
+    ASYNC_JOB *job;          /* OpenSSL's; NULL: not paused */
     struct pauser pauser;
     struct async_step step;
     struct async_error *errors; /* owned; NULL until the first error */
     int flags;
-    bool asynchronous; /* SSL_MODE_ASYNC is on */
+    bool asynchronous; /* the next call runs in a job */
     pthread_t thread;
     unsigned generation;
 
-    int paused_call; /* CALL_NONE: no job is paused */
-    void *paused_buffer;
-    size_t paused_length;
+    /* The call in hand, or the paused one; the buffer is the caller's, who keeps it. */
+    int call;
+    void *buffer;
+    size_t length;
+    int result, system_error; /* of the call, once it has returned */
 };
-
-static void set_asynchronous(struct async_ssl *a, bool on) {
-    if (a->asynchronous == on) return;
-    ossl.SSL_ctrl(a->ssl, on ? SSL_CTRL_MODE : SSL_CTRL_CLEAR_MODE, SSL_MODE_ASYNC, NULL);
-    a->asynchronous = on;
-}
 
 /* Idle connections give their 34 KB of record buffers back (RELEASE_BUFFERS); writes may be short and may move. */
 static const long modes =
     SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS;
 
-/*
- * libssl tells nobody the wait context of an SSL but on the job's stack, and this is the first code of
- * ours there. Once is enough; whoever set a callback at the SSL_CTX goes on hearing of everything.
- */
-static void learn_context(const SSL *ssl, int where, int result) {
-    pause_learn_context();
-    ossl.SSL_set_info_callback((SSL *)ssl, NULL);
-    SSL_info_callback_fn theirs = ossl.SSL_CTX_get_info_callback(ossl.SSL_get_SSL_CTX(ssl));
-    if (theirs != NULL) theirs(ssl, where, result);
-}
-
-static void watch_for_context(SSL *ssl) {
-    SSL_info_callback_fn set = ossl.SSL_get_info_callback(ssl);
-    if (set == NULL || set == ossl.SSL_CTX_get_info_callback(ossl.SSL_get_SSL_CTX(ssl)))
-        ossl.SSL_set_info_callback(ssl, learn_context);
-}
-
 struct async_ssl *async_ssl_new(void *ssl, int flags) {
     struct async_ssl *a = calloc(1, sizeof *a);
     if (a == NULL) return NULL;
-    if (ossl.SSL_up_ref(ssl) != 1) {
+    if (flags != ASYNC_OFF) a->context = ossl.ASYNC_WAIT_CTX_new();
+    bool complete = flags == ASYNC_OFF || a->context != NULL;
+    if (!complete || ossl.SSL_up_ref(ssl) != 1) {
+        ossl.ASYNC_WAIT_CTX_free(a->context);
         free(a);
         return NULL;
     }
     a->ssl = ssl;
     a->flags = flags;
+    a->asynchronous = flags != ASYNC_OFF;
     a->thread = pthread_self();
     a->generation = fork_generation();
     ossl.SSL_ctrl(ssl, SSL_CTRL_MODE, modes, NULL);
-    set_asynchronous(a, flags != ASYNC_OFF);
-    if (a->asynchronous) watch_for_context(ssl);
+    ossl.SSL_ctrl(ssl, SSL_CTRL_CLEAR_MODE, SSL_MODE_ASYNC, NULL); /* libssl starts no job of its own */
     return a;
 }
 
@@ -97,7 +83,7 @@ const struct async_step *async_ssl_step(struct async_ssl *a) {
 }
 
 int async_ssl_is_paused(const struct async_ssl *a) {
-    return a->paused_call != CALL_NONE;
+    return a->job != NULL;
 }
 
 static shim_status check_owner(const struct async_ssl *a) {
@@ -109,22 +95,30 @@ static shim_status check_call(const struct async_ssl *a, int call, const void *b
     if (a->ssl == NULL) return SHIM_ERR_CLOSED;
     if (length > INT_MAX) return SHIM_ERR_RANGE;
     shim_status status = check_owner(a);
-    if (status != SHIM_OK || a->paused_call == CALL_NONE) return status;
-    bool same = call == a->paused_call && buffer == a->paused_buffer && length == a->paused_length;
+    if (status != SHIM_OK || !async_ssl_is_paused(a)) return status;
+    bool same = call == a->call && buffer == a->buffer && length == a->length;
     return same ? SHIM_OK : SHIM_ERR_BUSY;
 }
 
-static int call_openssl(SSL *ssl, int call, void *buffer, int length) {
-    switch (call) {
+static int call_openssl(const struct async_ssl *a) {
+    switch (a->call) {
     case CALL_READ:
-        return ossl.SSL_read(ssl, buffer, length);
+        return ossl.SSL_read(a->ssl, a->buffer, (int)a->length);
     case CALL_WRITE:
-        return ossl.SSL_write(ssl, buffer, length);
+        return ossl.SSL_write(a->ssl, a->buffer, (int)a->length);
     case CALL_SHUTDOWN:
-        return ossl.SSL_shutdown(ssl);
+        return ossl.SSL_shutdown(a->ssl);
     default:
-        return ossl.SSL_do_handshake(ssl);
+        return ossl.SSL_do_handshake(a->ssl);
     }
+}
+
+/* On the job's stack, if there is one. What it came to is kept: it may be another step that sees it return. */
+static int run(void *argument) {
+    struct async_ssl *a = *(struct async_ssl **)argument;
+    a->result = call_openssl(a);
+    a->system_error = errno;
+    return 1;
 }
 
 /* SSL_shutdown(3): 0 means that our close_notify is sent and the peer's has not come, which is no error. */
@@ -133,11 +127,8 @@ static bool succeeded(int call, int result) {
 }
 
 static void read_fds(struct async_ssl *a) {
-    size_t count = 0;
-    if (ossl.SSL_get_all_async_fds(a->ssl, NULL, &count) != 1) count = 0;
-    a->step.fd_count = (int)count;
-    if (count > 0 && count <= sizeof a->step.fds / sizeof a->step.fds[0])
-        ossl.SSL_get_all_async_fds(a->ssl, a->step.fds, &count);
+    const size_t room = sizeof a->step.fds / sizeof a->step.fds[0];
+    a->step.fd_count = (int)wait_all_fds(a->context, a->step.fds, room);
 }
 
 /* Empties the queue. Without memory for the entries their number is still told. */
@@ -154,53 +145,65 @@ static void read_errors(struct async_ssl *a) {
     }
 }
 
-/* What SSL_get_error() would say if it looked at the job before the queue, and the queue were the job's own. */
-static int status_of(struct async_ssl *a, int call, int result) {
-    if (succeeded(call, result)) return SSL_ERROR_NONE;
-    if (ossl.SSL_waiting_for_async(a->ssl) == 1) return SSL_ERROR_WANT_ASYNC;
-    int status = ossl.SSL_get_error(a->ssl, result);
-    return status == SSL_ERROR_SYSCALL && a->step.error_count > 0 ? SSL_ERROR_SSL : status;
-}
-
-/* The call itself, as this thread's current pauser. */
-static int enter(struct async_ssl *a, int call, void *buffer, size_t length) {
+/* As this thread's current pauser. ASYNC_FINISH: the call has returned, in a job or without. */
+static int start_or_resume(struct async_ssl *a) {
+    int returned = 0, outcome = ASYNC_FINISH;
     struct pauser *before = pause_enter(&a->pauser);
     ossl.ERR_clear_error();
     errno = 0;
-    int result = call_openssl(a->ssl, call, buffer, (int)length);
-    int system_error = errno;
-    a->step.status = status_of(a, call, result);
-    a->step.system_error = a->step.status == SSL_ERROR_SYSCALL ? system_error : 0;
+    if (a->asynchronous)
+        outcome = ossl.ASYNC_start_job(&a->job, a->context, &returned, run, &a, sizeof(struct async_ssl *));
+    else
+        run(&a);
     pause_leave(before);
-    return result;
+    return outcome;
 }
 
 /* jobs_started and jobs_finished are equal whenever no job is paused. */
-static void follow_job(struct async_ssl *a, int call, void *buffer, size_t length) {
-    bool was_paused = a->paused_call != CALL_NONE;
-    bool is_paused = a->step.status == SSL_ERROR_WANT_ASYNC;
-    bool had_job = was_paused || (a->asynchronous && a->step.status != SSL_ERROR_WANT_ASYNC_JOB);
+static void follow_job(struct async_ssl *a, bool was_paused, int outcome) {
+    bool is_paused = outcome == ASYNC_PAUSE;
+    bool had_job = was_paused || is_paused || (a->asynchronous && outcome == ASYNC_FINISH);
     if (had_job && !was_paused) count_up(&counters.jobs_started);
     if (had_job && !is_paused) count_up(&counters.jobs_finished);
     if (is_paused && !was_paused) thread_jobs_paused();
     if (was_paused && !is_paused) thread_jobs_resumed();
-    a->paused_call = is_paused ? call : CALL_NONE;
-    a->paused_buffer = is_paused ? buffer : NULL;
-    a->paused_length = is_paused ? length : 0;
+    if (!is_paused) a->job = NULL;
+}
+
+/* A paused call may have failed already: what is on the queue then was kept, and the rest of it comes later. */
+static int status_of(const struct async_ssl *a, int outcome) {
+    if (outcome == ASYNC_PAUSE) return SSL_ERROR_WANT_ASYNC;
+    if (outcome == ASYNC_NO_JOBS) return SSL_ERROR_WANT_ASYNC_JOB;
+    if (outcome == ASYNC_ERR) return SSL_ERROR_SSL;
+    if (succeeded(a->call, a->result)) return SSL_ERROR_NONE;
+    int status = ossl.SSL_get_error(a->ssl, a->result);
+    return status == SSL_ERROR_SYSCALL && a->step.error_count > 0 ? SSL_ERROR_SSL : status;
+}
+
+/* The call has returned without an error. */
+static void succeed(struct async_ssl *a) {
+    a->step.count = a->result;
+    a->step.error_count = 0;
+    if (a->call == CALL_HANDSHAKE) a->asynchronous = (a->flags & ASYNC_IO) != 0;
 }
 
 int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length) {
     shim_status refused = check_call(a, call, buffer, length);
     if (refused != SHIM_OK) return -(int)refused;
-    a->step = (struct async_step){.error_count = async_ssl_is_paused(a) ? a->step.error_count : 0};
-    int result = enter(a, call, buffer, length);
-    follow_job(a, call, buffer, length);
+    bool was_paused = async_ssl_is_paused(a);
+    a->step = (struct async_step){.error_count = was_paused ? a->step.error_count : 0};
+    a->call = call;
+    a->buffer = buffer;
+    a->length = length;
+    int outcome = start_or_resume(a);
+    follow_job(a, was_paused, outcome);
+    a->step.status = status_of(a, outcome);
+    if (a->step.status == SSL_ERROR_SYSCALL) a->step.system_error = a->system_error;
     if (a->step.status == SSL_ERROR_WANT_ASYNC) read_fds(a);
-    if (a->step.status != SSL_ERROR_NONE)
-        read_errors(a);
+    if (a->step.status == SSL_ERROR_NONE)
+        succeed(a);
     else
-        a->step.count = result, a->step.error_count = 0;
-    if (call == CALL_HANDSHAKE && a->step.status == SSL_ERROR_NONE) set_asynchronous(a, (a->flags & ASYNC_IO) != 0);
+        read_errors(a);
     return a->step.status;
 }
 
@@ -209,25 +212,19 @@ const struct async_error *async_ssl_errors(struct async_ssl *a) {
 }
 
 int async_ssl_fds(struct async_ssl *a, int *out, size_t room) {
-    size_t count = 0;
-    if (a->ssl == NULL || ossl.SSL_get_all_async_fds(a->ssl, NULL, &count) != 1) return 0;
-    if (count <= room) ossl.SSL_get_all_async_fds(a->ssl, out, &count);
-    return (int)count;
+    return a->context != NULL ? (int)wait_all_fds(a->context, out, room) : 0;
 }
 
 int async_ssl_added(struct async_ssl *a, int *out, size_t room) {
     size_t added = 0, deleted = 0;
-    if (a->ssl == NULL || ossl.SSL_get_changed_async_fds(a->ssl, NULL, &added, NULL, &deleted) != 1) return 0;
-    if (added > 0 && added <= room) ossl.SSL_get_changed_async_fds(a->ssl, out, &added, NULL, &deleted);
+    if (a->context == NULL) return 0;
+    wait_changed_fds(a->context, NULL, &added, NULL, &deleted);
+    if (added > 0 && added <= room) wait_changed_fds(a->context, out, &added, NULL, &deleted);
     return (int)added;
 }
 
 void *async_ssl_wait_context(const struct async_ssl *a) {
-    return a->ssl != NULL ? a->pauser.context : NULL;
-}
-
-void async_ssl_set_callback(struct async_ssl *a, struct wait_signal *s) {
-    pause_set_callback(&a->pauser, wait_signal_wake(s));
+    return a->context;
 }
 
 /* In a forked child the op is the parent's; on another thread it may be ending at this moment. */
@@ -235,17 +232,23 @@ void async_ssl_cancel(struct async_ssl *a) {
     if (check_owner(a) == SHIM_OK) pause_cancel(&a->pauser);
 }
 
+/* Freeing the wait context may call Python, which finds a connection that is closed. */
 static void give_back(struct async_ssl *a) {
-    a->pauser.context = NULL; /* the SSL's, which others may hold: ours no longer */
-    ossl.SSL_free(a->ssl);
-    ossl.ERR_clear_error();
+    SSL *ssl = a->ssl;
+    ASYNC_WAIT_CTX *context = a->context;
     a->ssl = NULL;
+    a->context = NULL;
+    ossl.SSL_free(ssl);
+    ossl.ASYNC_WAIT_CTX_free(context);
+    ossl.ERR_clear_error();
 }
 
+/* The job, and the wait context that it uses, are left behind. */
 static void abandon(struct async_ssl *a) {
     count_up(&counters.jobs_abandoned);
     a->ssl = NULL;
-    a->paused_call = CALL_NONE;
+    a->context = NULL;
+    a->job = NULL;
 }
 
 /* After a fork a paused job is the parent's: it is left as it is. */
@@ -255,7 +258,7 @@ int async_ssl_close(struct async_ssl *a) {
         if (status == SHIM_ERR_FORKED) abandon(a);
         if (status != SHIM_OK) return status == SHIM_ERR_FORKED ? SHIM_OK : (int)status;
         async_ssl_cancel(a);
-        async_ssl_call(a, a->paused_call, a->paused_buffer, a->paused_length);
+        async_ssl_call(a, a->call, a->buffer, a->length);
         if (async_ssl_is_paused(a)) return SHIM_ERR_BUSY;
     }
     if (a->ssl != NULL) give_back(a);

@@ -20,8 +20,9 @@
 
 /* The thread that made it only, but for job_free(). */
 struct job {
-    ASYNC_JOB *job;       /* OpenSSL's; NULL: not paused */
-    struct pauser pauser; /* its context is borrowed from Python */
+    ASYNC_JOB *job;          /* OpenSSL's; NULL: not paused */
+    ASYNC_WAIT_CTX *context; /* borrowed from Python, which keeps it busy */
+    struct pauser pauser;
     pthread_t thread;
     unsigned generation;
     bool blocked, finished;
@@ -66,7 +67,7 @@ struct job *job_new(struct key *k, int kind, const char *digest, int padding, in
     j->salt_length = salt_length;
     j->tls_version = tls_version;
     j->blocked = block_pause != 0;
-    j->pauser.context = context;
+    j->context = context;
     j->thread = pthread_self();
     j->generation = fork_generation();
     return j;
@@ -116,7 +117,7 @@ int job_run(struct job *j) {
     int returned = 0;
     struct pauser *before = pause_enter(&j->pauser);
     ossl.ERR_clear_error();
-    int result = ossl.ASYNC_start_job(&j->job, j->pauser.context, &returned, run, &j, sizeof(struct job *));
+    int result = ossl.ASYNC_start_job(&j->job, j->context, &returned, run, &j, sizeof(struct job *));
     pause_leave(before);
     if (result == ASYNC_ERR) errors_keep(SHIM_ERR_OPENSSL);
     follow(j, was_paused, result);

@@ -60,8 +60,6 @@ typedef int OSSL_provider_init_fn(const OSSL_CORE_HANDLE *handle, const OSSL_DIS
 typedef int pem_password_cb(char *buf, int size, int rwflag, void *userdata);
 typedef OSSL_STORE_INFO *(*OSSL_STORE_post_process_info_fn)(OSSL_STORE_INFO *, void *);
 typedef int (*ASYNC_callback_fn)(void *arg);
-/* Not a name of OpenSSL's: its functions spell the type out. */
-typedef void (*SSL_info_callback_fn)(const SSL *ssl, int where, int ret);
 typedef void *(*ASYNC_stack_alloc_fn)(size_t *num);
 typedef void (*ASYNC_stack_free_fn)(void *addr);
 typedef int (*SSL_CTX_alpn_select_cb_func)(SSL *ssl, const unsigned char **out, unsigned char *outlen,

@@ -31,19 +31,6 @@ int pause_call_back(void *wake) {
     return 1;
 }
 
-void pause_set_callback(struct pauser *p, struct wake *callback) {
-    p->callback = callback;
-    if (p->context == NULL) return;
-    ossl.ASYNC_WAIT_CTX_set_callback(p->context, callback != NULL ? pause_call_back : NULL, callback);
-}
-
-void pause_learn_context(void) {
-    ASYNC_JOB *job = current != NULL && current->context == NULL ? ossl.ASYNC_get_current_job() : NULL;
-    if (job == NULL) return;
-    current->context = ossl.ASYNC_get_wait_ctx(job);
-    if (current->callback != NULL) pause_set_callback(current, current->callback);
-}
-
 /* A new reference to what the context's callback signals; NULL: no callback, or somebody else's. */
 static struct wake *echo_of(ASYNC_WAIT_CTX *context) {
     ASYNC_callback_fn callback = NULL;

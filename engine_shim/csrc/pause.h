@@ -23,20 +23,13 @@
 #define ENGINE_SHIM_PAUSE_H
 
 #include "op.h"
-#include "ossl_types.h"
 
 struct pauser {
     bool cancelled;
-    unsigned entries;        /* how often the job was started or resumed */
-    struct op *op;           /* in flight; borrowed from the frame on the job's stack */
-    ASYNC_WAIT_CTX *context; /* that its jobs run with; borrowed; NULL: not known yet */
-    struct wake *callback;   /* borrowed; NULL: none. What the context's callback signals */
+    unsigned entries; /* how often the job was started or resumed */
+    struct op *op;    /* in flight; borrowed from the frame on the job's stack */
 };
 
-/* The context calls back from now on (NULL: does not): at once where it is known, else as soon as it is. */
-void pause_set_callback(struct pauser *p, struct wake *callback);
-/* On a job's stack: the current pauser learns its wait context. Elsewhere it does nothing. */
-void pause_learn_context(void);
 /* The ASYNC_callback_fn of the shim: signals the wake. Any thread, any stack. */
 int pause_call_back(void *wake);
 

@@ -149,13 +149,12 @@ int async_ssl_reused(struct async_ssl *a);
 const char *async_ssl_group(struct async_ssl *a); /* NULL: none, or unknown to this OpenSSL */
 int async_job_is_current(void);                   /* 1: on a job's stack */
 
-/* For a view of the connection's wait context. NULL: no job of it has run yet, or it is closed. */
+/* The connection's wait context, borrowed. NULL: its calls do not run in jobs, or it is closed. */
 void *async_ssl_wait_context(const struct async_ssl *a);
 int async_ssl_added(struct async_ssl *a, int *out, size_t room); /* wait fds that are new since the last resume */
-struct wait_signal;
-void async_ssl_set_callback(struct async_ssl *a, struct wait_signal *s); /* NULL: none */
 
 /* wait_context.c: ASYNC_WAIT_CTX; `context` is OpenSSL's. */
+struct wait_signal;
 typedef void (*wait_cleanup_fn)(uintptr_t id, int fd);
 void wait_on_cleanup(wait_cleanup_fn run); /* what runs when a context is freed, for each fd that is set then */
 void *wait_new(void);

@@ -12,7 +12,6 @@ import random
 import socket
 import sys
 import traceback
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,26 +26,12 @@ from tlsserver.state import State
 from tlsserver.testing import AT_ONCE, HELD, SIGNALLED, Change, Kind, Script, ScriptedProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tlsserver import TLSContext
 
 # More than one record (16 KiB), and not a multiple of it.
 LONG = random.Random(1).randbytes(50_000)
-
-
-# It answers every call on an SSL that has failed at once, and does not resume the job that is paused in the alert.
-LOSES_FAILED_JOBS = engine_shim.attach().openssl_version_number >= 0x40000000
-
-
-@contextmanager
-def patience(seconds: float) -> Iterator[None]:
-    """Wait no longer than this for what is expected to fail."""
-    before, helpers_server.PATIENCE = helpers_server.PATIENCE, seconds
-    try:
-        yield
-    finally:
-        helpers_server.PATIENCE = before
 
 
 def only_connection(house: House) -> Any:
@@ -165,8 +150,7 @@ def left_without_goodbye(scripted: ScriptedProvider, house: House) -> None:
     client.socket.shutdown(socket.SHUT_WR)
     held(scripted, house)
     scripted.release_all()
-    with patience(1.0 if LOSES_FAILED_JOBS else helpers_server.PATIENCE):
-        house.until(house.is_empty)
+    house.until(house.is_empty)
 
 
 def stream(scripted: ScriptedProvider, house: House) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine_shim import LatencyEngine, OpenSSLEngine, ThreadEngine
+from engine_shim import LatencyEngine, OpenSSLEngine, OpenSSLProvider, ThreadEngine
 from engine_shim.openssl_engine import DEFAULT_ALGORITHMS
 from tlsserver.cli import params
 from tlsserver.errors import ConfigurationError
@@ -80,8 +79,7 @@ def _openssl_engine(argument: str | None, settings: EngineSettings) -> Engine:
 
 def _openssl_provider(argument: str | None, _: EngineSettings) -> Engine:
     name, path = _name_and_path("provider", "NAME", argument)
-    made: Engine = import_module("engine_shim.openssl_provider").OpenSSLProvider(name, path)
-    return made
+    return OpenSSLProvider(name, path)
 
 
 ENGINES = {

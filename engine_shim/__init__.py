@@ -41,6 +41,7 @@ from engine_shim.openssl_engine import OpenSSLEngine
 from engine_shim.openssl_provider import OpenSSLProvider, Preference
 from engine_shim.paused import drain_paused
 from engine_shim.wait import ChangedFds, WaitContext, WaitContextView, WaitFd, WaitStatus
+from engine_shim.wait import free_all as _free_all
 
 __all__ = [
     "AsyncSSL",
@@ -103,6 +104,7 @@ def _at_exit() -> None:
     """Drain, then end the workers: both must be gone before OpenSSL's own clean-up."""
     try:
         drain_paused()
+        _free_all()
     finally:
         _lib.engine_close_all(_EXIT_TIMEOUT)
 

@@ -6,6 +6,7 @@ documents on one thread. What runs on the job's stack is C: no frame of Python's
 
 from __future__ import annotations
 
+import os
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["Job", "JobStatus", "cleanup_thread", "init_thread", "is_capable"]
+
+
+_MOST_JOBS = 2**31 - 1  # OpenSSL keeps the number in an int
 
 
 class JobStatus(IntEnum):
@@ -85,7 +89,7 @@ class Job:
         self.wait_context = WaitContext() if wait_context is None else wait_context
         self._key = key
         self._handle: Any = None
-        self._prepared: tuple[Any, ...] = (*arguments, bytes(data), block_pause)
+        self._prepared: tuple[Any, ...] = (*arguments, bytes(memoryview(data)), block_pause)
 
     def start(self) -> JobStatus:
         """Start the job, or resume it.
@@ -106,9 +110,11 @@ class Job:
         elif not lib.job_is_paused(self._handle) and not self._is_finished():
             self.wait_context.take(self)
         status = lib.job_run(self._handle)
+        if status < 0:  # refused: another thread's, who may be running it, or the parent's
+            raise_status(-status, "starting a job")
         self._follow()
-        if status <= 0:
-            raise_status(-status if status else lib.SHIM_ERR_OPENSSL, "starting a job")
+        if not status:
+            raise_status(lib.SHIM_ERR_OPENSSL, "starting a job")
         return JobStatus(status)
 
     def _make(self, context: Any) -> Any:  # noqa: ANN401 - cffi's pointers have no types
@@ -149,12 +155,16 @@ class Job:
         Raises:
             JobNotFinishedError: The job has not come to its end.
             EngineError: The engine is closed, the operation failed, or the job was cancelled.
+            OSError: No file descriptor was to be had for its wait fd.
             ShimError: OpenSSL refused.
         """
         if not self._is_finished():
             message = "the job has not finished: start it again when a wait fd is readable"
             raise JobNotFinishedError(message)
         status = lib.job_status(self._handle)
+        if status == lib.SHIM_ERR_SYSTEM:
+            number = lib.job_system_error(self._handle)
+            raise OSError(number, f"the job: {os.strerror(number)}")
         if status != lib.SHIM_OK:
             raise_status(status, "the job", ffi.string(lib.job_reason(self._handle)).decode(errors="replace"))
         size = lib.job_output(self._handle, ffi.NULL, 0)
@@ -181,7 +191,8 @@ class Job:
                 self.wait_context.free()
             return True
         status = lib.job_close(self._handle)
-        self._follow()
+        if status != lib.SHIM_ERR_THREAD:
+            self._follow()
         if status == lib.SHIM_ERR_BUSY:
             return False
         check(status, "closing a job")
@@ -224,8 +235,8 @@ def init_thread(max_jobs: int = 0, initial: int = 0) -> None:
         ValueError: A number is out of range.
     """
     linkage.attach()
-    if max_jobs < 0 or not 0 <= initial <= max_jobs:
-        message = f"a pool of {max_jobs} jobs, {initial} at first: give a bound of 0 or more, and no more at first"
+    if not 0 <= initial <= max_jobs <= _MOST_JOBS:
+        message = f"a pool of {max_jobs} jobs, {initial} at first: give 0 to {_MOST_JOBS}, no more at first"
         raise ValueError(message)
     _check_pool(lib.thread_jobs_init(max_jobs, initial))
 

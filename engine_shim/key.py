@@ -35,7 +35,8 @@ def read_source(source: str | Path | bytes, password: str | bytes | None) -> tup
     Raises:
         OSError: The file cannot be read.
     """
-    secret = password.encode() if isinstance(password, str) else password
+    # The command line gives bytes that are not UTF-8 as surrogates.
+    secret = password.encode(errors="surrogateescape") if isinstance(password, str) else password
     if isinstance(source, bytes):
         return source, secret, "private key"
     return Path(source).read_bytes(), secret, f"private key {source}"

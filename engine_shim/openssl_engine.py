@@ -7,7 +7,6 @@ shared OpenSSL 3. An ENGINE is process-wide: what it is made the default for it 
 from __future__ import annotations
 
 import os
-import re
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from engine_shim.errors import EngineClosedError, EngineUnavailableError, KeyLoa
 from engine_shim.key import Key, read_source
 from engine_shim.linkage import plugin, shared
 from engine_shim.native import check, ffi, lib
-from engine_shim.thirdparty import ThirdPartyEngine
+from engine_shim.thirdparty import ThirdPartyEngine, secret_of, without_pin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,6 +86,7 @@ class OpenSSLEngine(ThirdPartyEngine):
         self._id = engine_id
         self._handle = _find(engine_id, None if path is None else Path(path))
         self._is_default = False
+        self._in_use = threading.Lock()  # a thread that closes waits for one that loads a key
         try:
             self._start(algorithms, pre, post)
         except BaseException:
@@ -143,6 +143,10 @@ class OpenSSLEngine(ThirdPartyEngine):
             KeyLoadError: There is no such key.
             EngineClosedError: :meth:`close` was called.
         """
+        with self._in_use:
+            return self._load(source, password)
+
+    def _load(self, source: str | Path | bytes, password: str | bytes | None) -> Key:
         if self._closed:
             raise EngineClosedError(f"engine {self._id} is closed: make a new one")
         out = ffi.new("struct key **")
@@ -166,10 +170,10 @@ class OpenSSLEngine(ThirdPartyEngine):
         return key
 
     def _load_by_name(self, name: str, password: str | bytes | None, out: Any) -> None:  # noqa: ANN401 - cffi's
-        secret = password.encode() if isinstance(password, str) else password
+        secret = secret_of(password)
         given = ffi.NULL if secret is None else ffi.from_buffer(secret)
         status = lib.openssl_engine_load_key(self._handle, os.fsencode(name), given, len(secret or b""), out)
-        what = f"engine {self._id} gives no key {_without_pin(name)!r}"
+        what = f"engine {self._id} gives no key {without_pin(name)!r}"
         if status == lib.SHIM_ERR_PASSWORD:
             asked = "it asks for a password: give one" if secret is None else "check its name and the password"
             raise KeyPasswordError(f"{what}: {asked} ({_reason()})")
@@ -186,9 +190,10 @@ class OpenSSLEngine(ThirdPartyEngine):
         Returns:
             True.
         """
-        if not self._closed:
-            self._closed = True
-            self._release()
+        with self._in_use:
+            if not self._closed:
+                self._closed = True
+                self._release()
         return True
 
     def _release(self) -> None:
@@ -209,13 +214,8 @@ def _parted(command: str) -> tuple[str, str | None]:
     return name, value if colon else None
 
 
-def _without_pin(text: str) -> str:
-    """Hide the PIN that a PKCS #11 URI may carry (RFC 7512, 2.4)."""
-    return re.sub(r"(pin-value=)[^;&\s),]*", r"\1...", text)
-
-
 def _reason() -> str:
-    return _without_pin(ffi.string(lib.shim_last_error()).decode(errors="replace")) or "OpenSSL gives no reason"
+    return without_pin(ffi.string(lib.shim_last_error()).decode(errors="replace")) or "OpenSSL gives no reason"
 
 
 def _find(engine_id: str, path: Path | None) -> Any:  # noqa: ANN401 - cffi's pointers have no types

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from engine_shim import linkage
 from engine_shim.errors import EngineClosedError, EngineUnavailableError, KeyLoadError, KeyPasswordError
@@ -15,7 +15,7 @@ from engine_shim.linkage import shared
 from engine_shim.linkage.refusal import USE_SHARED_OPENSSL
 from engine_shim.native import check, ffi, lib
 from engine_shim.provider_module import check_module, find_module, load_module
-from engine_shim.thirdparty import ThirdPartyEngine
+from engine_shim.thirdparty import ThirdPartyEngine, secret_of, without_pin
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,8 +27,6 @@ __all__ = ["OpenSSLProvider", "Preference"]
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 # RFC 3986, 3.1. A str that begins with a scheme is a URI; `Path` says that it is a file all the same.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-# RFC 7512, 2.4: a PKCS #11 URI may carry the PIN itself, which must not get into a message.
-_PIN = re.compile(r"(pin-value=)[^&;\s)]*")
 
 
 class _Home(NamedTuple):
@@ -113,12 +111,12 @@ class OpenSSLProvider(ThirdPartyEngine):
         if self._closed:
             raise EngineClosedError(f"{self.name} is closed: open it again to load a key")
         uri = _as_uri(source)
-        key = Key(self, self._read(uri, password.encode() if isinstance(password, str) else password))
+        key = Key(self, self._read(uri, secret_of(password)))
         holder = lib.openssl_provider_of(key._handle)  # noqa: SLF001 - a Key is ours
         held_by = "no provider" if holder == ffi.NULL else f"the provider {ffi.string(holder).decode()}"
         if held_by != f"the provider {self._provider_name}":
             raise KeyLoadError(
-                f"private key {_without_pin(uri)}: {held_by} holds it, not {self._provider_name}, so its operations "
+                f"private key {without_pin(uri)}: {held_by} holds it, not {self._provider_name}, so its operations "
                 f"would run in place: give the URI of a key that {self._provider_name} holds"
             )
         return key
@@ -130,13 +128,13 @@ class OpenSSLProvider(ThirdPartyEngine):
             self._home.handle, os.fsencode(uri), self._properties.encode(), given, len(secret or b""), out
         )
         if status == lib.SHIM_ERR_KEY:
-            reason = _without_pin(_last_error()) or "no private key"
-            raise KeyLoadError(f"private key {_without_pin(uri)}: {self.name} has none there ({reason}): check the URI")
+            reason = without_pin(_last_error()) or "no private key"
+            raise KeyLoadError(f"private key {without_pin(uri)}: {self.name} has none there ({reason}): check the URI")
         if status == lib.SHIM_ERR_PASSWORD:
             raise KeyPasswordError(
-                f"private key {_without_pin(uri)}: it is encrypted, and its password is missing or wrong"
+                f"private key {without_pin(uri)}: it is encrypted, and its password is missing or wrong"
             )
-        check(status, f"private key {_without_pin(uri)}")
+        check(status, f"private key {without_pin(uri)}")
         return out[0]
 
     def prefer(self, properties: str | None = None) -> Preference:
@@ -178,22 +176,25 @@ class Preference:
     preference leaves none.
     """
 
-    _known = ""  # what we set last
+    # Those that are not withdrawn, the last one in force; and the query from before the first of them.
+    _all: ClassVar[list[Preference]] = []
+    _before = ""
 
     def __init__(self, properties: str) -> None:
+        self._query = properties
         with _lock:
-            self._before = _query() or Preference._known
+            before = Preference._before if Preference._all else _query()
             check(lib.openssl_provider_set_query(properties.encode()), f"property query {properties!r}")
-            Preference._known = properties
-        self._in_force = True
+            Preference._before = before
+            Preference._all.append(self)
 
     def withdraw(self) -> None:
-        """Bring the query from before back; idempotent. The provider stays loaded."""
+        """Bring the query from before back, or that of a later preference; idempotent. The provider stays loaded."""
         with _lock:
-            if self._in_force:
-                self._in_force = False
-                check(lib.openssl_provider_set_query(self._before.encode()), "property query")
-                Preference._known = self._before
+            if self in Preference._all:
+                Preference._all.remove(self)
+                query = Preference._all[-1]._query if Preference._all else Preference._before  # noqa: SLF001 - ours
+                check(lib.openssl_provider_set_query(query.encode()), "property query")
 
     def __enter__(self) -> Self:
         return self
@@ -277,10 +278,6 @@ def _query() -> str:
 
 def _last_error() -> str:
     return str(ffi.string(lib.shim_last_error()).decode(errors="replace"))
-
-
-def _without_pin(text: str) -> str:
-    return _PIN.sub(r"\1...", text)
 
 
 def _as_uri(source: str | Path | bytes) -> str:

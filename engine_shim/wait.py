@@ -71,7 +71,8 @@ class ChangedFds(NamedTuple):
 class _Entry(NamedTuple):
     """Python's half of one wait fd; the number that stands for it travels through OpenSSL.
 
-    It does not keep the context alive: one that nobody has any more is freed, and its cleanup routines run.
+    It does not keep the context alive, unless its data or its routine refer to it: one that nobody has any more is
+    freed, and its cleanup routines run.
     """
 
     context: weakref.ref[WaitContextView]
@@ -80,6 +81,7 @@ class _Entry(NamedTuple):
     cleanup: Cleanup | None
 
 
+_LAST_ADDRESS = 2 ** (8 * ffi.sizeof("uintptr_t")) - 1
 _numbers = itertools.count(1)
 _entries: dict[int, _Entry] = {}
 
@@ -99,9 +101,10 @@ class WaitContextView:
     """Somebody else's wait context: a connection's, as :attr:`AsyncSSL.wait_context`. One thread: the job's."""
 
     def __init__(self) -> None:
-        # By key: its address, and the numbers of what is set under it, the newest (which hides the others) last.
+        self._thread = lib.thread_jobs_self()
         self._addresses: dict[Hashable, Any] = {}
-        self._set: dict[Hashable, list[int]] = {}
+        # By address: the numbers of what is set there, the newest (which hides the others) last.
+        self._set: dict[int, list[int]] = {}
         self._signal: Any = ffi.NULL
         self._callback: tuple[Callable[..., object], tuple[Any, ...]] | None = None
 
@@ -111,18 +114,27 @@ class WaitContextView:
     @property
     def _context(self) -> Any:  # noqa: ANN401 - cffi's pointers have no types
         """OpenSSL's object, or the reason why there is none."""
-        context = self._find()
+        context = self._looked_up()
         if context == ffi.NULL:
             message = "there is no wait context: a connection has one if its calls run in jobs, until it is closed"
             raise WaitContextFreedError(message)
         return context
 
-    def _address(self, key: Hashable) -> Any:  # noqa: ANN401 - cffi's pointers have no types
+    def _looked_up(self) -> Any:  # noqa: ANN401 - cffi's pointers have no types
+        """OpenSSL's object, or NULL; its lists have no lock, so it is this thread's only."""
+        if self._thread != lib.thread_jobs_self():
+            raise_status(lib.SHIM_ERR_THREAD, "wait context")
+        return self._find()
+
+    def _address(self, key: Hashable) -> int:
         if isinstance(key, int):
-            return ffi.cast("void *", key)
+            if not 0 <= key <= _LAST_ADDRESS:
+                message = f"{key} is no address: use any other hashable object as a key of your own"
+                raise ValueError(message)
+            return int(key)
         if key not in self._addresses:
             self._addresses[key] = ffi.new("char *")
-        return self._addresses[key]
+        return int(ffi.cast("uintptr_t", self._addresses[key]))
 
     def set_wait_fd(
         self,
@@ -150,10 +162,10 @@ class WaitContextView:
         except (OSError, OverflowError, TypeError) as error:
             message = f"wait fd {fd!r} is not an open file descriptor: open it before it is set"
             raise BadDescriptorError(message) from error
-        number = next(_numbers)
-        check(lib.wait_set_fd(context, self._address(key), fd, number), "setting a wait fd")
+        number, address = next(_numbers), self._address(key)
+        check(lib.wait_set_fd(context, ffi.cast("void *", address), fd, number), "setting a wait fd")
         _entries[number] = _Entry(weakref.ref(self), key, custom_data, cleanup)
-        self._set.setdefault(key, []).append(number)
+        self._set.setdefault(address, []).append(number)
 
     def get_fd(self, key: Hashable) -> WaitFd:
         """Return what is set under a key (ASYNC_WAIT_CTX_get_fd(3)).
@@ -162,11 +174,11 @@ class WaitContextView:
             UnknownWaitKeyError: Nothing is.
             WaitContextFreedError: There is no context (any more).
         """
-        fd, custom = ffi.new("int *"), ffi.new("uintptr_t *")
-        if lib.wait_get_fd(self._context, self._address(key), fd, custom) != lib.SHIM_OK:
+        fd, custom, address = ffi.new("int *"), ffi.new("uintptr_t *"), self._address(key)
+        if lib.wait_get_fd(self._context, ffi.cast("void *", address), fd, custom) != lib.SHIM_OK:
             raise _unknown(key)
         entry = _entries.get(custom[0])
-        ours = entry is not None and custom[0] in self._set.get(key, ())
+        ours = entry is not None and custom[0] in self._set.get(address, ())
         return WaitFd(fd[0], entry.custom_data if entry is not None and ours else custom[0])
 
     def clear_fd(self, key: Hashable) -> None:
@@ -176,15 +188,16 @@ class WaitContextView:
             UnknownWaitKeyError: Nothing is set under this key.
             WaitContextFreedError: There is no context (any more).
         """
-        if lib.wait_clear_fd(self._context, self._address(key)) != lib.SHIM_OK:
+        address = self._address(key)
+        if lib.wait_clear_fd(self._context, ffi.cast("void *", address)) != lib.SHIM_OK:
             raise _unknown(key)
-        numbers = self._set.get(key)
+        numbers = self._set.get(address)
         if numbers:
             _entries.pop(numbers.pop(), None)
 
     def get_all_fds(self) -> tuple[int, ...]:
         """List the fds that are set (ASYNC_WAIT_CTX_get_all_fds(3)), the newest first; none without a context."""
-        context = self._find()
+        context = self._looked_up()
         if context == ffi.NULL:
             return ()
         count = lib.wait_all_fds(context, ffi.NULL, 0)
@@ -197,7 +210,7 @@ class WaitContextView:
 
         OpenSSL forgets the changes only when a paused job is resumed: after a job has ended they are still told.
         """
-        context = self._find()
+        context = self._looked_up()
         if context == ffi.NULL:
             return ChangedFds((), ())
         added_count, deleted_count = ffi.new("size_t *"), ffi.new("size_t *")
@@ -211,9 +224,10 @@ class WaitContextView:
         """Set what an engine tells of itself (ASYNC_WAIT_CTX_set_status(3)): a `WaitStatus`.
 
         Raises:
+            ValueError: No such status.
             WaitContextFreedError: There is no context (any more).
         """
-        check(lib.wait_set_status(self._context, status), "setting a wait context's status")
+        check(lib.wait_set_status(self._context, WaitStatus(status)), "setting a wait context's status")
 
     def get_status(self) -> int:
         """Return what an engine told of itself (ASYNC_WAIT_CTX_get_status(3)), a `WaitStatus`; UNSUPPORTED: nothing.
@@ -291,7 +305,7 @@ class WaitContext(WaitContextView):
         if self._own == ffi.NULL:
             message = "the wait context is freed: make another"
             raise WaitContextFreedError(message)
-        return self._own
+        return lib.wait_raw(self._own)
 
     @property
     def busy(self) -> bool:
@@ -304,13 +318,14 @@ class WaitContext(WaitContextView):
         Raises:
             BusyError: Another job uses it.
             WaitContextFreedError: It is freed.
+            WrongThreadError: Another thread made it.
         """
-        context = self._context
+        self._looked_up()
         if self._user not in (None, user):
             message = "the wait context is used by another job: one job at a time"
             raise BusyError(message)
         self._user = user
-        return context
+        return self._own
 
     def give_back(self, user: object) -> None:
         """Be free for the next job. Does nothing for another user's."""
@@ -338,6 +353,15 @@ class WaitContext(WaitContextView):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.free()
+
+
+def free_all() -> None:
+    """At exit: free what is left, so that its cleanup routines run while Python still can; later ones never do."""
+    for entry in tuple(_entries.values()):
+        context = entry.context()
+        if isinstance(context, WaitContext) and not context.busy:
+            context.free()
+    lib.wait_on_cleanup(ffi.NULL)
 
 
 def _unknown(key: Hashable) -> UnknownWaitKeyError:

@@ -67,3 +67,19 @@ def test_the_bound_when_none_is_set() -> None:
     bounds = [ServerConfig(async_jobs=jobs).draining_most for jobs in (None, 1, 8)]
     assert bounds == [100, 1, 4]
     assert ServerConfig(async_jobs=8, max_draining=50).draining_most == 50
+
+
+def test_engines_that_were_closed_are_forgotten() -> None:
+    class Engine:
+        closed = False
+
+    drains, first, second = Drains(1), Engine(), Engine()
+    busy = drains.of(first, "first")
+    busy.enter()
+    drains.of(second, "second")
+    first.closed = second.closed = True
+    drains.of(Engine(), "third")
+    assert drains.by_name() == {"first": 1, "third": 0}
+    busy.leave()
+    drains.of(Engine(), "fourth")
+    assert drains.by_name() == {"third": 0, "fourth": 0}

@@ -333,6 +333,11 @@ with ScriptedProvider() as scripted:
         assert "property query" in str(error), error
     else:
         raise AssertionError("that is no query")
+    first, second = scripted.ciphers.prefer(), scripted.ciphers.prefer("?provider=default")
+    first.withdraw()
+    assert encrypted() == 0
+    second.withdraw()
+    assert encrypted() == 0, "a query that was withdrawn is in force"
     assert encrypted() == 0
 print("done")
 """

@@ -306,3 +306,18 @@ def test_no_common_version(identity: Identity) -> None:
         house.until(lambda: client.error and house.is_empty())
         assert "alert protocol version" in str(client.error), "our alert was lost"
         assert house.statistics.handshakes_failed == 1
+
+
+def test_numbers_of_engines_that_were_closed_are_kept(identity: Identity) -> None:
+    with House(identity, engine_shim.ThreadEngine(1)) as house:
+        for number in range(1, 5):
+            house.connected().say_goodbye()
+            house.until(house.is_empty)
+            assert house.statistics.ops_performed == number
+            last = house.server._context.engine
+            assert last is not None
+            house.server.swap_context(make_context(identity, engine_shim.ThreadEngine(1)))
+            last.close()
+        (_, newest), _ = house.server._engines._known
+        newest.close()
+        assert house.server._context.engine is newest

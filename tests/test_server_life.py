@@ -146,7 +146,16 @@ def test_a_port_in_use_is_told_by_start_and_run(context: TLSContext) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        *({"port": -1}, {"port": 70000}, {"port": "8443"}, {"port": True}, {"host": None}, {"backlog": 0}),
+        *(
+            {"port": -1},
+            {"port": 70000},
+            {"port": "8443"},
+            {"port": True},
+            {"host": None},
+            {"backlog": 0},
+            {"backlog": 1 << 31},
+            {"async_jobs": 1 << 31},
+        ),
         *(
             {"max_handshakes": 0},
             {"limit_concurrency": 0},

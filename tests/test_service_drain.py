@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -195,6 +196,43 @@ def test_jobs_that_are_left_behind_are_told(
     for driver in drivers:
         assert driver.connection._wire.close()
         driver._socket.close()
+
+
+@pytest.mark.usefixtures("stubborn")
+def test_a_stop_with_nobody_left_to_serve(identity: Identity, manual: engine_shim.ManualEngine) -> None:
+    """The graceful time of 8 s is for clients; a second signal shortens what is left for jobs, and nothing spins."""
+    with House(identity, manual) as house:
+        leave(house, manual, 1)
+        (driver,) = house.service._hub.drivers
+        turns = 0
+
+        def signals() -> None:
+            nonlocal turns
+            turns += 1
+            house.service.begin_stop(0)
+            house.service._drain_until = min(house.service._drain_until or 0, time.monotonic() + 0.1)
+
+        house.reactor.at_end_of_turn(lambda: None if house.service._drain_until is None else signals())
+        begun = time.monotonic()
+        house.reactor.call_soon(house.service.begin_stop, 8)
+        house.service.run()
+        assert time.monotonic() - begun < 1.5
+        assert turns < 20, "a reactor that is stopped does not wait"
+        assert house.statistics.draining_now == 1
+    Stubborn.may_end = True
+    assert driver.connection._wire.close()
+    driver._socket.close()
+
+
+@pytest.mark.usefixtures("stubborn")
+def test_what_drains_takes_nobodys_place(identity: Identity, manual: engine_shim.ManualEngine) -> None:
+    with House(identity, manual, limit_concurrency=1) as house:
+        leave(house, manual, 1)
+        late = house.client()
+        house.until(lambda: manual.pending == 2)
+        manual.perform(1)
+        house.until(lambda: late.is_connected)
+        drain(house, manual)
 
 
 # The alert, as clients of others see it

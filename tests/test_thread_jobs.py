@@ -96,7 +96,7 @@ def test_the_pool_is_not_changed_while_a_job_is_paused(engine: ManualEngine, key
     engine_shim.init_thread()
 
 
-@pytest.mark.parametrize("numbers", [(-1, 0), (2, 3), (0, 1), (2, -1)])
+@pytest.mark.parametrize("numbers", [(-1, 0), (2, 3), (0, 1), (2, -1), (1 << 31, 0), (1 << 70, 0)])
 def test_numbers_that_cannot_be(numbers: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="a pool of"):
         engine_shim.init_thread(*numbers)

@@ -11,6 +11,7 @@ from tlsserver.errors import ConfigurationError
 __all__ = ["ServerConfig", "ServerOptions"]
 
 _PORT_MAX = 65535
+_INT_MAX = 2**31 - 1  # what is handed to the kernel or to OpenSSL
 _MAX_DRAINING = 100
 
 
@@ -98,6 +99,9 @@ class ServerConfig:
         for name in ("limit_concurrency", "async_jobs", "max_draining"):
             if getattr(self, name) is not None:
                 _check_count(name, getattr(self, name), least=1)
+        for name in ("backlog", "async_jobs"):
+            if (getattr(self, name) or 0) > _INT_MAX:
+                raise _bad(name, getattr(self, name), f"at most {_INT_MAX}")
         for name in ("timeout_handshake", "timeout_shutdown"):
             _check_seconds(name, getattr(self, name))
         if self.timeout_idle is not None:

@@ -66,7 +66,8 @@ class Drains:
             most: How many jobs of one engine are too many.
         """
         self._most = most
-        # Replaced as a whole, so that other threads may read it at any time.
+        # Replaced as a whole, so that other threads may read it at any time. Engines that were swapped out and closed
+        # are forgotten when the next one comes.
         self._drains: dict[object, Drain] = {}
 
     def of(self, engine: object, name: str) -> Drain:
@@ -79,7 +80,8 @@ class Drains:
         drain = self._drains.get(engine)
         if drain is None:
             drain = Drain(name, self._most)
-            self._drains = {**self._drains, engine: drain}
+            kept = {known: its for known, its in self._drains.items() if its.now or not getattr(known, "closed", False)}
+            self._drains = {**kept, engine: drain}
         return drain
 
     def by_name(self) -> dict[str, int]:

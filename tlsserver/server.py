@@ -19,7 +19,7 @@ from tlsserver.stats import Counters, Statistics
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     from typing_extensions import Self, Unpack
@@ -267,18 +267,29 @@ class Server:
 
 
 class _EngineSums:
-    """The engines of all contexts so far, each once, and the sums of their numbers."""
+    """The engines of all contexts so far, each once, and the sums of their numbers.
+
+    Of engines that were swapped out and closed only the numbers are kept, from when the next one comes.
+    """
 
     def __init__(self, context: ContextLike) -> None:
-        self._engines: tuple[Any, ...] = ()
+        # Replaced as a whole: any thread may read it.
+        self._known: tuple[tuple[Any, ...], tuple[int, int]] = ((), (0, 0))
         self.add(context)
 
     def add(self, context: ContextLike) -> None:
         engine = context.engine
-        if engine is not None and engine not in self._engines:
-            self._engines = (*self._engines, engine)
+        engines, gone = self._known
+        if engine is not None and engine not in engines:
+            closed = [known for known in engines if known.closed]
+            self._known = ((*(known for known in engines if not known.closed), engine), _sums(closed, gone))
 
     def sums(self) -> tuple[int, int]:
         """Return how many ops were performed and cancelled."""
-        numbers = [engine.statistics() for engine in self._engines]
-        return sum(number.performed for number in numbers), sum(number.cancelled for number in numbers)
+        return _sums(*self._known)
+
+
+def _sums(engines: Iterable[Any], others: tuple[int, int]) -> tuple[int, int]:
+    numbers = [engine.statistics() for engine in engines]
+    performed, cancelled = others
+    return performed + sum(one.performed for one in numbers), cancelled + sum(one.cancelled for one in numbers)

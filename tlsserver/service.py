@@ -37,8 +37,11 @@ _QUEUE_POLL = 0.05
 # their job for a moment only, so one that comes back may serve hundreds of them.
 _QUEUE_SECONDS = 0.002
 
-# Our engines end a cancelled job at once; a third party's may take as long as its longest operation.
+# Our engines end a cancelled job at once; a third party's may take as long as its longest operation. With nobody left
+# to serve it may use up the graceful time, up to 5 s: the longest honest operations of HSMs take less. It has 1.5 s in
+# any case: with 8, the default of what is graceful, that stays below the 10 after which container runtimes kill.
 _DRAIN_SECONDS = 5.0
+_DRAIN_LEAST = 1.5
 
 
 class Service:
@@ -81,6 +84,8 @@ class Service:
         self._queue_poll_set = False
         self._has_bound_jobs = False
         self._stopping = False
+        self._graceful_until = 0.0
+        self._drain_until: float | None = None  # None: `_drain` has not begun
         reactor.at_end_of_turn(self._end_of_turn)
 
     def run(self) -> None:
@@ -103,7 +108,10 @@ class Service:
         try:
             engine_shim.init_thread(jobs, 0)
         except engine_shim.ShimError as error:
-            message = f"async_jobs={jobs} cannot be had here: {error}: serve on a thread that has no paused job"
+            advice = (
+                "serve on a thread that has no paused job" if isinstance(error, engine_shim.BusyError) else "give fewer"
+            )
+            message = f"async_jobs={jobs} cannot be had here: {error}: {advice}"
             raise ConfigurationError(message) from error
         self._has_bound_jobs = True
 
@@ -118,9 +126,12 @@ class Service:
             if graceful > 0:
                 self._listener.accept_waiting(self._config.backlog)
             self._listener.close()
-            logger.info("stopping: %d connections to finish within %g s", len(self._hub.drivers), graceful)
+            open_now = len(self._hub.drivers) - self._counters.draining_now
+            logger.info("stopping: %d connections to finish within %g s", open_now, graceful)
             for driver in tuple(self._hub.drivers):
                 driver.wind_down()
+        until = time.monotonic() + graceful
+        self._graceful_until = min(until, self._graceful_until or until)
         if graceful > 0:
             self.reactor.call_later(graceful, self._give_up)
         else:
@@ -148,18 +159,23 @@ class Service:
                 engine_shim.cleanup_thread()
 
     def _drain(self) -> None:
+        begun = time.monotonic()
+        self._drain_until = begun + min(max(self._graceful_until - begun, _DRAIN_LEAST), _DRAIN_SECONDS)
         self._abort_all()
         self._hub.apply()
-        until = time.monotonic() + _DRAIN_SECONDS
-        while self._hub.drivers and time.monotonic() < until:
+        while self._hub.drivers and time.monotonic() < self._drain_until:
             self.reactor.run_turn(_QUEUE_POLL)
         if self._hub.drivers:
-            count = len(self._hub.drivers)
-            logger.error("%d jobs have not ended within %g s and are left behind", count, _DRAIN_SECONDS)
+            count, seconds = len(self._hub.drivers), time.monotonic() - begun
+            logger.error("%d jobs have not ended within %.1f s and are left behind", count, seconds)
 
     def _give_up(self) -> None:
-        self._abort_all()
-        self.reactor.stop()
+        """The time is over, or shall be. While `_drain` turns the reactor, that must not be stopped: it would spin."""
+        if self._drain_until is None:
+            self._abort_all()
+            self.reactor.stop()
+        else:
+            self._drain_until = min(self._drain_until, time.monotonic() + _DRAIN_LEAST)
 
     def _abort_all(self) -> None:
         for driver in tuple(self._hub.drivers):
@@ -176,7 +192,7 @@ class Service:
         counters = self._counters
         room = self._config.max_handshakes - counters.handshakes_in_progress - counters.lingering_now
         limit = self._config.limit_concurrency
-        return room if limit is None else min(room, limit - len(self._hub.drivers))
+        return room if limit is None else min(room, limit - len(self._hub.drivers) + counters.draining_now)
 
     def _accepted(self, sock: socket.socket, address: Any) -> None:  # noqa: ANN401 - its form depends on the family
         def make(driver: Driver) -> Connection:
@@ -223,8 +239,8 @@ class Service:
         self._hub.apply()
         if not self._stopping:
             self._listener.admit()
-        elif not self._hub.drivers:
-            self.reactor.stop()
+        elif self._drain_until is None and len(self._hub.drivers) == self._counters.draining_now:
+            self.reactor.stop()  # nobody is left but jobs that drain, and `_drain` waits for those
 
     def _serve_queue(self) -> None:
         """If a job has ended, let those who wait for one try, in order, until the first that gets none."""

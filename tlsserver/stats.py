@@ -138,7 +138,7 @@ class Statistics:
 
     Attributes:
         connections_accepted: TCP connections accepted.
-        connections_open: Now: accepted and not yet closed.
+        connections_open: Now: accepted and not yet freed; those that drain are still among them.
         handshakes_completed: TLS handshakes that reached application data.
         handshakes_failed: Handshakes that did not: failed, timed out, or the client left.
         handshakes_refused: Handshakes that were not begun, because too many jobs of their engine drain; not among the

@@ -23,7 +23,6 @@
  */
 #include <errno.h>
 #include <limits.h>
-#include <pthread.h>
 #include <stdlib.h>
 
 #include "errors.h"
@@ -44,8 +43,9 @@ struct async_ssl {
     struct async_error *errors; /* owned; NULL until the first error */
     int flags;
     bool asynchronous; /* the next call runs in a job */
-    pthread_t thread;
+    uint64_t thread;   /* thread_jobs_self() */
     unsigned generation;
+    atomic_bool running; /* in async_ssl_call(): what other threads see, who should not be here */
 
     /* The call in hand, or the paused one; the buffer is the caller's, who keeps it. */
     int call;
@@ -71,7 +71,7 @@ struct async_ssl *async_ssl_new(void *ssl, int flags) {
     a->ssl = ssl;
     a->flags = flags;
     a->asynchronous = flags != ASYNC_OFF;
-    a->thread = pthread_self();
+    a->thread = thread_jobs_self();
     a->generation = fork_generation();
     ossl.SSL_ctrl(ssl, SSL_CTRL_MODE, modes, NULL);
     ossl.SSL_ctrl(ssl, SSL_CTRL_CLEAR_MODE, SSL_MODE_ASYNC, NULL); /* libssl starts no job of its own */
@@ -88,7 +88,7 @@ int async_ssl_is_paused(const struct async_ssl *a) {
 
 static shim_status check_owner(const struct async_ssl *a) {
     if (a->generation != fork_generation()) return SHIM_ERR_FORKED;
-    return pthread_equal(a->thread, pthread_self()) ? SHIM_OK : SHIM_ERR_THREAD;
+    return a->thread == thread_jobs_self() ? SHIM_OK : SHIM_ERR_THREAD;
 }
 
 static shim_status check_call(const struct async_ssl *a, int call, const void *buffer, size_t length) {
@@ -184,6 +184,7 @@ static int status_of(const struct async_ssl *a, int outcome) {
 static void succeed(struct async_ssl *a) {
     a->step.count = a->result;
     a->step.error_count = 0;
+    ossl.ERR_clear_error();
     if (a->call == CALL_HANDSHAKE) a->asynchronous = (a->flags & ASYNC_IO) != 0;
 }
 
@@ -195,6 +196,7 @@ int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length) {
     a->call = call;
     a->buffer = buffer;
     a->length = length;
+    atomic_store(&a->running, true);
     int outcome = start_or_resume(a);
     follow_job(a, was_paused, outcome);
     a->step.status = status_of(a, outcome);
@@ -204,6 +206,7 @@ int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length) {
         succeed(a);
     else
         read_errors(a);
+    atomic_store(&a->running, false);
     return a->step.status;
 }
 
@@ -212,12 +215,13 @@ const struct async_error *async_ssl_errors(struct async_ssl *a) {
 }
 
 int async_ssl_fds(struct async_ssl *a, int *out, size_t room) {
-    return a->context != NULL ? (int)wait_all_fds(a->context, out, room) : 0;
+    bool known = a->context != NULL && check_owner(a) == SHIM_OK;
+    return known ? (int)wait_all_fds(a->context, out, room) : 0;
 }
 
 int async_ssl_added(struct async_ssl *a, int *out, size_t room) {
     size_t added = 0, deleted = 0;
-    if (a->context == NULL) return 0;
+    if (a->context == NULL || check_owner(a) != SHIM_OK) return 0;
     wait_changed_fds(a->context, NULL, &added, NULL, &deleted);
     if (added > 0 && added <= room) wait_changed_fds(a->context, out, &added, NULL, &deleted);
     return (int)added;
@@ -251,12 +255,14 @@ static void abandon(struct async_ssl *a) {
     a->job = NULL;
 }
 
-/* After a fork a paused job is the parent's: it is left as it is. */
+/* After a fork a job that is paused, or that another thread ran, is the parent's: it is left as it is. */
 int async_ssl_close(struct async_ssl *a) {
-    if (a->ssl != NULL && async_ssl_is_paused(a)) {
+    bool running = atomic_load(&a->running);
+    if (a->ssl != NULL && (running || async_ssl_is_paused(a))) {
         shim_status status = check_owner(a);
         if (status == SHIM_ERR_FORKED) abandon(a);
-        if (status != SHIM_OK) return status == SHIM_ERR_FORKED ? SHIM_OK : (int)status;
+        if (status == SHIM_ERR_FORKED) return SHIM_OK;
+        if (running || status != SHIM_OK) return SHIM_ERR_THREAD;
         async_ssl_cancel(a);
         async_ssl_call(a, a->call, a->buffer, a->length);
         if (async_ssl_is_paused(a)) return SHIM_ERR_BUSY;

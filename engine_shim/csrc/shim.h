@@ -156,9 +156,11 @@ int async_ssl_added(struct async_ssl *a, int *out, size_t room); /* wait fds tha
 /* wait_context.c: ASYNC_WAIT_CTX; `context` is OpenSSL's. */
 struct wait_signal;
 typedef void (*wait_cleanup_fn)(uintptr_t id, int fd);
-void wait_on_cleanup(wait_cleanup_fn run); /* what runs when a context is freed, for each fd that is set then */
-void *wait_new(void);
-void wait_free(void *context);
+void wait_on_cleanup(wait_cleanup_fn run); /* when a context is freed, for each fd that is set then; NULL: nothing */
+struct wait_context;                       /* one of Python's own; a job that uses it holds a reference as well */
+struct wait_context *wait_new(void);
+void wait_free(struct wait_context *c);
+void *wait_raw(const struct wait_context *c); /* OpenSSL's, borrowed */
 int wait_set_fd(void *context, const void *key, int fd, uintptr_t id);
 int wait_get_fd(void *context, const void *key, int *fd, uintptr_t *custom); /* SHIM_ERR_RANGE: no such key */
 int wait_clear_fd(void *context, const void *key);                           /* SHIM_ERR_RANGE: no such key */
@@ -177,12 +179,13 @@ uint64_t wait_signal_take(struct wait_signal *s); /* how often; no longer readab
 struct job;
 enum job_kind { JOB_SIGN = 1, JOB_DECRYPT };
 struct job *job_new(struct key *k, int kind, const char *digest, int padding, int salt_length, int tls_version,
-                    const void *data, size_t length, void *context, int block_pause);
+                    const void *data, size_t length, struct wait_context *context, int block_pause);
 int job_run(struct job *j); /* ASYNC_start_job's result, or -enum shim_status when it was refused */
 int job_is_paused(const struct job *j);
 int job_is_finished(const struct job *j);
 int job_status(const struct job *j); /* enum shim_status of the operation, once it has ended */
 const char *job_reason(const struct job *j);
+int job_system_error(const struct job *j);                      /* errno, where the status is SHIM_ERR_SYSTEM */
 size_t job_output(const struct job *j, void *out, size_t room); /* returns its length */
 void job_cancel(struct job *j);
 int job_close(struct job *j); /* SHIM_OK: it has ended; SHIM_ERR_BUSY: not yet */
@@ -192,6 +195,7 @@ void job_free(struct job *j);
 int thread_jobs_init(size_t most, size_t initial);
 int thread_jobs_cleanup(void);
 int thread_jobs_capable(void);
+uint64_t thread_jobs_self(void); /* this thread's number, which no other ever has: a pthread_t is used again */
 
 /*
  * openssl_engine.c: an ENGINE of OpenSSL's (engine(3)), on a shared OpenSSL 3. One struct is one user of the ENGINE.

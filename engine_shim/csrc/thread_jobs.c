@@ -21,6 +21,13 @@ static unsigned *paused_here(void) {
     return &paused;
 }
 
+uint64_t thread_jobs_self(void) {
+    static atomic_uint_fast64_t last;
+    static _Thread_local uint64_t number;
+    if (number == 0) number = atomic_fetch_add(&last, 1) + 1;
+    return number;
+}
+
 void thread_jobs_paused(void) {
     ++*paused_here();
 }

@@ -22,6 +22,12 @@
 #include "pause.h"
 #include "wake.h"
 
+/* Owners: Python's object, and each job that uses it: a garbage collector may take Python's first. */
+struct wait_context {
+    ASYNC_WAIT_CTX *context; /* owned */
+    atomic_uint refs;
+};
+
 /* What a callback signals. Never freed; `unused` chains those that nobody has. */
 struct wait_signal {
     struct wake *wake; /* a reference */
@@ -30,25 +36,42 @@ struct wait_signal {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct wait_signal *unused;     /* under the lock */
-static wait_cleanup_fn python_cleanup; /* set once, before the first context */
+static wait_cleanup_fn python_cleanup; /* set before the first context, and taken back at exit; under the GIL */
 
 void wait_on_cleanup(wait_cleanup_fn run) {
     python_cleanup = run;
 }
 
-void *wait_new(void) {
-    return ossl.ASYNC_WAIT_CTX_new();
+struct wait_context *wait_new(void) {
+    struct wait_context *c = calloc(1, sizeof *c);
+    if (c == NULL) return NULL;
+    atomic_init(&c->refs, 1);
+    c->context = ossl.ASYNC_WAIT_CTX_new();
+    if (c->context != NULL) return c;
+    free(c);
+    return NULL;
 }
 
-void wait_free(void *context) {
-    ossl.ASYNC_WAIT_CTX_free(context);
+struct wait_context *wait_ref(struct wait_context *c) {
+    atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+    return c;
+}
+
+void wait_free(struct wait_context *c) {
+    if (c == NULL || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1) return;
+    ossl.ASYNC_WAIT_CTX_free(c->context);
+    free(c);
+}
+
+void *wait_raw(const struct wait_context *c) {
+    return c->context;
 }
 
 /* Never with a Python frame on a job's stack: whoever frees a context there finds its cleanup left out. */
 static void cleanup(ASYNC_WAIT_CTX *context, const void *key, int fd, void *id) {
     (void)context;
     (void)key;
-    if (ossl.ASYNC_get_current_job() == NULL) python_cleanup((uintptr_t)id, fd);
+    if (python_cleanup != NULL && ossl.ASYNC_get_current_job() == NULL) python_cleanup((uintptr_t)id, fd);
 }
 
 int wait_set_fd(void *context, const void *key, int fd, uintptr_t id) {
@@ -97,7 +120,10 @@ static struct wait_signal *take_unused(void) {
 struct wait_signal *wait_signal_new(void) {
     struct wait_signal *s;
     while ((s = take_unused()) != NULL)
-        if (wake_fd(s->wake) >= 0) return s; /* one that a fork closed stays out of use */
+        if (wake_fd(s->wake) >= 0) { /* one that a fork closed stays out of use */
+            wake_clear(s->wake);
+            return s;
+        }
     s = calloc(1, sizeof *s);
     if (s == NULL) return NULL;
     s->wake = wake_new();

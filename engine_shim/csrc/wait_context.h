@@ -9,4 +9,7 @@ struct wake;
 /* Borrowed: it lives for ever. NULL for NULL. Any thread. */
 struct wake *wait_signal_wake(const struct wait_signal *s);
 
+/* Any thread. wait_free() gives the reference back. */
+struct wait_context *wait_ref(struct wait_context *c);
+
 #endif

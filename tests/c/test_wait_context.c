@@ -26,10 +26,12 @@ static void note_cleanup(uintptr_t id, int fd) {
     cleaned[cleaned_count++].fd = fd;
 }
 
+static struct wait_context *owner;
+
 static void *new_context(void) {
-    void *context = wait_new();
-    CHECK(context != NULL);
-    return context;
+    owner = wait_new();
+    CHECK(owner != NULL);
+    return wait_raw(owner);
 }
 
 static void test_fds_by_key(void) {
@@ -44,8 +46,20 @@ static void test_fds_by_key(void) {
     CHECK(wait_all_fds(context, all, MOST) == 2 && all[0] == 8 && all[1] == 7);
     CHECK(wait_clear_fd(context, &first) == SHIM_OK && wait_clear_fd(context, &first) == SHIM_ERR_RANGE);
     CHECK(wait_get_fd(context, &first, &fd, &custom) == SHIM_ERR_RANGE);
-    wait_free(context);
+    wait_free(owner);
     CHECK(cleaned_count == 1 && cleaned[0].id == 80 && cleaned[0].fd == 8);
+}
+
+static void test_a_job_keeps_its_context(void) {
+    static const char key;
+    void *context = new_context();
+    cleaned_count = 0;
+    CHECK(wait_set_fd(context, &key, 5, 50) == SHIM_OK);
+    CHECK(wait_ref(owner) == owner);
+    wait_free(owner); /* Python's reference goes first */
+    CHECK(cleaned_count == 0 && wait_all_fds(context, NULL, 0) == 1);
+    wait_free(owner);
+    CHECK(cleaned_count == 1 && cleaned[0].id == 50);
 }
 
 static void test_changes(void) {
@@ -58,14 +72,14 @@ static void test_changes(void) {
     CHECK(wait_set_fd(context, &key, 5, 1) == SHIM_OK);
     wait_changed_fds(context, fds, &added, fds + 1, &deleted);
     CHECK(added == 1 && deleted == 0 && fds[0] == 5);
-    wait_free(context);
+    wait_free(owner);
 }
 
 static void test_status(void) {
     void *context = new_context();
     CHECK(wait_get_status(context) == 0);
     CHECK(wait_set_status(context, 2) == SHIM_OK && wait_get_status(context) == 2);
-    wait_free(context);
+    wait_free(owner);
 }
 
 static void *call_back(void *wake) {
@@ -85,7 +99,7 @@ static void test_callback_from_another_thread(void) {
     while (calls < 1000) calls += wait_signal_take(signal);
     CHECK(pthread_join(thread, NULL) == 0 && calls == 1000);
     CHECK(wait_set_callback(context, NULL) == SHIM_OK && !wait_has_callback(context));
-    wait_free(context);
+    wait_free(owner);
     wait_signal_free(signal);
 }
 
@@ -97,7 +111,7 @@ static void test_late_callback_finds_its_signal(void) {
     wait_signal_free(signal);
     pause_call_back(wake); /* an engine that was slow */
     struct wait_signal *again = wait_signal_new();
-    CHECK(again == signal && wait_signal_fd(again) == fd && wait_signal_take(again) == 1);
+    CHECK(again == signal && wait_signal_fd(again) == fd && wait_signal_take(again) == 0);
     wait_signal_free(again);
 }
 
@@ -107,6 +121,7 @@ int main(void) {
     CHECK(missing == 0);
     wait_on_cleanup(note_cleanup);
     test_fds_by_key();
+    test_a_job_keeps_its_context();
     test_changes();
     test_status();
     test_callback_from_another_thread();

@@ -93,7 +93,12 @@ ENGINES = {
 
 FORMS = "|".join(choice.form for choice in ENGINES.values())
 
-_OPTIONS = {"algorithms": "--engine-algorithms", "pre": "--engine-pre", "post": "--engine-post"}
+_OPTIONS = {
+    "threads": "--offload-threads",
+    "algorithms": "--engine-algorithms",
+    "pre": "--engine-pre",
+    "post": "--engine-post",
+}
 
 
 def open_engine(text: str, settings: EngineSettings | None = None) -> Engine | None:
@@ -116,8 +121,9 @@ def open_engine(text: str, settings: EngineSettings | None = None) -> Engine | N
         raise ConfigurationError(f"engine {name!r} is unknown: choose one of {FORMS} for --offload")
     settings = settings or EngineSettings()
     for setting, option in _OPTIONS.items():
-        if getattr(settings, setting) and setting not in ENGINES[name].settings:
-            raise ConfigurationError(f"{option} is for --offload engine:ID, not for --offload {name}: leave it out")
+        if getattr(settings, setting) not in (None, ()) and setting not in ENGINES[name].settings:
+            forms = " or ".join(choice.form for choice in ENGINES.values() if setting in choice.settings)
+            raise ConfigurationError(f"{option} is for --offload {forms}, not for --offload {name}: leave it out")
     try:
         return ENGINES[name].make(argument if colon else None, settings)
     except ConfigurationError:

@@ -43,7 +43,8 @@ def password(source: str | None) -> str | None:
             raise ConfigurationError(f"no password in the environment variable {rest}: it is not set; set it first")
         return os.environ[rest]
     if kind == "file":
-        return (read(Path(rest), "password file", "--ssl-keyfile-password").decode().splitlines() or [""])[0]
+        data = read(Path(rest), "password file", "--ssl-keyfile-password")
+        return (data.decode(errors="surrogateescape").splitlines() or [""])[0]
     return source
 
 

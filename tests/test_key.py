@@ -127,7 +127,6 @@ def test_unknown_padding(engine: ThreadEngine, certificates: Certificates) -> No
 
 def test_keys_are_freed(certificates: Certificates) -> None:
     gc.collect()
-    gc.collect()  # keys of the tests before
     before = engine_shim.counters().keys_alive
     with ThreadEngine(1) as engine:
         keys = [engine.load_key(certificates["p256"].key) for _ in range(10)]

@@ -15,6 +15,7 @@ from support.certificates import Certificates, Identity
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    import engine_shim
     from support.running import Clock
 
 # A lock of the kernel: a worker that dies has let go of it. It stays open as long as the process.
@@ -94,3 +95,20 @@ def no_leaks() -> Iterator[None]:
     complaint = leaks.complaint(before, leaks.settled(before))
     if complaint:
         pytest.fail(f"left behind: {complaint}")
+
+
+@pytest.fixture
+def manual() -> Iterator[engine_shim.ManualEngine]:
+    """An engine that performs when it is told to."""
+    from engine_shim import ManualEngine  # noqa: PLC0415 - a broken build must not hide the report
+
+    with ManualEngine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """Fail when the test leaves anything of a server behind: `pytest.mark.usefixtures("nothing_left")`."""
+    from helpers_server import check_nothing_left  # noqa: PLC0415 - as above
+
+    yield from check_nothing_left()

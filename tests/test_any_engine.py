@@ -28,11 +28,6 @@ VERSIONS = ("1.2", "1.3")
 
 
 @pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
-
-
-@pytest.fixture
 def scripted() -> Iterator[ScriptedProvider]:
     with ScriptedProvider() as made:
         yield from (made for _ in check_nothing_left())

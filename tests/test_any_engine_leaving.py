@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from helpers_server import Client
 
-    from support.certificates import Certificates, Identity
+    from support.certificates import Identity
 
 VERSIONS = pytest.mark.parametrize("version", ["1.2", "1.3"])
 
@@ -40,11 +40,6 @@ WAYS: dict[str, Callable[[Client], None]] = {
     "closes": lambda client: client.close(),
     "resets": lambda client: client.reset(),
 }
-
-
-@pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
 
 
 @pytest.fixture

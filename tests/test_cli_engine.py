@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from support.certificates import Certificates, Identity
+    from support.certificates import Identity
 
 SHARED = engine_shim.attach().name == "shared"
 
@@ -36,11 +36,6 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(("TLSSERVER_", "OPENSSL_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-
-
-@pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
 
 
 @pytest.fixture

@@ -42,19 +42,8 @@ DOCUMENTS = 200
 
 
 @pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
-
-
-@pytest.fixture
-def engine() -> Iterator[ManualEngine]:
-    with ManualEngine() as engine:
-        yield engine
-
-
-@pytest.fixture
-def key(engine: ManualEngine, identity: Identity) -> Key:
-    return engine.load_key(identity.key)
+def key(manual: ManualEngine, identity: Identity) -> Key:
+    return manual.load_key(identity.key)
 
 
 @pytest.fixture
@@ -84,14 +73,14 @@ def unfinished() -> int:
 # One job
 
 
-def test_a_job_pauses_and_finishes(engine: ManualEngine, key: Key, context: WaitContext, identity: Identity) -> None:
+def test_a_job_pauses_and_finishes(manual: ManualEngine, key: Key, context: WaitContext, identity: Identity) -> None:
     job = Job(key.sign, b"document", context)
     assert (job.paused, job.finished, context.busy) == (False, False, False)
     assert job.start() is JobStatus.PAUSED
     assert (job.paused, job.finished, context.busy) == (True, False, True)
     (fd,) = context.get_all_fds()
     assert not readable([fd])
-    engine.perform()
+    manual.perform()
     assert readable([fd], PATIENCE)
     assert job.start() is JobStatus.FINISHED
     assert (job.paused, job.finished, context.busy) == (False, True, False)
@@ -100,11 +89,11 @@ def test_a_job_pauses_and_finishes(engine: ManualEngine, key: Key, context: Wait
     assert job.start() is JobStatus.FINISHED  # nothing left to do
 
 
-def test_resumed_for_nothing_it_pauses_again(engine: ManualEngine, key: Key, context: WaitContext) -> None:
+def test_resumed_for_nothing_it_pauses_again(manual: ManualEngine, key: Key, context: WaitContext) -> None:
     job = Job(key.sign, b"document", context)
     for _ in range(5):
         assert job.start() is JobStatus.PAUSED
-    engine.perform()
+    manual.perform()
     assert job.start() is JobStatus.FINISHED
 
 
@@ -116,56 +105,56 @@ def test_with_every_engine(make: Any, identity: Identity) -> None:
             verify(identity, run(Job(engine.load_key(identity.key).sign, document, context)), document)
 
 
-def test_it_makes_a_wait_context_of_its_own(engine: ManualEngine, key: Key) -> None:
+def test_it_makes_a_wait_context_of_its_own(manual: ManualEngine, key: Key) -> None:
     job = Job(key.sign, b"document")
     assert job.start() is JobStatus.PAUSED
-    engine.perform()
+    manual.perform()
     assert job.start() is JobStatus.FINISHED
     assert job.result()
     assert job.close()
 
 
-def test_the_operations_arguments(engine: ManualEngine, key: Key, identity: Identity) -> None:
+def test_the_operations_arguments(manual: ManualEngine, key: Key, identity: Identity) -> None:
     job = Job(key.sign, b"document", digest="SHA384")
     assert job.start() is JobStatus.PAUSED
-    engine.perform()
+    manual.perform()
     assert job.start() is JobStatus.FINISHED
     verify(identity, job.result(), b"document", SHA384())
 
 
-def test_a_decryption(certificates: Certificates, engine: ManualEngine) -> None:
+def test_a_decryption(certificates: Certificates, manual: ManualEngine) -> None:
     from cryptography.hazmat.primitives.asymmetric import padding, rsa  # noqa: PLC0415 - this test alone
 
     identity = certificates["rsa2048"]
     public = x509.load_pem_x509_certificate(identity.cert.read_bytes()).public_key()
     assert isinstance(public, rsa.RSAPublicKey)
     secret = b"\x03\x03" + os.urandom(46)
-    job = Job(engine.load_key(identity.key).decrypt_premaster, public.encrypt(secret, padding.PKCS1v15()))
+    job = Job(manual.load_key(identity.key).decrypt_premaster, public.encrypt(secret, padding.PKCS1v15()))
     assert job.start() is JobStatus.PAUSED
-    engine.perform()
+    manual.perform()
     assert job.start() is JobStatus.FINISHED
     assert job.result() == secret
 
 
-def test_jobs_finish_in_any_order(engine: ManualEngine, key: Key, identity: Identity) -> None:
+def test_jobs_finish_in_any_order(manual: ManualEngine, key: Key, identity: Identity) -> None:
     jobs = [Job(key.sign, b"%d" % number) for number in range(5)]
     assert {job.start() for job in jobs} == {JobStatus.PAUSED}
     for _ in jobs:
-        engine.perform(engine.pending - 1)
+        manual.perform(manual.pending - 1)
     for number, job in reversed(list(enumerate(jobs))):
         assert job.start() is JobStatus.FINISHED
         verify(identity, job.result(), b"%d" % number)
 
 
-def test_a_job_between_the_steps_of_a_handshake(engine: ManualEngine, key: Key, identity: Identity) -> None:
+def test_a_job_between_the_steps_of_a_handshake(manual: ManualEngine, key: Key, identity: Identity) -> None:
     with Pair(server_context(identity, key), client_context(identity)) as pair:
         pair.until_parked()
         job = Job(key.sign, b"document")
         assert job.start() is JobStatus.PAUSED
-        assert engine.pending == 2
-        engine.perform(1)
+        assert manual.pending == 2
+        manual.perform(1)
         assert job.start() is JobStatus.FINISHED
-        engine.perform()
+        manual.perform()
         assert pair.finish() is engine_shim.Status.DONE
     verify(identity, job.result(), b"document")
 
@@ -173,10 +162,10 @@ def test_a_job_between_the_steps_of_a_handshake(engine: ManualEngine, key: Key, 
 # What goes wrong
 
 
-def test_a_failed_operation(engine: ManualEngine, key: Key, context: WaitContext) -> None:
+def test_a_failed_operation(manual: ManualEngine, key: Key, context: WaitContext) -> None:
     job = Job(key.sign, b"document", context)
     assert job.start() is JobStatus.PAUSED
-    engine.fail()
+    manual.fail()
     assert job.start() is JobStatus.FINISHED
     with pytest.raises(OperationFailedError, match="failed"):
         job.result()
@@ -188,20 +177,20 @@ def test_openssl_refuses(identity: Identity) -> None:
         run(Job(engine.load_key(identity.key).sign, b"document", digest="no such digest"))
 
 
-def test_cancelled(engine: ManualEngine, key: Key, context: WaitContext) -> None:
+def test_cancelled(manual: ManualEngine, key: Key, context: WaitContext) -> None:
     job = Job(key.sign, b"document", context)
     assert job.start() is JobStatus.PAUSED
     job.cancel()
-    assert engine.pending == 0
+    assert manual.pending == 0
     assert job.start() is JobStatus.FINISHED
     with pytest.raises(OperationCancelledError):
         job.result()
 
 
-def test_leaving_the_block_cancels(engine: ManualEngine, key: Key, context: WaitContext) -> None:
+def test_leaving_the_block_cancels(manual: ManualEngine, key: Key, context: WaitContext) -> None:
     with Job(key.sign, b"document", context) as job:
         assert job.start() is JobStatus.PAUSED
-    assert engine.pending == 0
+    assert manual.pending == 0
     assert job.finished
     assert not context.busy
 
@@ -228,7 +217,7 @@ def test_wrong_arguments(key: Key) -> None:
         Job(key.sign, b"document", version=3)
 
 
-def test_a_job_resumes_on_its_thread_only(engine: ManualEngine, key: Key, context: WaitContext) -> None:
+def test_a_job_resumes_on_its_thread_only(manual: ManualEngine, key: Key, context: WaitContext) -> None:
     job = Job(key.sign, b"document", context)
     assert job.start() is JobStatus.PAUSED
     refused: list[str] = []
@@ -245,31 +234,31 @@ def test_a_job_resumes_on_its_thread_only(engine: ManualEngine, key: Key, contex
     assert refused == ["start", "close"]
     assert job.paused
     assert context.busy
-    engine.perform()
+    manual.perform()
     assert job.start() is JobStatus.FINISHED
 
 
-def test_a_paused_job_is_never_collected(engine: ManualEngine, key: Key) -> None:
+def test_a_paused_job_is_never_collected(manual: ManualEngine, key: Key) -> None:
     from engine_shim.paused import drain_paused  # noqa: PLC0415 - what runs at exit
 
     before = unfinished()
     Job(key.sign, b"document").start()
     gc.collect()
     assert unfinished() == before + 1
-    assert engine.pending == 1
+    assert manual.pending == 1
     drain_paused()
     assert unfinished() == before
-    assert engine.pending == 0
+    assert manual.pending == 0
 
 
-def test_nothing_leaks(engine: ManualEngine, key: Key, context: WaitContext) -> None:
+def test_nothing_leaks(manual: ManualEngine, key: Key, context: WaitContext) -> None:
     gc.collect()  # what other tests left
     before = engine_shim.counters()
     for number in range(200):
         job = Job(key.sign, b"document", context)
         assert job.start() is JobStatus.PAUSED
         if number % 2:
-            engine.perform()
+            manual.perform()
         assert job.close()
     del job
     gc.collect()
@@ -292,7 +281,7 @@ print(job.start().name)
     assert (done.returncode, done.stdout, done.stderr) == (0, "PAUSED\n", "")
 
 
-def test_a_forked_child_leaves_its_parents_job_alone(engine: ManualEngine, key: Key, context: WaitContext) -> None:
+def test_a_forked_child_leaves_its_parents_job_alone(manual: ManualEngine, key: Key, context: WaitContext) -> None:
     job = Job(key.sign, b"document", context)
     assert job.start() is JobStatus.PAUSED
     child = os.fork()
@@ -303,7 +292,7 @@ def test_a_forked_child_leaves_its_parents_job_alone(engine: ManualEngine, key: 
             os._exit(0 if job.close() else 2)
         os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
-    engine.perform()
+    manual.perform()
     assert job.start() is JobStatus.FINISHED
     assert job.result()
 
@@ -327,11 +316,11 @@ def test_blocked_another_engine_fails(key: Key) -> None:
         job.result()
 
 
-def test_the_next_job_is_not_blocked(engine: ManualEngine, key: Key) -> None:
+def test_the_next_job_is_not_blocked(manual: ManualEngine, key: Key) -> None:
     Job(key.sign, b"document", block_pause=True).start()
     with Job(key.sign, b"document") as job:
         assert job.start() is JobStatus.PAUSED
-        engine.perform()
+        manual.perform()
         assert job.start() is JobStatus.FINISHED
 
 

@@ -18,12 +18,7 @@ from support.source_tree import ROOT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from support.certificates import Certificates, Identity
-
-
-@pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
+    from support.certificates import Identity
 
 
 @pytest.fixture

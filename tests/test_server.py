@@ -12,7 +12,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers_server import Client, House, check_nothing_left, make_context
+from helpers_server import Client, House, make_context
 
 import engine_shim
 
@@ -31,28 +31,12 @@ ENGINES: dict[str, Callable[[], engine_shim.Engine | None]] = {
 }
 
 
-@pytest.fixture
-def nothing_left() -> Iterator[None]:
-    yield from check_nothing_left()
-
-
-@pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
-
-
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Iterator[engine_shim.Engine | None]:
     made = ENGINES[request.param]()
     yield made
     if made is not None:
         made.close()
-
-
-@pytest.fixture
-def manual() -> Iterator[engine_shim.ManualEngine]:
-    with engine_shim.ManualEngine() as made:
-        yield made
 
 
 def has_received(client: Client, size: int) -> bool:

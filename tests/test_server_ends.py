@@ -6,26 +6,14 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers_server import Echo, House, check_nothing_left
+from helpers_server import Echo, House
 
 from tlsserver.errors import PeerLeftError, TruncatedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from support.certificates import Certificates, Identity
+    from support.certificates import Identity
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-@pytest.fixture
-def nothing_left() -> Iterator[None]:
-    yield from check_nothing_left()
-
-
-@pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
 
 
 class Ends(Echo):

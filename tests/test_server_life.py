@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers_server import Client, Echo, House, check_nothing_left, client_context, make_context
+from helpers_server import Client, Echo, House, client_context, make_context
 
 from tlsserver import Server
 from tlsserver.config import ServerConfig, ServerOptions
@@ -19,25 +19,14 @@ from tlsserver.errors import AddressError, ConfigurationError, ForkedProcessErro
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterator
 
-    from support.certificates import Certificates, Identity
+    from support.certificates import Identity
     from tlsserver import TLSContext
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 # Python 3.12 and later warn of any fork with threads, those of other tests' engines included.
 MANY_THREADS = "ignore:.*multi-threaded:DeprecationWarning"
-
-
-@pytest.fixture
-def nothing_left() -> Iterator[None]:
-    yield from check_nothing_left()
-
-
-@pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers_server import Client, House, check_nothing_left, make_context
+from helpers_server import Client, House, make_context
 
 import engine_shim
 import tlsserver.service
@@ -19,27 +19,9 @@ from tlsserver.session import Session
 from tlsserver.wire import Step, WaitFdSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from support.certificates import Certificates, Identity
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-@pytest.fixture
-def nothing_left() -> Iterator[None]:
-    yield from check_nothing_left()
-
-
-@pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
-
-
-@pytest.fixture
-def manual() -> Iterator[engine_shim.ManualEngine]:
-    with engine_shim.ManualEngine() as made:
-        yield made
 
 
 # Admission

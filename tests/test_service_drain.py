@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers_server import PATIENCE, Client, Echo, House, check_nothing_left, client_context, make_context
+from helpers_server import PATIENCE, Client, Echo, House, client_context, make_context
 from OpenSSL import SSL
 
 import engine_shim
@@ -23,25 +23,9 @@ from tlsserver.session import Session
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.certificates import Certificates, Identity
+    from support.certificates import Identity
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-@pytest.fixture
-def nothing_left() -> Iterator[None]:
-    yield from check_nothing_left()
-
-
-@pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
-
-
-@pytest.fixture
-def manual() -> Iterator[engine_shim.ManualEngine]:
-    with engine_shim.ManualEngine() as made:
-        yield made
 
 
 class Stubborn(Session):

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers_server import PATIENCE, Client, Echo, House, check_nothing_left, client_context, make_context
+from helpers_server import PATIENCE, Client, Echo, House, client_context, make_context
 
 import engine_shim
 import tlsserver.service
@@ -21,17 +21,12 @@ from tlsserver.state import State
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from support.certificates import Certificates, Identity
+    from support.certificates import Identity
     from tlsserver import TLSContext
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 WIDTH = 8
-
-
-@pytest.fixture
-def nothing_left() -> Iterator[None]:
-    yield from check_nothing_left()
 
 
 @pytest.fixture
@@ -49,11 +44,6 @@ def pool_of_one() -> Iterator[engine_shim.ManualEngine]:
     with engine_shim.ManualEngine() as manual:
         yield manual
     engine_shim.cleanup_thread()
-
-
-@pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
 
 
 @pytest.fixture

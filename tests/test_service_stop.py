@@ -5,34 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers_server import Echo, House, check_nothing_left
+from helpers_server import Echo, House
 
-import engine_shim
 import tlsserver.service
 from tlsserver.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from support.certificates import Certificates, Identity
+    import engine_shim
+    from support.certificates import Identity
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-@pytest.fixture
-def nothing_left() -> Iterator[None]:
-    yield from check_nothing_left()
-
-
-@pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
-
-
-@pytest.fixture
-def manual() -> Iterator[engine_shim.ManualEngine]:
-    with engine_shim.ManualEngine() as made:
-        yield made
 
 
 # Stopping

@@ -8,37 +8,19 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers_server import House, check_nothing_left
+from helpers_server import House
 
-import engine_shim
 import tlsserver.service
 from tlsserver.session import Session
 from tlsserver.wire import Step, WaitFdSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from support.certificates import Certificates, Identity
+    import engine_shim
+    from support.certificates import Identity
     from support.running import Clock
     from tlsserver.wire import Step as StepType
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-@pytest.fixture
-def nothing_left() -> Iterator[None]:
-    yield from check_nothing_left()
-
-
-@pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
-
-
-@pytest.fixture
-def manual() -> Iterator[engine_shim.ManualEngine]:
-    with engine_shim.ManualEngine() as made:
-        yield made
 
 
 class Strange(Session):

@@ -19,14 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from engine_shim import Key
-    from support.certificates import Certificates, Identity
+    from support.certificates import Identity
 
 ASYNC = 0x100  # SSL_MODE_ASYNC
-
-
-@pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
 
 
 @pytest.fixture

@@ -15,23 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from engine_shim import Key
-    from support.certificates import Certificates, Identity
+    from support.certificates import Identity
 
 
 @pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
-
-
-@pytest.fixture
-def engine() -> Iterator[ManualEngine]:
-    with ManualEngine() as engine:
-        yield engine
-
-
-@pytest.fixture
-def key(engine: ManualEngine, identity: Identity) -> Key:
-    return engine.load_key(identity.key)
+def key(manual: ManualEngine, identity: Identity) -> Key:
+    return manual.load_key(identity.key)
 
 
 @pytest.fixture
@@ -41,22 +30,22 @@ def pool() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("pool")
-def test_a_bounded_pool_has_no_job_until_one_has_ended(engine: ManualEngine, key: Key) -> None:
+def test_a_bounded_pool_has_no_job_until_one_has_ended(manual: ManualEngine, key: Key) -> None:
     engine_shim.init_thread(2)
     first, second, third = (Job(key.sign, b"%d" % number, WaitContext()) for number in range(3))
     assert [job.start() for job in (first, second, third)] == [JobStatus.PAUSED, JobStatus.PAUSED, JobStatus.NO_JOB]
     assert not third.wait_context.busy
-    assert engine.pending == 2
-    engine.perform()
+    assert manual.pending == 2
+    manual.perform()
     assert first.start() is JobStatus.FINISHED
     assert third.start() is JobStatus.PAUSED
     for job in (second, third):
-        engine.perform()
+        manual.perform()
         assert job.start() is JobStatus.FINISHED
 
 
 @pytest.mark.usefixtures("pool")
-def test_handshakes_share_the_pool(engine: ManualEngine, key: Key, identity: Identity) -> None:
+def test_handshakes_share_the_pool(manual: ManualEngine, key: Key, identity: Identity) -> None:
     engine_shim.init_thread(1)
     with (
         Job(key.sign, b"document") as job,
@@ -64,15 +53,15 @@ def test_handshakes_share_the_pool(engine: ManualEngine, key: Key, identity: Ide
     ):
         assert job.start() is JobStatus.PAUSED
         assert pair.until_parked() is Status.WANT_ASYNC_JOB
-        engine.perform()
+        manual.perform()
         assert job.start() is JobStatus.FINISHED
         assert pair.until_parked() is Status.WANT_ASYNC
-        engine.perform()
+        manual.perform()
         assert pair.finish() is Status.DONE
 
 
 @pytest.mark.usefixtures("pool")
-def test_jobs_made_in_advance(key: Key, engine: ManualEngine) -> None:
+def test_jobs_made_in_advance(key: Key, manual: ManualEngine) -> None:
     before = engine_shim.counters().stacks_alive
     engine_shim.init_thread(4, 3)
     if engine_shim.attach().guarded_stacks:
@@ -81,17 +70,17 @@ def test_jobs_made_in_advance(key: Key, engine: ManualEngine) -> None:
     assert engine_shim.counters().stacks_alive <= before
     with Job(key.sign, b"document") as job:  # a pool without a bound comes by itself
         assert job.start() is JobStatus.PAUSED
-        engine.perform()
+        manual.perform()
 
 
-def test_the_pool_is_not_changed_while_a_job_is_paused(engine: ManualEngine, key: Key) -> None:
+def test_the_pool_is_not_changed_while_a_job_is_paused(manual: ManualEngine, key: Key) -> None:
     with Job(key.sign, b"document") as job:
         assert job.start() is JobStatus.PAUSED
         with pytest.raises(BusyError):
             engine_shim.init_thread(8)
         with pytest.raises(BusyError):
             engine_shim.cleanup_thread()
-        engine.perform()
+        manual.perform()
         assert job.start() is JobStatus.FINISHED
     engine_shim.init_thread()
 
@@ -102,7 +91,7 @@ def test_numbers_that_cannot_be(numbers: tuple[int, int]) -> None:
         engine_shim.init_thread(*numbers)
 
 
-def test_a_pool_is_a_threads_own(engine: ManualEngine, key: Key) -> None:
+def test_a_pool_is_a_threads_own(manual: ManualEngine, key: Key) -> None:
     answers: list[JobStatus] = []
 
     def elsewhere() -> None:
@@ -117,7 +106,7 @@ def test_a_pool_is_a_threads_own(engine: ManualEngine, key: Key) -> None:
     assert answers == [JobStatus.PAUSED, JobStatus.NO_JOB]
     with Job(key.sign, b"one") as one, Job(key.sign, b"two") as two:
         assert [one.start(), two.start()] == [JobStatus.PAUSED, JobStatus.PAUSED]
-    assert engine.pending == 0
+    assert manual.pending == 0
 
 
 def test_capable() -> None:

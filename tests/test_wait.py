@@ -29,7 +29,7 @@ from support.waiting import PATIENCE, readable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.certificates import Certificates, Identity
+    from support.certificates import Identity
 
 
 class Pipe:
@@ -59,17 +59,6 @@ def other() -> Iterator[Pipe]:
 def context() -> Iterator[WaitContext]:
     with WaitContext() as context:
         yield context
-
-
-@pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
-
-
-@pytest.fixture
-def engine() -> Iterator[ManualEngine]:
-    with ManualEngine() as engine:
-        yield engine
 
 
 # Fds
@@ -138,19 +127,19 @@ def test_a_key_of_c_code_is_its_address(context: WaitContext, pipe: Pipe) -> Non
 
 
 def test_changes_are_told_until_a_paused_job_is_resumed(
-    context: WaitContext, pipe: Pipe, engine: ManualEngine, identity: Identity
+    context: WaitContext, pipe: Pipe, manual: ManualEngine, identity: Identity
 ) -> None:
     context.set_wait_fd("mine", pipe.read)
     assert context.get_changed_fds() == ChangedFds((pipe.read,), ())
-    job = Job(engine.load_key(identity.key).sign, b"data", context)
+    job = Job(manual.load_key(identity.key).sign, b"data", context)
     assert job.start() is JobStatus.PAUSED
     assert pipe.read in context.get_changed_fds().added
-    engine.wake()
+    manual.wake()
     assert job.start() is JobStatus.PAUSED  # resumed for nothing
     assert context.get_changed_fds() == ChangedFds((), ())
     context.clear_fd("mine")
     assert context.get_changed_fds() == ChangedFds((), (pipe.read,))
-    engine.perform()
+    manual.perform()
     assert job.start() is JobStatus.FINISHED
 
 
@@ -229,8 +218,8 @@ def test_a_freed_context_is_refused(use: Any) -> None:
         use(context)
 
 
-def test_a_context_in_use_is_neither_freed_nor_given_to_a_second_job(engine: ManualEngine, identity: Identity) -> None:
-    key = engine.load_key(identity.key)
+def test_a_context_in_use_is_neither_freed_nor_given_to_a_second_job(manual: ManualEngine, identity: Identity) -> None:
+    key = manual.load_key(identity.key)
     context = WaitContext()
     first, second = Job(key.sign, b"first", context), Job(key.sign, b"second", context)
     assert first.start() is JobStatus.PAUSED
@@ -240,11 +229,11 @@ def test_a_context_in_use_is_neither_freed_nor_given_to_a_second_job(engine: Man
     with pytest.raises(BusyError, match="end the job before"):
         context.free()
     assert context.get_all_fds() == fds
-    assert engine.pending == 1
-    engine.perform()
+    assert manual.pending == 1
+    manual.perform()
     assert first.start() is JobStatus.FINISHED
     assert second.start() is JobStatus.PAUSED  # free for the next one
-    engine.perform()
+    manual.perform()
     assert second.start() is JobStatus.FINISHED
     context.free()
 
@@ -252,16 +241,16 @@ def test_a_context_in_use_is_neither_freed_nor_given_to_a_second_job(engine: Man
 # Callbacks
 
 
-def test_a_callback_is_called_when_the_engine_has_called_back(engine: ManualEngine, identity: Identity) -> None:
+def test_a_callback_is_called_when_the_engine_has_called_back(manual: ManualEngine, identity: Identity) -> None:
     called: list[object] = []
     with WaitContext() as context:
         assert (context.callback_fd, context.get_callback()) == (-1, None)
         context.set_callback(called.append, "argument")
         assert context.get_callback() == (called.append, ("argument",))
-        job = Job(engine.load_key(identity.key).sign, b"data", context)
+        job = Job(manual.load_key(identity.key).sign, b"data", context)
         assert job.start() is JobStatus.PAUSED
         assert context.run_callbacks() == 0
-        engine.perform()
+        manual.perform()
         assert readable([context.callback_fd])
         assert called == []  # nobody calls Python but run_callbacks
         assert context.run_callbacks() == 1
@@ -282,20 +271,20 @@ def test_a_callback_from_a_thread_of_the_engines(context: WaitContext, identity:
         assert job.start() is JobStatus.FINISHED
 
 
-def test_no_callback_any_more(context: WaitContext, engine: ManualEngine, identity: Identity) -> None:
+def test_no_callback_any_more(context: WaitContext, manual: ManualEngine, identity: Identity) -> None:
     context.set_callback(pytest.fail, "called")
     context.set_callback(None)
     assert context.get_callback() is None
     assert not lib.wait_has_callback(context._context)
-    job = Job(engine.load_key(identity.key).sign, b"data", context)
+    job = Job(manual.load_key(identity.key).sign, b"data", context)
     assert job.start() is JobStatus.PAUSED
-    engine.perform()
+    manual.perform()
     assert context.run_callbacks() == 0
     assert job.start() is JobStatus.FINISHED
 
 
-def test_signals_are_used_again(engine: ManualEngine) -> None:
-    del engine
+def test_signals_are_used_again(manual: ManualEngine) -> None:
+    del manual
 
     def one() -> int:
         with WaitContext() as context:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator
 
-    from support.certificates import Certificates, Identity
+    from support.certificates import Identity
 
 
 @pytest.fixture
@@ -27,19 +27,8 @@ def pipe() -> Iterator[int]:
 
 
 @pytest.fixture
-def identity(certificates: Certificates) -> Identity:
-    return certificates["p256"]
-
-
-@pytest.fixture
-def engine() -> Iterator[ManualEngine]:
-    with ManualEngine() as engine:
-        yield engine
-
-
-@pytest.fixture
-def pair(identity: Identity, engine: ManualEngine) -> Iterator[Pair]:
-    with Pair(server_context(identity, engine.load_key(identity.key)), client_context(identity)) as pair:
+def pair(identity: Identity, manual: ManualEngine) -> Iterator[Pair]:
+    with Pair(server_context(identity, manual.load_key(identity.key)), client_context(identity)) as pair:
         yield pair
 
 
@@ -53,7 +42,7 @@ def test_a_connection_that_runs_in_no_job_has_none(identity: Identity, pipe: int
             view.set_wait_fd("key", pipe)
 
 
-def test_a_connections_context_is_a_view_of_openssls(pair: Pair, engine: ManualEngine, pipe: int) -> None:
+def test_a_connections_context_is_a_view_of_openssls(pair: Pair, manual: ManualEngine, pipe: int) -> None:
     view = pair.server.wait_context
     assert pair.until_parked() is Status.WANT_ASYNC
     assert view is pair.server.wait_context
@@ -63,7 +52,7 @@ def test_a_connections_context_is_a_view_of_openssls(pair: Pair, engine: ManualE
     assert view.get_fd("mine") == WaitFd(pipe, "data")
     assert pipe in view.get_all_fds()
     view.clear_fd("mine")
-    engine.perform()
+    manual.perform()
     assert pair.finish() is Status.DONE
     assert view.get_all_fds() == ()
     assert pair.server.close()
@@ -71,19 +60,19 @@ def test_a_connections_context_is_a_view_of_openssls(pair: Pair, engine: ManualE
         view.get_status()
 
 
-def test_nothing_is_added_when_resumed_for_nothing(pair: Pair, engine: ManualEngine) -> None:
+def test_nothing_is_added_when_resumed_for_nothing(pair: Pair, manual: ManualEngine) -> None:
     assert pair.until_parked() is Status.WANT_ASYNC
-    engine.wake()
+    manual.wake()
     assert pair.server.handshake() is Status.WANT_ASYNC
     assert pair.server.added_fds() == ()
     assert len(pair.server.wait_fds()) == 1
 
 
 def test_the_cleanup_routine_of_a_connections_fd_runs_when_it_is_closed(
-    identity: Identity, engine: ManualEngine, pipe: int
+    identity: Identity, manual: ManualEngine, pipe: int
 ) -> None:
     ran: list[Any] = []
-    pair = Pair(server_context(identity, engine.load_key(identity.key)), client_context(identity))
+    pair = Pair(server_context(identity, manual.load_key(identity.key)), client_context(identity))
     assert pair.until_parked() is Status.WANT_ASYNC
     pair.server.wait_context.set_wait_fd("mine", pipe, "data", lambda *told: ran.append(told[1:]))
     assert pair.close()
@@ -91,14 +80,14 @@ def test_the_cleanup_routine_of_a_connections_fd_runs_when_it_is_closed(
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_a_connections_callback(pair: Pair, engine: ManualEngine, *, early: bool) -> None:
+def test_a_connections_callback(pair: Pair, manual: ManualEngine, *, early: bool) -> None:
     called: list[str] = []
     if early:
         pair.server.wait_context.set_callback(called.append, "called")
     assert pair.until_parked() is Status.WANT_ASYNC
     if not early:  # too late for the op in flight, as OpenSSL's engines see it
         pair.server.wait_context.set_callback(called.append, "called")
-    engine.perform()
+    manual.perform()
     assert pair.server.wait_context.run_callbacks() == (1 if early else 0)
     assert called == (["called"] if early else [])
     assert pair.finish() is Status.DONE

@@ -26,10 +26,8 @@
 #include <stdlib.h>
 
 #include "errors.h"
-#include "fork.h"
 #include "ossl.h"
-#include "pause.h"
-#include "thread_jobs.h"
+#include "runner.h"
 
 enum { ERRORS_MOST = 8 };
 
@@ -37,15 +35,11 @@ enum { ERRORS_MOST = 8 };
 struct async_ssl {
     SSL *ssl;                /* a reference; NULL: closed */
     ASYNC_WAIT_CTX *context; /* owned; NULL: no call runs in a job, or closed */
-    ASYNC_JOB *job;          /* OpenSSL's; NULL: not paused */
-    struct pauser pauser;
+    struct runner runner;
     struct async_step step;
     struct async_error *errors; /* owned; NULL until the first error */
     int flags;
     bool asynchronous; /* the next call runs in a job */
-    uint64_t thread;   /* thread_jobs_self() */
-    unsigned generation;
-    atomic_bool running; /* in async_ssl_call(): what other threads see, who should not be here */
 
     /* The call in hand, or the paused one; the buffer is the caller's, who keeps it. */
     int call;
@@ -71,8 +65,7 @@ struct async_ssl *async_ssl_new(void *ssl, int flags) {
     a->ssl = ssl;
     a->flags = flags;
     a->asynchronous = flags != ASYNC_OFF;
-    a->thread = thread_jobs_self();
-    a->generation = fork_generation();
+    runner_init(&a->runner);
     ossl.SSL_ctrl(ssl, SSL_CTRL_MODE, modes, NULL);
     ossl.SSL_ctrl(ssl, SSL_CTRL_CLEAR_MODE, SSL_MODE_ASYNC, NULL); /* libssl starts no job of its own */
     return a;
@@ -83,18 +76,13 @@ const struct async_step *async_ssl_step(struct async_ssl *a) {
 }
 
 int async_ssl_is_paused(const struct async_ssl *a) {
-    return a->job != NULL;
-}
-
-static shim_status check_owner(const struct async_ssl *a) {
-    if (a->generation != fork_generation()) return SHIM_ERR_FORKED;
-    return a->thread == thread_jobs_self() ? SHIM_OK : SHIM_ERR_THREAD;
+    return runner_is_paused(&a->runner);
 }
 
 static shim_status check_call(const struct async_ssl *a, int call, const void *buffer, size_t length) {
     if (a->ssl == NULL) return SHIM_ERR_CLOSED;
     if (length > INT_MAX) return SHIM_ERR_RANGE;
-    shim_status status = check_owner(a);
+    shim_status status = runner_check(&a->runner);
     if (status != SHIM_OK || !async_ssl_is_paused(a)) return status;
     bool same = call == a->call && buffer == a->buffer && length == a->length;
     return same ? SHIM_OK : SHIM_ERR_BUSY;
@@ -145,31 +133,6 @@ static void read_errors(struct async_ssl *a) {
     }
 }
 
-/* As this thread's current pauser. ASYNC_FINISH: the call has returned, in a job or without. */
-static int start_or_resume(struct async_ssl *a) {
-    int returned = 0, outcome = ASYNC_FINISH;
-    struct pauser *before = pause_enter(&a->pauser);
-    ossl.ERR_clear_error();
-    errno = 0;
-    if (a->asynchronous)
-        outcome = ossl.ASYNC_start_job(&a->job, a->context, &returned, run, &a, sizeof(struct async_ssl *));
-    else
-        run(&a);
-    pause_leave(before);
-    return outcome;
-}
-
-/* jobs_started and jobs_finished are equal whenever no job is paused. */
-static void follow_job(struct async_ssl *a, bool was_paused, int outcome) {
-    bool is_paused = outcome == ASYNC_PAUSE;
-    bool had_job = was_paused || is_paused || (a->asynchronous && outcome == ASYNC_FINISH);
-    if (had_job && !was_paused) count_up(&counters.jobs_started);
-    if (had_job && !is_paused) count_up(&counters.jobs_finished);
-    if (is_paused && !was_paused) thread_jobs_paused();
-    if (was_paused && !is_paused) thread_jobs_resumed();
-    if (!is_paused) a->job = NULL;
-}
-
 /* A paused call may have failed already: what is on the queue then was kept, and the rest of it comes later. */
 static int status_of(const struct async_ssl *a, int outcome) {
     if (outcome == ASYNC_PAUSE) return SSL_ERROR_WANT_ASYNC;
@@ -191,14 +154,11 @@ static void succeed(struct async_ssl *a) {
 int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length) {
     shim_status refused = check_call(a, call, buffer, length);
     if (refused != SHIM_OK) return -(int)refused;
-    bool was_paused = async_ssl_is_paused(a);
-    a->step = (struct async_step){.error_count = was_paused ? a->step.error_count : 0};
+    a->step = (struct async_step){.error_count = async_ssl_is_paused(a) ? a->step.error_count : 0};
     a->call = call;
     a->buffer = buffer;
     a->length = length;
-    atomic_store(&a->running, true);
-    int outcome = start_or_resume(a);
-    follow_job(a, was_paused, outcome);
+    int outcome = runner_enter(&a->runner, a->asynchronous ? a->context : NULL, run, a);
     a->step.status = status_of(a, outcome);
     if (a->step.status == SSL_ERROR_SYSCALL) a->step.system_error = a->system_error;
     if (a->step.status == SSL_ERROR_WANT_ASYNC) read_fds(a);
@@ -206,7 +166,7 @@ int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length) {
         succeed(a);
     else
         read_errors(a);
-    atomic_store(&a->running, false);
+    runner_leave(&a->runner);
     return a->step.status;
 }
 
@@ -215,13 +175,13 @@ const struct async_error *async_ssl_errors(struct async_ssl *a) {
 }
 
 int async_ssl_fds(struct async_ssl *a, int *out, size_t room) {
-    bool known = a->context != NULL && check_owner(a) == SHIM_OK;
+    bool known = a->context != NULL && runner_check(&a->runner) == SHIM_OK;
     return known ? (int)wait_all_fds(a->context, out, room) : 0;
 }
 
 int async_ssl_added(struct async_ssl *a, int *out, size_t room) {
     size_t added = 0, deleted = 0;
-    if (a->context == NULL || check_owner(a) != SHIM_OK) return 0;
+    if (a->context == NULL || runner_check(&a->runner) != SHIM_OK) return 0;
     wait_changed_fds(a->context, NULL, &added, NULL, &deleted);
     if (added > 0 && added <= room) wait_changed_fds(a->context, out, &added, NULL, &deleted);
     return (int)added;
@@ -231,9 +191,8 @@ void *async_ssl_wait_context(const struct async_ssl *a) {
     return a->context;
 }
 
-/* In a forked child the op is the parent's; on another thread it may be ending at this moment. */
 void async_ssl_cancel(struct async_ssl *a) {
-    if (check_owner(a) == SHIM_OK) pause_cancel(&a->pauser);
+    runner_cancel(&a->runner);
 }
 
 /* Freeing the wait context may call Python, which finds a connection that is closed. */
@@ -248,26 +207,22 @@ static void give_back(struct async_ssl *a) {
 }
 
 /* The job, and the wait context that it uses, are left behind. */
-static void abandon(struct async_ssl *a) {
-    count_up(&counters.jobs_abandoned);
+static void forget(struct async_ssl *a) {
     a->ssl = NULL;
     a->context = NULL;
-    a->job = NULL;
 }
 
-/* After a fork a job that is paused, or that another thread ran, is the parent's: it is left as it is. */
 int async_ssl_close(struct async_ssl *a) {
-    bool running = atomic_load(&a->running);
-    if (a->ssl != NULL && (running || async_ssl_is_paused(a))) {
-        shim_status status = check_owner(a);
-        if (status == SHIM_ERR_FORKED) abandon(a);
-        if (status == SHIM_ERR_FORKED) return SHIM_OK;
-        if (running || status != SHIM_OK) return SHIM_ERR_THREAD;
-        async_ssl_cancel(a);
-        async_ssl_call(a, a->call, a->buffer, a->length);
-        if (async_ssl_is_paused(a)) return SHIM_ERR_BUSY;
+    if (a->ssl == NULL) return SHIM_OK;
+    shim_status status = runner_close(&a->runner);
+    if (status == SHIM_ERR_FORKED) {
+        forget(a);
+        return SHIM_OK;
     }
-    if (a->ssl != NULL) give_back(a);
+    if (status == SHIM_ERR_THREAD) return status;
+    if (status == SHIM_ERR_BUSY) async_ssl_call(a, a->call, a->buffer, a->length);
+    if (async_ssl_is_paused(a)) return SHIM_ERR_BUSY;
+    give_back(a);
     return SHIM_OK;
 }
 
@@ -275,7 +230,8 @@ int async_ssl_close(struct async_ssl *a) {
 void async_ssl_free(struct async_ssl *a) {
     if (a == NULL) return;
     if (async_ssl_close(a) != SHIM_OK) {
-        abandon(a);
+        runner_abandon(&a->runner);
+        forget(a);
         return; /* its job still points here */
     }
     free(a->errors);

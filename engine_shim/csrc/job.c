@@ -12,22 +12,16 @@
 #include <string.h>
 
 #include "errors.h"
-#include "fork.h"
 #include "key.h"
 #include "ossl.h"
-#include "pause.h"
-#include "thread_jobs.h"
+#include "runner.h"
 #include "wait_context.h"
 
 /* The thread that made it only, but for job_free(). */
 struct job {
-    ASYNC_JOB *job;               /* OpenSSL's; NULL: not paused */
     struct wait_context *context; /* a reference: nobody frees it under the job */
-    struct pauser pauser;
-    uint64_t thread; /* thread_jobs_self() */
-    unsigned generation;
+    struct runner runner;
     bool blocked, finished;
-    atomic_bool running; /* in job_run(): what other threads see, who should not be here */
 
     struct key *key; /* a reference */
     int kind, padding, salt_length, tls_version;
@@ -71,8 +65,7 @@ struct job *job_new(struct key *k, int kind, const char *digest, int padding, in
     j->salt_length = salt_length;
     j->tls_version = tls_version;
     j->blocked = block_pause != 0;
-    j->thread = thread_jobs_self();
-    j->generation = fork_generation();
+    runner_init(&j->runner);
     j->status = SHIM_ERR_OPENSSL; /* until the operation says otherwise */
     return j;
 }
@@ -97,42 +90,20 @@ static int run(void *argument) {
     return 1;
 }
 
-static shim_status check_owner(const struct job *j) {
-    if (j->generation != fork_generation()) return SHIM_ERR_FORKED;
-    return j->thread == thread_jobs_self() ? SHIM_OK : SHIM_ERR_THREAD;
-}
-
-/* jobs_started and jobs_finished are equal whenever no job is paused. */
-static void follow(struct job *j, bool was_paused, int result) {
-    bool is_paused = result == ASYNC_PAUSE;
-    bool ran = was_paused || is_paused || result == ASYNC_FINISH;
-    if (ran && !was_paused) count_up(&counters.jobs_started);
-    if (ran && !is_paused) count_up(&counters.jobs_finished);
-    if (is_paused && !was_paused) thread_jobs_paused();
-    if (was_paused && !is_paused) thread_jobs_resumed();
-    j->finished = ran && !is_paused;
-    if (!is_paused) j->job = NULL;
-}
-
 int job_run(struct job *j) {
-    shim_status refused = check_owner(j);
+    shim_status refused = runner_check(&j->runner);
     if (refused != SHIM_OK) return -(int)refused;
     if (j->finished) return ASYNC_FINISH;
-    bool was_paused = j->job != NULL;
-    int returned = 0;
-    atomic_store(&j->running, true);
-    struct pauser *before = pause_enter(&j->pauser);
-    ossl.ERR_clear_error();
-    int result = ossl.ASYNC_start_job(&j->job, wait_raw(j->context), &returned, run, &j, sizeof(struct job *));
-    pause_leave(before);
-    if (result == ASYNC_ERR) errors_keep(SHIM_ERR_OPENSSL);
-    follow(j, was_paused, result);
-    atomic_store(&j->running, false);
-    return result;
+    bool was_paused = job_is_paused(j);
+    int outcome = runner_enter(&j->runner, wait_raw(j->context), run, j);
+    if (outcome == ASYNC_ERR) errors_keep(SHIM_ERR_OPENSSL);
+    j->finished = outcome == ASYNC_FINISH || (was_paused && outcome != ASYNC_PAUSE);
+    runner_leave(&j->runner);
+    return outcome;
 }
 
 int job_is_paused(const struct job *j) {
-    return j->job != NULL;
+    return runner_is_paused(&j->runner);
 }
 
 int job_is_finished(const struct job *j) {
@@ -157,22 +128,13 @@ size_t job_output(const struct job *j, void *out, size_t room) {
 }
 
 void job_cancel(struct job *j) {
-    if (check_owner(j) == SHIM_OK) pause_cancel(&j->pauser);
+    runner_cancel(&j->runner);
 }
 
-/* After a fork a job that is paused, or that another thread ran, is the parent's: it is left as it is. */
 int job_close(struct job *j) {
-    bool running = atomic_load(&j->running);
-    if (!running && !job_is_paused(j)) return SHIM_OK;
-    shim_status status = check_owner(j);
-    if (status == SHIM_ERR_FORKED) {
-        count_up(&counters.jobs_abandoned);
-        j->job = NULL;
-        return SHIM_OK;
-    }
-    if (running || status != SHIM_OK) return SHIM_ERR_THREAD;
-    job_cancel(j);
-    job_run(j);
+    shim_status status = runner_close(&j->runner);
+    if (status == SHIM_ERR_THREAD) return status;
+    if (status == SHIM_ERR_BUSY) job_run(j);
     return job_is_paused(j) ? SHIM_ERR_BUSY : SHIM_OK;
 }
 
@@ -181,5 +143,5 @@ void job_free(struct job *j) {
     if (job_close(j) == SHIM_OK)
         release(j);
     else
-        count_up(&counters.jobs_abandoned); /* its stack still points here */
+        runner_abandon(&j->runner); /* its stack still points here */
 }

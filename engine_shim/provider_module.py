@@ -8,10 +8,10 @@ would bring another OpenSSL into the process. A provider that uses nothing but w
 from __future__ import annotations
 
 import os
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from engine_shim.errors import EngineUnavailableError
-from engine_shim.linkage import Refused, binding, maps, shared
+from engine_shim.linkage import Refused, plugin
 from engine_shim.linkage.elf import Elf, ElfError
 from engine_shim.linkage.refusal import USE_SHARED_OPENSSL
 from engine_shim.native import ffi, lib
@@ -48,12 +48,12 @@ def load_module(path: Path) -> int:
         EngineUnavailableError: It is no such module, it cannot be loaded, or it would bring a second OpenSSL.
     """
     check_module(path)
-    before = _openssl_files()
+    before = plugin.loaded_openssl()
     handle = lib.dlopen(os.fsencode(path), os.RTLD_NOW | os.RTLD_LOCAL)
     if handle == ffi.NULL:
         raise EngineUnavailableError(f"{path} cannot be loaded ({_loader_error()}): install what it needs")
     address = int(ffi.cast("uintptr_t", lib.dlsym(handle, INIT.encode())))
-    brought = sorted(_openssl_files() - before)
+    brought = sorted(plugin.loaded_openssl() - before)
     if address and not brought:
         return address
     lib.dlclose(handle)
@@ -72,36 +72,28 @@ def check_module(path: Path) -> None:
         EngineUnavailableError: It cannot be read, is no shared object, or needs another OpenSSL than pyOpenSSL's.
     """
     try:
-        needed = Elf(path.read_bytes()).needed
+        needed = plugin.openssl_of(Elf(path.read_bytes()))
     except OSError as error:
         raise EngineUnavailableError(f"{path} cannot be read ({error.strerror}): give the path of a module") from error
     except ElfError as error:
         raise EngineUnavailableError(f"{path} is no shared object ({error}): give the path of a module") from error
-    ours = _needed_by_pyopenssl()
+    ours = _pyopenssls()
     for name in needed:
-        if name.startswith(shared.LIBRARIES) and name not in ours:
+        if name not in ours:
             raise EngineUnavailableError(_another(path, name, ours))
 
 
-def _another(path: Path, name: str, ours: tuple[str, ...]) -> str:
-    mine = [one for one in ours if one.startswith(shared.LIBRARIES)]
-    if mine:
-        return f"{path} needs {name}, and pyOpenSSL uses {mine[-1]}: use a build of the provider for that one"
+def _another(path: Path, name: str, ours: list[str]) -> str:
+    if ours:
+        return f"{path} needs {name}, and pyOpenSSL uses {ours[-1]}: use a build of the provider for that one"
     return f"{path} needs {name}, and pyOpenSSL has its OpenSSL inside: {USE_SHARED_OPENSSL}"
 
 
-def _needed_by_pyopenssl() -> tuple[str, ...]:
+def _pyopenssls() -> list[str]:
     try:
-        with binding.find().module.file() as elf:
-            return elf.needed
+        return plugin.pyopenssls()
     except Refused as refused:
         raise EngineUnavailableError(f"{refused.reason}: {refused.advice}") from refused
-
-
-def _openssl_files() -> set[str]:
-    """Name the libraries of OpenSSL that are mapped: Python's own ssl may have brought others than pyOpenSSL's."""
-    paths = {mapping.path for mapping in maps.read()}
-    return {path for path in paths if PurePath(path).name.startswith(shared.LIBRARIES)}
 
 
 def _loader_error() -> str:

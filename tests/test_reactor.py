@@ -10,37 +10,16 @@ import socket
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from helpers_reactor import SELECTORS, Calls, check_descriptors, open_pair, turns
+from helpers_reactor import Calls, turns
 
 from tlsserver.reactor import EVENT_READ, EVENT_WRITE, Reactor
 from tlsserver.selector import load_selectors2
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+pytest_plugins = ("support.reactor_scene",)
 pytestmark = pytest.mark.usefixtures("descriptors")
-
-
-@pytest.fixture
-def descriptors() -> Iterator[None]:
-    yield from check_descriptors()
-
-
-@pytest.fixture(params=SELECTORS)
-def reactor(request: pytest.FixtureRequest) -> Iterator[Reactor]:
-    made = Reactor(request.param())
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    near, far = open_pair()
-    with near, far:
-        yield near, far
 
 
 # Descriptors

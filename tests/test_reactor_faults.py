@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers_reactor import SELECTORS, Calls, check_descriptors, open_pair
+from helpers_reactor import Calls, open_pair
 
 from tlsserver.errors import ForkedProcessError, ServerStateError
 from tlsserver.reactor import EVENT_READ, EVENT_WRITE, Reactor
@@ -18,26 +18,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
 
+pytest_plugins = ("support.reactor_scene",)
 pytestmark = pytest.mark.usefixtures("descriptors")
-
-
-@pytest.fixture
-def descriptors() -> Iterator[None]:
-    yield from check_descriptors()
-
-
-@pytest.fixture(params=SELECTORS)
-def reactor(request: pytest.FixtureRequest) -> Iterator[Reactor]:
-    made = Reactor(request.param())
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    near, far = open_pair()
-    with near, far:
-        yield near, far
 
 
 # Errors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import selectors
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,8 @@ from tlsserver.session import Session
 from tlsserver.wire import Step, WaitFdSet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import engine_shim
     from support.certificates import Identity
     from support.running import Clock
@@ -89,18 +92,28 @@ def test_a_number_that_is_another_descriptor_each_time(
     os.close(number)
 
 
+@contextmanager
+def stuck_fd(strange: type[Strange]) -> Iterator[Callable[[], None]]:
+    """Give what makes every job show an fd that is readable for ever."""
+    readable, writer = os.pipe()
+    os.write(writer, b"x")
+
+    def get_stuck() -> None:
+        strange.fds = WaitFdSet((readable,), ())
+
+    yield get_stuck
+    os.close(readable)
+    os.close(writer)
+
+
 def test_an_fd_that_stays_readable(
     identity: Identity, manual: engine_shim.ManualEngine, strange: type[Strange]
 ) -> None:
     """An engine that never clears its fd: it is resumed a bounded number of times, and nobody else is held up."""
-    readable, writer = os.pipe()
-    os.write(writer, b"x")
-    with House(identity, manual) as house:
+    with stuck_fd(strange) as get_stuck, House(identity, manual) as house:
         other = house.client()
-        house.until(lambda: manual.pending)
-        manual.perform()
-        house.until(lambda: other.is_connected)
-        strange.fds = WaitFdSet((readable,), ())
+        house.finish(manual)
+        get_stuck()
         stuck = house.client()
         house.until(lambda: manual.pending)
         began, before = time.monotonic(), strange.resumes
@@ -111,29 +124,21 @@ def test_an_fd_that_stays_readable(
         house.until(lambda: other.received == b"ALIVE")
         manual.perform()
         house.until(lambda: stuck.is_connected)
-    os.close(readable)
-    os.close(writer)
 
 
 def test_many_stuck_fds_hold_up_nobody(
     identity: Identity, manual: engine_shim.ManualEngine, strange: type[Strange]
 ) -> None:
-    readable, writer = os.pipe()
-    os.write(writer, b"x")
-    with House(identity, manual) as house:
+    with stuck_fd(strange) as get_stuck, House(identity, manual) as house:
         other = house.client()
-        house.until(lambda: manual.pending)
-        manual.perform()
-        house.until(lambda: other.is_connected)
-        strange.fds = WaitFdSet((readable,), ())
+        house.finish(manual)
+        get_stuck()
         for _ in range(50):
             house.client()
         house.until(lambda: house.statistics.parked_now == 50)
         house.until(lambda: len(house.service._hub.wait_fds) == 0)
         other.send(b"alive")
         house.until(lambda: other.received == b"ALIVE")
-    os.close(readable)
-    os.close(writer)
 
 
 @pytest.mark.parametrize(

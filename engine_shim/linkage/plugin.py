@@ -1,4 +1,4 @@
-"""Files that OpenSSL itself loads into this process, as an ENGINE: they depend on a libcrypto, and it must be ours.
+"""Files that are loaded into this process as an ENGINE or a provider: the libcrypto that they need must be ours.
 
 The loader would load another one beside it without a word, and objects of one are garbage to the other.
 """
@@ -27,7 +27,7 @@ def check(path: Path) -> None:
     """
     try:
         elf = Elf(path.read_bytes())
-        needed = [name for name in elf.needed if name.startswith(LIBRARIES)]
+        needed = openssl_of(elf)
     except OSError as error:
         raise Refused(f"{path} cannot be read: {error.strerror}", "give the path of a file that is there") from error
     except ElfError as error:
@@ -36,9 +36,23 @@ def check(path: Path) -> None:
         raise Refused(f"{path} is for {elf.machine}, this machine is {platform.machine()}", _FOR_THIS_OPENSSL)
     if not needed:
         raise Refused(f"{path} does not depend on libcrypto, so it has nothing to do with OpenSSL", _FOR_THIS_OPENSSL)
-    with binding.find().module.file() as ours:
-        for name in set(needed) - set(ours.needed):
-            raise Refused(f"{path} would bring a second OpenSSL ({name}) into this process", _FOR_THIS_OPENSSL)
+    for name in set(needed) - set(pyopenssls()):
+        raise Refused(f"{path} would bring a second OpenSSL ({name}) into this process", _FOR_THIS_OPENSSL)
+
+
+def openssl_of(elf: Elf) -> list[str]:
+    """Name the libraries of OpenSSL that a file needs, as its DT_NEEDED has them."""
+    return [name for name in elf.needed if name.startswith(LIBRARIES)]
+
+
+def pyopenssls() -> list[str]:
+    """Name those that pyOpenSSL's bindings need; none where they carry their own OpenSSL.
+
+    Raises:
+        Refused: There are no bindings.
+    """
+    with binding.find().module.file() as elf:
+        return openssl_of(elf)
 
 
 def loaded_openssl() -> frozenset[str]:

@@ -25,6 +25,7 @@
 struct engine_kind {
     const char *name;
     int can_block; /* its answer does not depend on the thread that waits for it */
+    int batches;   /* its keys are prepared for batch.h */
     /* A worker's life; entered and left under the lock, returns once the engine is closed. NULL: no workers. */
     void (*work)(struct engine *e);
     /* Under the lock: takes an op at place OP_HELD out of the kind's own lists. NULL: it holds none. */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "batch.h"
 #include "engine.h"
 #include "errors.h"
 #include "keymgmt.h"
@@ -16,6 +17,7 @@ struct key *key_ref(struct key *k) {
 
 void key_unref(struct key *k) {
     if (k == NULL || atomic_fetch_sub_explicit(&k->refs, 1, memory_order_acq_rel) != 1) return;
+    batch_key_free(k->batch);
     ossl.EVP_PKEY_free(k->inner);
     ossl.OSSL_PARAM_free(k->public_half);
     engine_free(k->engine);
@@ -52,6 +54,7 @@ static shim_status describe(struct key *k) {
     if (k->size <= 0) return SHIM_ERR_KEY_TYPE;
     if (k->engine == NULL) return SHIM_OK;
     if (ossl.EVP_PKEY_todata(k->inner, EVP_PKEY_PUBLIC_KEY, &k->public_half) != 1) return SHIM_ERR_OPENSSL;
+    if (k->engine->kind->batches) k->batch = batch_key_new(k->inner, k->type, k->bits);
     return SHIM_OK;
 }
 

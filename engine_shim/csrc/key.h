@@ -13,12 +13,14 @@
 #include "common.h"
 #include "ossl_types.h"
 
+struct batch_key;
 struct engine;
 
 struct key {
     atomic_uint refs;
     struct engine *engine;   /* a reference; NULL: a third party's key */
     EVP_PKEY *inner;         /* a reference */
+    struct batch_key *batch; /* owned; NULL: OpenSSL performs it alone */
     OSSL_PARAM *public_half; /* owned; what the wrapper exports; NULL: a third party's key */
     char type[24];           /* OpenSSL's name: "RSA", "EC", "ED25519" ... */
     int bits, size;

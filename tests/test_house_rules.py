@@ -48,8 +48,9 @@ LAYERS = (
     ("tlsserver.server",),
     # The load generator: beside the server, not on it.
     ("tlsserver.bench.settings", "tlsserver.bench.addresses", "tlsserver.bench.failures", "tlsserver.bench.answer"),
-    ("tlsserver.bench.client", "tlsserver.bench.tally"),
-    ("tlsserver.bench.load",),
+    ("tlsserver.bench.client", "tlsserver.bench.tally", "tlsserver.bench.report"),
+    ("tlsserver.bench.load", "tlsserver.bench.plot"),
+    ("tlsserver.bench.crew",),
     ("tlsserver.bench",),
     ("tlsserver",),
     ("tlsserver.cli",),

@@ -169,7 +169,7 @@ class Load:
 
     def _is_hopeless(self) -> bool:
         tally = self._tally
-        return not tally.handshakes and sum(tally.errors.values()) >= max(HOPELESS, self._settings.concurrency)
+        return not tally.done and sum(tally.errors.values()) >= max(HOPELESS, self._settings.concurrency)
 
     def _begin(self) -> None:
         source = next(self._sources)
@@ -213,6 +213,7 @@ class Load:
 
     def _shaken(self, visit: Visit, mask: int) -> None:
         tally = self._tally
+        tally.done += 1
         tally.handshakes.append(time.perf_counter() - visit.begun)
         if visit.tunnel.reused:
             tally.resumed += 1

@@ -118,6 +118,11 @@ COVERED_BY = {
     "tlsserver/cli/checks.py": "test_cli_doctor.py",
     "tlsserver/cli/offload.py": "test_cli_serve.py",
     "tlsserver/cli/params.py": "test_cli_serve.py",
+    # The load generator.
+    "tlsserver/bench/client.py": "test_bench_load.py",
+    "tlsserver/bench/failures.py": "test_bench_load.py",
+    "tlsserver/bench/report.py": "test_cli_bench.py",
+    "tlsserver/bench/settings.py": "test_bench_load.py",
     "tlsserver/cli/version.py": "test_cli_doctor.py",
     "tlsserver/errors.py": "test_connection.py",
     "tlsserver/flow.py": "test_connection.py",

@@ -71,16 +71,17 @@ class BaseEngine(ABC):
         """Whether the engine has no thread of its own: the loop that waits for it calls :meth:`turn`."""
         return False
 
-    def turn(self, *, partial: bool) -> int:
+    def turn(self, *, joining: int = 0) -> int:
         """Perform a part of what is queued, on this thread, where :attr:`needs_turns`. To be called at the end of a turn.
 
         Args:
-            partial: Whether a batch with room in it is performed too, because there is nothing else to be done.
+            joining: How many ops may be queued by the end of the loop's next turn, with those that are: while fewer
+                are, a batch with room in it is left for that turn. 0: it is not.
 
         Returns:
             Number of ops left in the queue. If there are any, the loop does not wait before the next turn.
         """
-        del partial
+        del joining
         return 0
 
     @property

@@ -126,9 +126,9 @@ class BatchEngine(_ShimEngine):
         """Whether the loop's thread performs."""
         return self._threads == 0
 
-    def turn(self, *, partial: bool) -> int:
+    def turn(self, *, joining: int = 0) -> int:
         """Perform one batch, or one op alone; see :meth:`BaseEngine.turn`. Any thread."""
-        return int(lib.batch_turn(self._handle, partial))
+        return int(lib.batch_turn(self._handle, joining))
 
 
 class LatencyEngine(_ShimEngine):

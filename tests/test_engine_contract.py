@@ -55,7 +55,7 @@ class Row:
 
 def take_turns(engine: Engine) -> None:
     """Let the engine without threads answer."""
-    while engine.turn(partial=True):
+    while engine.turn():
         pass
 
 

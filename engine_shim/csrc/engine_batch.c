@@ -96,17 +96,17 @@ struct engine *engine_new_batch(unsigned workers, size_t capacity) {
     return engine_create(workers > 0 ? &with_workers : &with_turns, sizeof(struct engine), capacity, workers);
 }
 
-/* Under the lock. A batch with room in it is worth a turn's waiting; what no batch can have is not. */
-static bool may_wait(const struct engine *e) {
+/* Under the lock. A batch with room in it is worth a turn's waiting if others may join; what no batch can have is not. */
+static bool may_wait(const struct engine *e, size_t joining) {
     const struct op *oldest = e->queued.first;
-    return oldest != NULL && oldest->share != BATCH_NONE && gather(e).count < BATCH_MOST &&
-           costs_pays_from(oldest->share) <= BATCH_MOST;
+    return e->queued.length < joining && oldest != NULL && oldest->share != BATCH_NONE &&
+           gather(e).count < BATCH_MOST && costs_pays_from(oldest->share) <= BATCH_MOST;
 }
 
-size_t batch_turn(struct engine *e, int partial) {
+size_t batch_turn(struct engine *e, size_t joining) {
     uint64_t begun = now_ns();
     pthread_mutex_lock(&e->lock);
-    if ((partial || !may_wait(e)) && perform_next(e)) {
+    if (!may_wait(e, joining) && perform_next(e)) {
         uint64_t took = now_ns() - begun;
         if (took > e->statistics.turn_max_ns) e->statistics.turn_max_ns = took;
     }

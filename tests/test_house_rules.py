@@ -85,7 +85,6 @@ COVERED_BY = {
     "engine_shim/linkage/proof.py": "test_linkage.py",
     "engine_shim/linkage/refusal.py": "test_linkage.py",
     "engine_shim/linkage/table.py": "test_linkage.py",
-    "engine_shim/csrc/batch.c": "test_engine_contract.py",
     "engine_shim/csrc/attach.c": "test_linkage.py",
     "engine_shim/csrc/callbacks.c": "test_async_ssl.py",
     "engine_shim/csrc/common.c": "c/test_engine.c",

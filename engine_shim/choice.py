@@ -66,7 +66,7 @@ def choose_engine(
 
 
 def choose_for(key: Key, cpus: int) -> EngineChoice:
-    """Tell which engine pays for a key that is loaded; see `choose_engine`. Its batches count where its engine has them."""
+    """Tell which engine pays for a key that is loaded; its batches count where its engine has them."""
     costs = key.batch_costs
     signature = key.measure_signature()
     name = f"{key.type}-{key.bits}" if key.type.startswith("RSA") else key.type

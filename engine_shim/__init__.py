@@ -10,8 +10,10 @@ import atexit
 
 from engine_shim.async_ssl import AsyncSSL, OpenSSLError, Status, job_is_current, set_alpn
 from engine_shim.base import BaseEngine, EngineStatistics
+from engine_shim.batches import BatchCosts
+from engine_shim.choice import EngineChoice, choose_engine
 from engine_shim.counters import Counters, counters
-from engine_shim.engine import Engine, LatencyEngine, ManualEngine, ThreadEngine
+from engine_shim.engine import BatchEngine, Engine, LatencyEngine, ManualEngine, ThreadEngine
 from engine_shim.errors import (
     BadDescriptorError,
     BusyError,
@@ -47,10 +49,13 @@ __all__ = [
     "AsyncSSL",
     "BadDescriptorError",
     "BaseEngine",
+    "BatchCosts",
+    "BatchEngine",
     "BusyError",
     "ChangedFds",
     "Counters",
     "Engine",
+    "EngineChoice",
     "EngineClosedError",
     "EngineError",
     "EngineStatistics",
@@ -86,6 +91,7 @@ __all__ = [
     "WaitStatus",
     "WrongThreadError",
     "attach",
+    "choose_engine",
     "cleanup_thread",
     "counters",
     "init_thread",

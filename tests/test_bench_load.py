@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from support.certificates import Certificates, Identity
+    from tlsserver.bench import Tally
 
 ALERT_HANDSHAKE_FAILURE = b"\x15\x03\x03\x00\x02\x02\x28"
 
@@ -88,10 +89,16 @@ def test_the_count_is_exact(site: Running, count: int, concurrency: int) -> None
 
 
 def test_the_concurrency_is_a_bound_and_is_reached() -> None:
+    seen: list[int] = []
+
+    def watch(_: Tally) -> None:
+        seen.append(len(waiting._open))
+        if len(seen) > 2:
+            waiting.stop()
+
     with socket.create_server(("127.0.0.1", 0)) as listener:
         waiting = load(listener.getsockname()[1], concurrency=7, count=None)
-        seen: list[int] = []
-        waiting._watch = lambda _: seen.append(len(waiting._open)) or (len(seen) > 2 and waiting.stop())  # type: ignore[func-returns-value]
+        waiting._watch = watch
         waiting.run()
     assert seen == [0, 7, 7, 0]
 

@@ -91,6 +91,11 @@ def test_processes_share_no_source() -> None:
     assert those(1).isdisjoint(those(2))
 
 
+def test_a_machine_with_one_loopback_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlsserver.bench.addresses._source", lambda _: ("192.0.2.1", 0))  # of no machine (RFC 5737)
+    assert set(itertools.islice(sources(LOOPBACK), PORTS_OF_A_SOURCE + 1)) == {None}
+
+
 @pytest.mark.parametrize("more", [{"is_loopback": False}, {"family": socket.AF_INET6}])
 def test_elsewhere_the_kernel_chooses(more: dict[str, Any]) -> None:
     values = {"name": "", "host": "", "family": socket.AF_INET, "address": ("", 1), "is_loopback": True, **more}

@@ -125,6 +125,27 @@ def test_wrong_usage_is_one_line(arguments: list[str], message: str, capsys: pyt
     assert shown.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("soft", "hard", "raised"), [(32, 4096, 128), (128, 4096, None), (32, -1, 128), (-1, -1, None)]
+)
+def test_the_limit_of_open_files_is_raised(
+    closed_port: int, monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, raised: int | None
+) -> None:
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr("resource.getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr("resource.setrlimit", lambda _, limit: limits.append(limit))
+    bench(closed_port, "--concurrency", "64")
+    assert limits == ([(raised, hard)] if raised else [])
+
+
+def test_more_connections_than_open_files(
+    closed_port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (32, 100))
+    assert bench(closed_port, "--concurrency", "64") == 2
+    assert "--concurrency 64 needs more than the 100 open files" in capsys.readouterr().err
+
+
 # As a process.
 
 

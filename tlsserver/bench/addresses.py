@@ -86,18 +86,31 @@ def sources(target: Target, share: int = 0, shares: int = 1) -> Iterator[tuple[s
         share: Which of several processes this is, from 0 on; each has addresses of its own.
         shares: How many there are.
     """
-    if not target.is_loopback or target.family != socket.AF_INET:
+    if not target.is_loopback or target.family != socket.AF_INET or not _can_bind(_source(SOURCES)):
         yield from itertools.repeat(None)
     mine = range(share, max(SOURCES, shares), shares)
     for number in itertools.cycle(mine):
-        source = (f"127.0.0.{number + 1}", 0) if number else None
-        yield from itertools.repeat(source, PORTS_OF_A_SOURCE)
+        yield from itertools.repeat(_source(number + 1) if number else None, PORTS_OF_A_SOURCE)
 
 
 def bind_source(sock: socket.socket, source: tuple[str, int]) -> None:
     """Bind to an address without choosing the port yet."""
     sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
     sock.bind(source)
+
+
+def _source(number: int) -> tuple[str, int]:
+    return (f"127.0.0.{number}", 0)
+
+
+def _can_bind(source: tuple[str, int]) -> bool:
+    """Tell whether an address is this machine's: some containers have 127.0.0.1 alone."""
+    with socket.socket() as sock:
+        try:
+            bind_source(sock, source)
+        except OSError:
+            return False
+        return True
 
 
 def _split(text: str) -> tuple[str, int]:

@@ -280,7 +280,7 @@ class Load:
                 self._fail(visit, kind)
                 return
         if mask & _ENDED:
-            self._end(visit)
+            self._finish(visit)
 
     def _read_out(self, tunnel: Tunnel) -> Status:
         while (status := tunnel.read_into(self._buffer)) is Status.DONE:
@@ -291,9 +291,12 @@ class Load:
         self._tally.errors[kind] += 1
         self._end(visit)
 
-    def _end(self, visit: Visit) -> None:
+    def _finish(self, visit: Visit) -> None:
         if self._settings.resume and (session := visit.tunnel.session) is not None:
             self._sessions.append(session)
+        self._end(visit)
+
+    def _end(self, visit: Visit) -> None:
         del self._open[visit.sock.fileno()]
         visit.tunnel.close()
         visit.sock.close()

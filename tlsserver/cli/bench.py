@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import signal
 import sys
 import time
@@ -31,6 +32,7 @@ _DURATION = 10.0  # seconds
 # Bounds, so that no load is forgotten: it keeps every latency (16 bytes a connection), and heats the room.
 LONGEST = 600.0  # seconds
 MOST = 10_000_000  # connections
+OTHER_FILES = 64  # descriptors beside the connections'
 
 
 @click.command("bench", context_settings={"show_default": True})
@@ -92,6 +94,7 @@ def _settings(target: Target, options: dict[str, Any]) -> Settings:
 
 
 def _run(target: Target, settings: Settings, processes: int) -> Tally:
+    _raise_file_limit(settings.concurrency)
     client = Client(settings)  # where there are several processes, it tells what cannot work before they start
     with _progress(settings) as watch:
         if processes == 1:
@@ -100,6 +103,19 @@ def _run(target: Target, settings: Settings, processes: int) -> Tally:
             load = Crew(settings, target, processes, watch)
         with _stopping(load):
             return load.run()
+
+
+def _raise_file_limit(concurrency: int) -> None:
+    """Allow this process, and those that it starts, a descriptor for each connection (getrlimit(2))."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = concurrency + OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise ConfigurationError(
+            f"--concurrency {concurrency} needs more than the {hard} open files of `ulimit -Hn`: give a lower one"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _result(target: Target, settings: Settings, tally: Tally) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers_bench import behaving, leave_in_the_middle, load, reset_in_the_middle, run, say
 from OpenSSL import SSL
+from OpenSSL._util import ffi, lib
 
 import engine_shim
 from support import leaks
@@ -58,6 +59,28 @@ def test_full_handshakes(site: Running, tls: str) -> None:
 def test_all_but_the_first_are_resumed(site: Running, tls: str) -> None:
     tally = run(site.port, tls=tls, resume=True, count=30, concurrency=8)
     assert (tally.done, tally.resumed, dict(tally.errors)) == (30, 29, {})
+
+
+def test_each_connection_has_a_ticket_of_its_own(site: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server may take each only once (RFC 8446 8.1)."""
+    offered: list[bytes] = []
+    connect = Client.connect
+
+    def look(client: Client, sock: socket.socket, session: SSL.Session | None) -> Tunnel:
+        offered.extend([serialized(session)] if session else [])
+        return connect(client, sock, session)
+
+    monkeypatch.setattr(Client, "connect", look)
+    run(site.port, resume=True, concurrency=1, count=5)
+    assert len(offered) == len(set(offered)) == 4
+
+
+def serialized(session: SSL.Session) -> bytes:
+    """Give a session with its ticket (i2d_SSL_SESSION(3))."""
+    length = lib.i2d_SSL_SESSION(session._session, ffi.NULL)
+    out = ffi.new("unsigned char[]", length)
+    lib.i2d_SSL_SESSION(session._session, ffi.new("unsigned char **", out))
+    return bytes(ffi.buffer(out))
 
 
 @both_versions

@@ -67,7 +67,7 @@ def test_each_connection_has_a_ticket_of_its_own(site: Running, monkeypatch: pyt
     connect = Client.connect
 
     def look(client: Client, sock: socket.socket, session: SSL.Session | None) -> Tunnel:
-        offered.extend([serialized(session)] if session else [])
+        offered.extend([secret(session)] if session else [])
         return connect(client, sock, session)
 
     monkeypatch.setattr(Client, "connect", look)
@@ -75,12 +75,10 @@ def test_each_connection_has_a_ticket_of_its_own(site: Running, monkeypatch: pyt
     assert len(offered) == len(set(offered)) == 4
 
 
-def serialized(session: SSL.Session) -> bytes:
-    """Give a session with its ticket (i2d_SSL_SESSION(3))."""
-    length = lib.i2d_SSL_SESSION(session._session, ffi.NULL)
-    out = ffi.new("unsigned char[]", length)
-    lib.i2d_SSL_SESSION(session._session, ffi.new("unsigned char **", out))
-    return bytes(ffi.buffer(out))
+def secret(session: SSL.Session) -> bytes:
+    """Give what a ticket stands for, which is another one for each (RFC 8446 4.6.1)."""
+    out = ffi.new("unsigned char[]", 48)
+    return bytes(ffi.buffer(out, lib.SSL_SESSION_get_master_key(session._session, out, len(out))))
 
 
 @both_versions

@@ -11,7 +11,8 @@ int client_context_groups(void *ssl_ctx, const char *groups) {
     ossl.ERR_clear_error();
     /* libssl reads the text only: its prototype has no const. */
     long done = ossl.SSL_CTX_ctrl(ssl_ctx, SSL_CTRL_SET_GROUPS_LIST, 0, (void *)(uintptr_t)groups);
-    return done == 1 ? SHIM_OK : errors_keep(SHIM_ERR_OPENSSL);
+    if (done != 1) return errors_keep(SHIM_ERR_OPENSSL);
+    return SHIM_OK;
 }
 
 /* One read(2) takes all that has come, instead of two for each record. */

@@ -196,7 +196,6 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 /* core_names.h, for batch_key.c */
 #define OSSL_PKEY_PARAM_RSA_FACTOR1 "rsa-factor1"
 #define OSSL_PKEY_PARAM_RSA_FACTOR2 "rsa-factor2"
-#define OSSL_PKEY_PARAM_RSA_FACTOR3 "rsa-factor3"
 #define OSSL_PKEY_PARAM_RSA_EXPONENT1 "rsa-exponent1"
 #define OSSL_PKEY_PARAM_RSA_EXPONENT2 "rsa-exponent2"
 #define OSSL_PKEY_PARAM_RSA_COEFFICIENT1 "rsa-coefficient1"

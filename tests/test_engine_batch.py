@@ -101,6 +101,7 @@ def test_a_batch_has_one_kind_and_size_of_key_but_several_keys(engine: BatchEngi
     assert [crowd.answered for crowd in crowds] == [4, 0, 4]
     while engine.turn():
         pass
+    assert crowds[1].answered == 4
     crowds[1].verify(certificates["rsa4096"])
     for crowd in crowds:
         crowd.close()

@@ -60,7 +60,7 @@ serve: venv
 	$(BIN)/tlsserver serve --host 127.0.0.1 --port 8443
 
 # Workers take whole files, so that what the tests of a file share is made once; no reorder: tests/conftest.py has the order.
-TEST := -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not canary and not stress'
+TEST := -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not canary and not stress and not batch'
 
 test: venv
 	$(BIN)/python $(TEST) $(PYTEST_ARGS)
@@ -141,10 +141,11 @@ valgrind: $(C_UNITS:tests/c/%.c=build/plain/%)
 asan tsan valgrind:
 	@set -e; for program in $^; do echo "$(LAUNCH_$@) $$program"; $(LAUNCH_$@) $$program; done
 
-# Random ops of each class against OpenSSL: about half an hour. `make test` does a few (tests/c/test_batch.c).
+# Random ops of each class against OpenSSL, the system's and the wheel's: about an hour. `make test` does a few.
 BATCH_OPS ?= 100000
-batch-check: build/lanes/test_batch
-	$< $(BATCH_OPS)
+batch-check: venv build/lanes/test_batch
+	build/lanes/test_batch $(BATCH_OPS)
+	$(BIN)/python -m pytest -m batch --durations=0 $(PYTEST_ARGS)
 
 # Costs and timing of the lanes, without an engine: tests/benchmarks/lanes.py runs it.
 build/lanes/lanes: tests/benchmarks/lanes.c build/lanes/shim.a

@@ -2,8 +2,9 @@
  * batch_key.c: what batches need of a key, read from OpenSSL once, straight into memory that is ours and wiped.
  *
  * Whatever is unusual is refused, and OpenSSL performs it: public exponents other than 65537 (the lanes raise to that one
- * only, to verify), primes that are not half as long as the modulus (as where there are three), RSA-PSS keys (they may carry restrictions), curves
- * other than P-256, and RSA keys whose numbers do not fit together: each result would be wrong, and computed twice. The order of the primes does not matter to the lanes: keys of Go's have the smaller one first.
+ * only, to verify), primes that are not half as long as the modulus (as where there are three), RSA-PSS keys (they may
+ * carry restrictions), curves other than P-256, and RSA keys whose numbers do not fit together: each result would be wrong,
+ * and computed twice. Which prime stands first is all the same to the lanes: in keys made by Go it may be the smaller.
  */
 #include "batch_key.h"
 

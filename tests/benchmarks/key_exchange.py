@@ -1,0 +1,102 @@
+"""What key pairs made ahead are worth: a server's CPU per full handshake, in memory, with and without them.
+
+Both ends are in this thread, over memory buffers; the time is the server's own (CPU of this thread, around its steps).
+The two Contexts take turns, block by block; a block's ratio is one sample, and the interval is that of their mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from OpenSSL import SSL
+
+import engine_shim
+from engine_shim import key_exchange
+from support.certificates import Certificates, Identity
+from support.groups import set_groups
+from support.pair import client_context
+
+HYBRID = "X25519MLKEM768"
+
+
+def server(identity: Identity, *, ahead: bool) -> SSL.Context:
+    """Make a server's Context; without tickets, which would hide what is measured."""
+    context = key_exchange.maybe_context(SSL.TLS_SERVER_METHOD) if ahead else SSL.Context(SSL.TLS_SERVER_METHOD)
+    if context is None:
+        sys.exit(f"no key pairs are made ahead here: {key_exchange.why_unavailable()}")
+    context.set_options(SSL.OP_NO_TICKET)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.use_certificate_chain_file(str(identity.cert))
+    context.use_privatekey_file(str(identity.key))
+    return context
+
+
+def handshake(near: SSL.Context, far: SSL.Context) -> int:
+    """Do one full handshake; nanoseconds of CPU that the server's steps took."""
+    spent = 0
+    ends = SSL.Connection(near, None), SSL.Connection(far, None)
+    ends[0].set_accept_state()
+    ends[1].set_connect_state()
+    done = [False, False]
+    while not all(done):
+        for me in (1, 0):
+            began = time.thread_time_ns()
+            with suppress(SSL.WantReadError):
+                ends[me].do_handshake()
+                done[me] = True
+            spent += (time.thread_time_ns() - began) * (me == 0)
+            with suppress(SSL.WantReadError):
+                ends[1 - me].bio_write(ends[me].bio_read(1 << 16))
+    return spent
+
+
+def compare(identity: Identity, version: str, group: str, blocks: int, size: int) -> None:
+    """Measure one kind of handshake and print a line."""
+    contexts = [server(identity, ahead=ahead) for ahead in (False, True)]
+    client = client_context(identity, version)
+    if not set_groups(client, group):
+        return
+    samples = []
+    for block in range(-1, blocks):  # the first one warms up
+        order = (0, 1) if block % 2 else (1, 0)
+        spent = {which: sum(handshake(contexts[which], client) for _ in range(size)) / size / 1000 for which in order}
+        if block >= 0:
+            samples.append((spent[0], spent[1]))
+    ratios = [ahead / plain for plain, ahead in samples]
+    error = 1.96 * statistics.stdev(ratios) / len(ratios) ** 0.5
+    plain, ahead = (statistics.median(column) for column in zip(*samples, strict=True))
+    print(
+        f"{identity.kind:8} TLS {version} {group:15} {plain:7.1f} us, ahead {ahead:7.1f} us: "
+        f"{statistics.mean(ratios):.3f} +- {error:.3f}"
+    )
+
+
+def main() -> None:
+    """Run the comparison for two kinds of key and two groups."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--blocks", type=int, default=30)
+    parser.add_argument("--size", type=int, default=50, help="handshakes in a block")
+    arguments = parser.parse_args()
+    print(engine_shim.attach().openssl_version)
+    with tempfile.TemporaryDirectory() as folder:
+        certificates = Certificates(Path(folder))
+        for kind, version, group in [
+            ("p256", "1.3", "X25519"),
+            ("rsa2048", "1.3", "X25519"),
+            ("p256", "1.3", HYBRID),
+            ("p256", "1.2", "X25519"),
+            ("p256", "1.3", "P-256"),
+        ]:
+            compare(certificates[kind], version, group, arguments.blocks, arguments.size)
+
+
+if __name__ == "__main__":
+    main()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # From the bottom up. A module may import what stands in its own row or below it; a name stands for its submodules too.
 LAYERS = (
     ("engine_shim.errors", "engine_shim.paused", "engine_shim.linkage.refusal", "engine_shim.linkage.elf"),
+    ("engine_shim._crypto_mb",),
     ("engine_shim.linkage.maps", "engine_shim.linkage.table"),
     ("engine_shim.linkage.module", "engine_shim.linkage.binding"),
     ("engine_shim.linkage.shared", "engine_shim.linkage.static", "engine_shim.linkage.proof"),
@@ -70,6 +71,7 @@ FUNCTION_LINES = 50
 COVERED_BY = {
     "engine_shim/__init__.py": "test_async_ssl.py",  # what it does at exit
     "engine_shim/_build.py": "test_extension.py",
+    "engine_shim/_crypto_mb.py": "test_crypto_mb.py",
     "engine_shim/base.py": "test_engine.py",
     "engine_shim/counters.py": "test_async_ssl.py",
     "engine_shim/errors.py": "test_key.py",
@@ -100,6 +102,9 @@ COVERED_BY = {
     "engine_shim/csrc/decrypt.c": "test_key.py",
     "engine_shim/csrc/stacks.c": "test_linkage.py",
     "engine_shim/csrc/wake.c": "c/test_engine.c",
+    # What is computed in lanes.
+    "engine_shim/csrc/mb_*.c": "c/test_mb.c",
+    "engine_shim/csrc/batch.c": "c/test_mb.c",
     # The scripted provider and what loads it.
     "engine_shim/provider_module.py": "test_openssl_provider.py",
     "engine_shim/csrc/openssl_provider.c": "test_openssl_provider.py",

@@ -10,8 +10,9 @@ import atexit
 
 from engine_shim.async_ssl import AsyncSSL, OpenSSLError, Status, job_is_current, set_alpn
 from engine_shim.base import BaseEngine, EngineStatistics
+from engine_shim.batches import BatchCosts
 from engine_shim.counters import Counters, counters
-from engine_shim.engine import Engine, LatencyEngine, ManualEngine, ThreadEngine
+from engine_shim.engine import BatchEngine, Engine, LatencyEngine, ManualEngine, ThreadEngine
 from engine_shim.errors import (
     BadDescriptorError,
     BusyError,
@@ -47,6 +48,8 @@ __all__ = [
     "AsyncSSL",
     "BadDescriptorError",
     "BaseEngine",
+    "BatchCosts",
+    "BatchEngine",
     "BusyError",
     "ChangedFds",
     "Counters",

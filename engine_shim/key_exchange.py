@@ -1,8 +1,8 @@
 """Contexts whose X25519 key exchanges begin with key pairs that were made ahead of need, eight at a time.
 
-A server's share of a TLS handshake begins with a fresh X25519 key pair (RFC 7748). The lanes of AVX-512 compute eight in
-the time of one, so the first handshake of eight makes them all and the other seven find theirs ready. Each is used once.
-Nothing but the Contexts made here knows of it: docs/key-exchange.md.
+A server's share of a TLS handshake begins with a fresh X25519 key pair (RFC 7748). The lanes of AVX-512 compute eight
+in the time of one, so the first handshake of eight makes them all and the other seven find theirs ready. Each is used
+once. Nothing but the Contexts made here knows of it: docs/key-exchange.md.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def why_unavailable() -> str | None:
 def maybe_context(method: int) -> SSL.Context | None:
     """Make a pyOpenSSL Context like ``SSL.Context(method)`` whose X25519 key pairs are made ahead of need.
 
-    It is to be used like any other one: certificates, keys and settings as usual. Its SSL_CTX lives in a library context
-    (OSSL_LIB_CTX(3)) with OpenSSL's ``default`` provider and one of the shim's.
+    It is to be used like any other one: certificates, keys and settings as usual. Its SSL_CTX lives in a library
+    context (OSSL_LIB_CTX(3)) with OpenSSL's ``default`` provider and one of the shim's.
 
     Args:
         method: As for ``SSL.Context``, e.g. ``SSL.TLS_SERVER_METHOD``.

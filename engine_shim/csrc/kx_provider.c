@@ -18,6 +18,7 @@
 
 #define PROPERTY "provider=" KX_PROVIDER_NAME
 #define PREFERENCE "?" PROPERTY
+#define CAPABILITY "TLS-GROUP" /* provider-base(7); OpenSSL has no name for it */
 
 enum { FUNCTIONS_MOST = 32 };
 
@@ -172,7 +173,7 @@ static int pass_group(const OSSL_PARAM parameters[], void *argument) {
 static int capabilities(void *provider, const char *capability, OSSL_CALLBACK *receive, void *argument) {
     struct receiver r = {receive, argument};
     (void)provider;
-    if (strcmp(capability, OSSL_CAPABILITY_TLS_GROUP) != 0) return 1;
+    if (strcasecmp(capability, CAPABILITY) != 0) return 1;
     return ossl.OSSL_PROVIDER_get_capabilities(theirs.provider, capability, pass_group, &r);
 }
 

@@ -162,7 +162,6 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define OSSL_FUNC_KEYMGMT_SETTABLE_PARAMS 14
 #define OSSL_FUNC_KEYMGMT_VALIDATE 22
 #define OSSL_PKEY_PARAM_PRIV_KEY "priv"
-#define OSSL_CAPABILITY_TLS_GROUP "TLS-GROUP"
 #define OSSL_CAPABILITY_TLS_GROUP_ALG "tls-group-alg"
 
 /* ssl.h, for kx_*.c */

@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import click
 from OpenSSL import SSL
 
 import engine_shim
@@ -73,7 +74,7 @@ def compare(identity: Identity, version: str, group: str, blocks: int, size: int
     ratios = [ahead / plain for plain, ahead in samples]
     error = 1.96 * statistics.stdev(ratios) / len(ratios) ** 0.5
     plain, ahead = (statistics.median(column) for column in zip(*samples, strict=True))
-    print(
+    click.echo(
         f"{identity.kind:8} TLS {version} {group:15} {plain:7.1f} us, ahead {ahead:7.1f} us: "
         f"{statistics.mean(ratios):.3f} +- {error:.3f}"
     )
@@ -85,7 +86,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=30)
     parser.add_argument("--size", type=int, default=50, help="handshakes in a block")
     arguments = parser.parse_args()
-    print(engine_shim.attach().openssl_version)
+    click.echo(engine_shim.attach().openssl_version)
     with tempfile.TemporaryDirectory() as folder:
         certificates = Certificates(Path(folder))
         for kind, version, group in [

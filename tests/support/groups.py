@@ -29,7 +29,7 @@ def set_groups(context: SSL.Context, *groups: str) -> bool:
     control = openssl_function(
         "SSL_CTX_ctrl", ctypes.c_long, ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_char_p
     )
-    address = int(ffi.cast("uintptr_t", address_of(context._context)))  # noqa: SLF001 - no public way
+    address = int(ffi.cast("uintptr_t", address_of(context._context)))
     done = control(address, _SET_GROUPS_LIST, 0, ":".join(groups).encode()) == 1
     if not done:
         openssl_function("ERR_clear_error", None)()

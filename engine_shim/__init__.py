@@ -11,6 +11,7 @@ import atexit
 from engine_shim.async_ssl import AsyncSSL, OpenSSLError, Status, job_is_current, set_alpn
 from engine_shim.base import BaseEngine, EngineStatistics
 from engine_shim.batches import BatchCosts
+from engine_shim.choice import EngineChoice, choose_engine
 from engine_shim.counters import Counters, counters
 from engine_shim.engine import BatchEngine, Engine, LatencyEngine, ManualEngine, ThreadEngine
 from engine_shim.errors import (
@@ -54,6 +55,7 @@ __all__ = [
     "ChangedFds",
     "Counters",
     "Engine",
+    "EngineChoice",
     "EngineClosedError",
     "EngineError",
     "EngineStatistics",
@@ -89,6 +91,7 @@ __all__ = [
     "WaitStatus",
     "WrongThreadError",
     "attach",
+    "choose_engine",
     "cleanup_thread",
     "counters",
     "init_thread",

@@ -72,7 +72,7 @@ class BaseEngine(ABC):
         return False
 
     def turn(self, *, joining: int = 0) -> int:
-        """Perform a part of what is queued, on this thread, where :attr:`needs_turns`. To be called at the end of a turn.
+        """Perform a part of what is queued, on this thread: for the end of a loop's turn, where :attr:`needs_turns`.
 
         Args:
             joining: How many ops may be queued by the end of the loop's next turn, with those that are: while fewer

@@ -93,8 +93,8 @@ class BatchEngine(_ShimEngine):
     see :attr:`lanes`.
 
     Args:
-        threads: Number of threads. They start with the first op. None (0): the loop's own thread performs, at the end of
-            its turns, at most one batch a turn (:meth:`turn`); the servers of tlsserver do it by themselves.
+        threads: Number of threads. They start with the first op. 0: the loop's own thread performs, at the end of its
+            turns, at most one batch a turn (:meth:`turn`); the servers of tlsserver do it by themselves.
         queue_size: Ops that may be queued; more wait in their connections, in order.
 
     Raises:

@@ -25,8 +25,8 @@ struct kx_pair {
     uint8_t private_key[MB_X25519_BYTES], public_key[MB_X25519_BYTES];
 };
 
-/* Any thread, also on a job's stack; takes half a kilobyte of it. The caller owns the pair, which nobody else will ever
- * have, and wipes it. False: none could be made; OpenSSL's queue is as it was. */
+/* Any thread, also on a job's stack; takes some 4 KiB of it. The caller owns the pair, which nobody else will ever
+ * have, and wipes it. False: none could be made. */
 bool kx_store_take(struct kx_pair *out) MUST_CHECK;
 /* fork.c calls them: the child's store is empty, and its lock free. */
 void kx_store_fork_prepare(void);

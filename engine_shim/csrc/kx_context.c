@@ -33,7 +33,7 @@ static bool has_default_query(void) {
 static bool has_functions(void) {
     return ossl.OSSL_PROVIDER_query_operation != NULL && ossl.OSSL_PROVIDER_get0_provider_ctx != NULL &&
            ossl.OSSL_PROVIDER_get_capabilities != NULL && ossl.OSSL_PROVIDER_do_all != NULL &&
-           ossl.SSL_CTX_new_ex != NULL && ossl.SSL_CTX_get_ssl_method != NULL && ossl.RAND_priv_bytes != NULL;
+           ossl.SSL_CTX_new_ex != NULL && ossl.SSL_CTX_get_ssl_method != NULL;
 }
 
 const char *kx_unavailable(void) {

@@ -60,7 +60,8 @@ static bool copy_settings(SSL_CTX *from, SSL_CTX *to) {
 
 int kx_context_new(void *like, void **out) {
     ossl.ERR_clear_error();
-    if (kx_unavailable() != NULL) return (int)errors_keep(SHIM_ERR_OPENSSL);
+    const char *why_not = kx_unavailable();
+    if (why_not != NULL) return (int)errors_say(SHIM_ERR_OPENSSL, why_not);
     SSL_CTX *made = ossl.SSL_CTX_new_ex(kx_provider_context(), NULL, ossl.SSL_CTX_get_ssl_method(like));
     if (made == NULL) return (int)errors_keep(SHIM_ERR_OPENSSL);
     if (!copy_settings(like, made)) {

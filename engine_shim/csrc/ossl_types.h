@@ -25,6 +25,7 @@ typedef struct ossl_provider_st OSSL_PROVIDER;
 typedef struct ossl_store_ctx_st OSSL_STORE_CTX;
 typedef struct ossl_store_info_st OSSL_STORE_INFO;
 typedef struct ssl_ctx_st SSL_CTX;
+typedef struct ssl_method_st SSL_METHOD;
 typedef struct ssl_st SSL;
 typedef struct ui_method_st UI_METHOD;
 typedef struct x509_st X509;
@@ -147,6 +148,28 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define OSSL_PKEY_RSA_PSS_SALT_LEN_AUTO "auto"
 #define OSSL_PROV_PARAM_NAME "name"
 #define OSSL_PROV_PARAM_STATUS "status"
+
+/* core_dispatch.h and core_names.h, for kx_*.c */
+#define OSSL_OP_KEYEXCH 11
+#define OSSL_FUNC_PROVIDER_GET_CAPABILITIES 1030
+#define OSSL_KEYMGMT_SELECT_KEYPAIR 0x03
+#define OSSL_FUNC_KEYMGMT_GEN_INIT 2
+#define OSSL_FUNC_KEYMGMT_GEN_SET_TEMPLATE 3
+#define OSSL_FUNC_KEYMGMT_GEN_SET_PARAMS 4
+#define OSSL_FUNC_KEYMGMT_GEN_SETTABLE_PARAMS 5
+#define OSSL_FUNC_KEYMGMT_GEN 6
+#define OSSL_FUNC_KEYMGMT_GEN_CLEANUP 7
+#define OSSL_FUNC_KEYMGMT_SET_PARAMS 13
+#define OSSL_FUNC_KEYMGMT_SETTABLE_PARAMS 14
+#define OSSL_FUNC_KEYMGMT_VALIDATE 22
+#define OSSL_PKEY_PARAM_PRIV_KEY "priv"
+#define OSSL_CAPABILITY_TLS_GROUP_ALG "tls-group-alg"
+
+/* ssl.h, for kx_*.c */
+#define SSL_CTRL_SET_MIN_PROTO_VERSION 123
+#define SSL_CTRL_SET_MAX_PROTO_VERSION 124
+#define SSL_CTRL_GET_MIN_PROTO_VERSION 130
+#define SSL_CTRL_GET_MAX_PROTO_VERSION 131
 
 /* evp.h, rsa.h */
 #define EVP_PKEY_PUBLIC_KEY 0x86

@@ -63,6 +63,9 @@ struct shim_counters {
     uint64_t keys_alive;
     uint64_t engines_alive;
     uint64_t stacks_alive; /* guarded stacks mapped, pooled jobs' too */
+    uint64_t x25519_made;  /* key pairs of kx_store.c: computed */
+    uint64_t x25519_used;  /* given to key exchanges */
+    uint64_t x25519_ahead; /* in the store now */
 };
 void shim_counters(struct shim_counters *out);
 
@@ -258,3 +261,7 @@ char *dlerror(void);
 int client_context_groups(void *ssl_ctx, const char *groups); /* in OpenSSL's form; SHIM_ERR_OPENSSL: it knows none */
 void client_context_read_ahead(void *ssl_ctx);
 void client_context_believe(void *ssl_ctx); /* certificates are not verified, only the signature made with their key */
+
+/* kx_context.c: SSL_CTXs whose handshakes take X25519 key pairs that were made ahead of need, eight at a time. */
+const char *kx_unavailable(void);           /* NULL: they can be made; else why not, for people */
+int kx_context_new(void *like, void **out); /* of the same method and settings; the caller frees it: SSL_CTX_free */

@@ -74,12 +74,12 @@ check: venv $(C_PROVIDER:tests/provider/%.c=build/strict/provider/%.o) $(C_SOURC
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES) $(filter %.h,$(C_HEADERS)) $(C_UNITS) $(C_HELPERS) $(wildcard tests/provider/*.[ch])
+	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES) $(filter %.h,$(C_HEADERS)) $(C_UNITS) $(C_HELPERS) $(wildcard tests/provider/*.[ch] tests/benchmarks/*.c)
 
 format: venv
 	$(BIN)/ruff check --fix --exit-zero --quiet
 	$(BIN)/ruff format
-	$(BIN)/clang-format -i $(C_SOURCES) $(filter %.h,$(C_HEADERS)) $(C_UNITS) $(C_HELPERS) $(wildcard tests/provider/*.[ch])
+	$(BIN)/clang-format -i $(C_SOURCES) $(filter %.h,$(C_HEADERS)) $(C_UNITS) $(C_HELPERS) $(wildcard tests/provider/*.[ch] tests/benchmarks/*.c)
 
 build/strict/%.o: engine_shim/csrc/%.c $(C_HEADERS)
 	@mkdir -p $(@D)

@@ -253,13 +253,13 @@ static void timing(double seconds) {
     CHECK(scratch != NULL);
     printf("%-40s %8s  t of the fastest 50 %%, 90 %%, 99 %%, all\n", "fixed against random", "batches");
     make_fixed(2048);
-    print_t("RSA-2048: input 1", run_rsa, 2048, take_input, seconds);
-    print_t("RSA-2048: exponents 1", run_rsa, 2048, take_exponents, seconds);
+    print_t("RSA-2048: input of one bit", run_rsa, 2048, take_input, seconds);
+    print_t("RSA-2048: exponents of one bit", run_rsa, 2048, take_exponents, seconds);
     print_t("RSA-2048: primes, exponents, all", run_rsa, 2048, take_all, seconds);
     make_fixed(4096);
-    print_t("RSA-4096: exponents 1", run_rsa, 4096, take_exponents, seconds);
+    print_t("RSA-4096: exponents of one bit", run_rsa, 4096, take_exponents, seconds);
     make_fixed(256);
-    print_t("P-256: nonce 1", run_p256, 256, take_nonce, seconds);
+    print_t("P-256: nonce of one bit", run_p256, 256, take_nonce, seconds);
     print_t("P-256: key, nonce, digest", run_p256, 256, take_all, seconds);
     make_fixed(2048);
     print_t("(control: code that leaks its exponent)", run_leaky, 2048, take_exponents, seconds / 10);

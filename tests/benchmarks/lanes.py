@@ -1,6 +1,6 @@
 """Costs of the lanes, and whether their time depends on secrets: builds and runs tests/benchmarks/lanes.c.
 
-Usage: python tests/benchmarks/lanes.py [SECONDS]: for each comparison (5; docs/security-of-batches.md has a longer run).
+Usage: python tests/benchmarks/lanes.py [SECONDS]: for each comparison, 5 unless said.
 """
 
 from __future__ import annotations

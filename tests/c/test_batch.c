@@ -1,9 +1,10 @@
 /*
- * test_batch.c [COUNT]: a batch computes what its ops would have been computed to one by one.
+ * test_batch.c [COUNT [BITS]]: a batch computes what its ops would have been computed to one by one.
  *
  * Invariant: whatever keys, digests, paddings and messages share a batch, however many lanes are full and whichever of
  * them come out wrong, OpenSSL verifies every signature with the op's own parameters, and where a signature has one
- * value only (PKCS#1 v1.5), it is the value that OpenSSL computes. COUNT: random ops for each class.
+ * value only (PKCS#1 v1.5), it is the value that OpenSSL computes. COUNT: random ops for each class; BITS: of this
+ * class alone.
  */
 #include "batch.h"
 
@@ -278,11 +279,14 @@ static void test_class(enum batch_class class, size_t wanted) {
 
 int main(int argc, char **argv) {
     size_t wanted = argc > 1 ? strtoul(argv[1], NULL, 10) : 24;
+    int bits = argc > 2 ? atoi(argv[2]) : 0;
+    setvbuf(stdout, NULL, _IOLBF, 0);
     CHECK(openssl_bind() == 0);
     printf("%s\n", mb_description());
     if (mb_is_usable()) {
         make_keys();
-        for (enum batch_class c = BATCH_RSA_2048; c < BATCH_CLASSES; c++) test_class(c, wanted);
+        for (enum batch_class c = BATCH_RSA_2048; c < BATCH_CLASSES; c++)
+            if (bits == 0 || bits == bits_of[c]) test_class(c, wanted);
         test_no_random_bytes();
         test_nonces_differ();
         test_nonces_of_different_messages_differ();

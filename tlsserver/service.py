@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import engine_shim
 from tlsserver.connection import Connection
 from tlsserver.driver import Driver, Hub
 from tlsserver.errors import ConfigurationError
 from tlsserver.listener import Listener
-from tlsserver.session import READ_SIZE, ContextLike, Session
+from tlsserver.session import READ_SIZE, ContextLike, Session, Shared
 from tlsserver.transport import Transport
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tlsserver.config import ServerConfig
-    from tlsserver.drains import Drains
+    from tlsserver.drains import Drain, Drains
     from tlsserver.reactor import Reactor
     from tlsserver.stats import Counters
 
@@ -42,6 +42,22 @@ _QUEUE_SECONDS = 0.002
 # any case: with 8, the default of what is graceful, that stays below the 10 after which container runtimes kill.
 _DRAIN_SECONDS = 5.0
 _DRAIN_LEAST = 1.5
+
+
+class _Offer(NamedTuple):
+    """What the connections of one context have in common.
+
+    Attributes:
+        context: Certificates, keys and policy.
+        shared: For their sessions.
+        engine: Its name, None: there is none.
+        drain: The jobs of that engine that go on without their connections.
+    """
+
+    context: ContextLike
+    shared: Shared
+    engine: str | None
+    drain: Drain
 
 
 class Service:
@@ -80,6 +96,7 @@ class Service:
             listening, reactor, accepted=self._accepted, room=self._room, budget=config.accept_budget
         )
         self._read_buffer = bytearray(READ_SIZE)
+        self._offer: _Offer | None = None
         self._jobs_seen = 0
         self._queue_poll_set = False
         self._has_bound_jobs = False
@@ -206,16 +223,15 @@ class Service:
         self._counters.connections_open -= 1
 
     def _make_connection(self, driver: Driver, sock: socket.socket, address: Any) -> Connection:  # noqa: ANN401 - its form depends on the family
-        context = self._current_context()
+        offer = self._current_offer()
         clock = self.reactor.time
-        engine = None if context.engine is None else context.engine.name
-        session = Session(context, sock, self._read_buffer)
+        session = Session(offer.shared, sock)
         extra = {
             "peername": address,
             "sockname": lambda: _own_address(sock),
             "socket": sock,
             "reactor": self.reactor,
-            "engine": engine,
+            "engine": offer.engine,
             "wait_context": lambda: session.wait_context,
         }
         return Connection(
@@ -226,10 +242,20 @@ class Service:
             make_transport=lambda connection: Transport(connection, clock, extra),
             touch=driver.touch,
             place=driver.place,
-            drain=self._drains.of(context.engine, engine or "off"),
+            drain=offer.drain,
             peer=_as_text(address),
             now=clock(),
         )
+
+    def _current_offer(self) -> _Offer:
+        """What the next connection begins with; made when the context is another one."""
+        context = self._current_context()
+        offer = self._offer
+        if offer is None or offer.context is not context:
+            engine = None if context.engine is None else context.engine.name
+            drain = self._drains.of(context.engine, engine or "off")
+            offer = self._offer = _Offer(context, Shared(context, self._read_buffer), engine, drain)
+        return offer
 
     # Turns
 

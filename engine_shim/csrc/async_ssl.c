@@ -137,18 +137,20 @@ static void read_fds(struct async_ssl *a) {
     a->step.added_count = async_ssl_added(a, a->step.added, room);
 }
 
-/* Empties the queue. Without memory for the entries their number is still told. */
+static void keep_error(struct async_ssl *a, unsigned long code, const char *data) {
+    if (a->errors == NULL) a->errors = calloc(ERRORS_MOST, sizeof a->errors[0]);
+    if (a->errors == NULL || a->step.error_count == ERRORS_MOST) return;
+    struct async_error *entry = &a->errors[a->step.error_count++];
+    entry->code = code;
+    entry->ours = errors_ours(code);
+    errors_describe(code, data, entry->text, sizeof entry->text);
+}
+
+/* Empties the queue, which a call that only has to wait leaves empty. What there is no memory for is left out. */
 static void read_errors(struct async_ssl *a) {
     const char *data;
     unsigned long code;
-    if (a->errors == NULL) a->errors = calloc(ERRORS_MOST, sizeof a->errors[0]);
-    while (data = NULL, (code = ossl.ERR_get_error_all(NULL, NULL, NULL, &data, NULL)) != 0) {
-        if (a->errors == NULL || a->step.error_count == ERRORS_MOST) continue;
-        struct async_error *entry = &a->errors[a->step.error_count++];
-        entry->code = code;
-        entry->ours = errors_ours(code);
-        errors_describe(code, data, entry->text, sizeof entry->text);
-    }
+    while (data = NULL, (code = ossl.ERR_get_error_all(NULL, NULL, NULL, &data, NULL)) != 0) keep_error(a, code, data);
 }
 
 /* A paused call may have failed already: what is on the queue then was kept, and the rest of it comes later. */

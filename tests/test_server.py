@@ -136,12 +136,13 @@ def test_a_closed_connection_does_not_wait_for_the_garbage_collector(identity: I
     with House(identity) as house:
         client = house.connected()
         [driver] = house.service._hub.drivers
-        ssl_connection = weakref.ref(driver.connection._wire._connection)  # type: ignore[attr-defined]
+        parts = [weakref.ref(part) for part in (driver.connection, driver.connection._wire._tls)]  # type: ignore[attr-defined]
+        del driver
         gc.disable()
         try:
             client.close()
             house.until(house.is_empty)
-            assert ssl_connection() is None
+            assert [part() for part in parts] == [None, None]
         finally:
             gc.enable()
 

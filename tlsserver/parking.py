@@ -57,6 +57,9 @@ class Park(NamedTuple):
     seconds: float
 
 
+_NEVER = Park(0, 0.0)
+
+
 class Parking:
     """The interruption of one call, and the sum of those before.
 
@@ -89,7 +92,7 @@ class Parking:
         self.repeat: Callable[[float], None] | None = None
         self.wait_fds: tuple[WaitFd, ...] = ()
         self.poll_at: float | None = None
-        self.total = Park(0, 0.0)
+        self.total = _NEVER
         self.bytes_wait = False
         self._since = 0.0
         self._generation = 0  # never used twice: a later pause may meet the same number

@@ -156,6 +156,7 @@ class Reactor:
         """
         self._check_usable()
         self._backlog.pop(registration, None)
+        registration.callback = _nobody  # its owner knows it: a cycle would keep both until a garbage collection
         if self._registrations.get(registration.fd) is registration:
             del self._registrations[registration.fd]
             self._unwatch(registration)
@@ -366,6 +367,10 @@ class Reactor:
         if self._closed:
             message = "this reactor is closed"
             raise ServerStateError(message)
+
+
+def _nobody(_events: int) -> None:
+    """Who is called for a registration that was removed."""
 
 
 def _is_open(fd: int) -> bool:

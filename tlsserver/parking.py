@@ -57,6 +57,11 @@ class Park(NamedTuple):
     seconds: float
 
 
+# What every connection has before its first pause. Neither is ever changed: both are replaced.
+_NEVER = Park(0, 0.0)
+_NO_FDS: dict[int, WaitFd] = {}
+
+
 class Parking:
     """The interruption of one call, and the sum of those before.
 
@@ -89,14 +94,14 @@ class Parking:
         self.repeat: Callable[[float], None] | None = None
         self.wait_fds: tuple[WaitFd, ...] = ()
         self.poll_at: float | None = None
-        self.total = Park(0, 0.0)
+        self.total = _NEVER
         self.bytes_wait = False
         self._since = 0.0
         self._generation = 0  # never used twice: a later pause may meet the same number
         self._forget()
 
     def _forget(self) -> None:
-        self._fds: dict[int, WaitFd] = {}
+        self._fds = _NO_FDS
         self._watched_since: float | None = None
         self._delay = POLL_FIRST
         self._vain = 0

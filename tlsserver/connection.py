@@ -72,6 +72,26 @@ class Connection:
         audience: The protocol and the write buffer's marks.
     """
 
+    __slots__ = (
+        "_config",
+        "_counters",
+        "_deadline_before",
+        "_drain",
+        "_error",
+        "_flow",
+        "_handshake_wants",
+        "_is_begun",
+        "_life",
+        "_make_transport",
+        "_peer",
+        "_started",
+        "_touch",
+        "_winding_down",
+        "_wire",
+        "audience",
+        "tls",
+    )
+
     def __init__(
         self,
         wire: Wire,
@@ -101,7 +121,7 @@ class Connection:
             now: The time in seconds.
         """
         self.tls: TLSInfo | None = None
-        self.audience = Audience(protocol_factory, peer, (config.write_buffer_low, config.write_buffer_high))
+        self.audience = Audience(protocol_factory, peer, config.write_buffer_limits)
         self._wire = wire
         self._config = config
         self._counters = counters

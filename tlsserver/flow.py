@@ -46,6 +46,25 @@ class Flow:
         is_reading: False while the protocol wants no data.
     """
 
+    __slots__ = (
+        "_audience",
+        "_config",
+        "_counters",
+        "_end",
+        "_goodbye_deadline",
+        "_held",
+        "_last_activity",
+        "_life",
+        "_notified",
+        "_out",
+        "_peer_closed",
+        "_read_wants",
+        "_wire",
+        "_write_wants",
+        "again",
+        "is_reading",
+    )
+
     def __init__(
         self,
         wire: Wire,

@@ -57,7 +57,9 @@ class Park(NamedTuple):
     seconds: float
 
 
+# What every connection has before its first pause. Neither is ever changed: both are replaced.
 _NEVER = Park(0, 0.0)
+_NO_FDS: dict[int, WaitFd] = {}
 
 
 class Parking:
@@ -99,7 +101,7 @@ class Parking:
         self._forget()
 
     def _forget(self) -> None:
-        self._fds: dict[int, WaitFd] = {}
+        self._fds = _NO_FDS
         self._watched_since: float | None = None
         self._delay = POLL_FIRST
         self._vain = 0

@@ -53,12 +53,46 @@ class _Offer(NamedTuple):
         shared: For their sessions.
         engine: Its name, None: there is none.
         drain: The jobs of that engine that go on without their connections.
+        reactor: The loop.
+        clock: Its time.
     """
 
     context: ContextLike
     shared: Shared
     engine: str | None
     drain: Drain
+    reactor: Reactor
+    clock: Callable[[], float]
+
+
+class _Client:
+    """Who has connected. Thousands of these are idle at one time: what they have in common is in the offer."""
+
+    __slots__ = ("address", "offer", "session", "socket")
+
+    def __init__(self, offer: _Offer, sock: socket.socket, address: Any, session: Session) -> None:  # noqa: ANN401 - its form depends on the family
+        self.offer = offer
+        self.socket = sock
+        self.address = address
+        self.session = session
+
+    def transport(self, connection: Connection) -> Transport:
+        return Transport(connection, self.offer.clock, self)
+
+    def get(self, name: str, default: Any) -> Any:  # noqa: ANN401 - its type depends on the name
+        """Return what `Transport.get_extra_info` tells about the client."""
+        fact = _FACTS.get(name)
+        return default if fact is None else fact(self)
+
+
+_FACTS: dict[str, Callable[[_Client], Any]] = {
+    "peername": lambda client: client.address,
+    "sockname": lambda client: _own_address(client.socket),
+    "socket": lambda client: client.socket,
+    "reactor": lambda client: client.offer.reactor,
+    "engine": lambda client: client.offer.engine,
+    "wait_context": lambda client: client.session.wait_context,
+}
 
 
 class Service:
@@ -99,6 +133,7 @@ class Service:
         )
         self._read_buffer = bytearray(READ_SIZE)
         self._offer: _Offer | None = None
+        self._on_closed = self._closed  # one for all
         self._jobs_seen = 0
         self._queue_poll_set = False
         self._has_bound_jobs = False
@@ -217,7 +252,7 @@ class Service:
         def make(driver: Driver) -> Connection:
             return self._make_connection(driver, sock, address)
 
-        Driver(self._hub, sock, make, self._closed)
+        Driver(self._hub, sock, make, self._on_closed)
         self._counters.connections_accepted += 1
         self._counters.connections_open += 1
 
@@ -226,27 +261,18 @@ class Service:
 
     def _make_connection(self, driver: Driver, sock: socket.socket, address: Any) -> Connection:  # noqa: ANN401 - its form depends on the family
         offer = self._current_offer()
-        clock = self.reactor.time
         session = Session(offer.shared, sock)
-        extra = {
-            "peername": address,
-            "sockname": lambda: _own_address(sock),
-            "socket": sock,
-            "reactor": self.reactor,
-            "engine": offer.engine,
-            "wait_context": lambda: session.wait_context,
-        }
         return Connection(
             session,
             config=self._config,
             counters=self._counters,
             protocol_factory=self._factory,
-            make_transport=lambda connection: Transport(connection, clock, extra),
+            make_transport=_Client(offer, sock, address, session).transport,
             touch=driver.touch,
             place=driver.place,
             drain=offer.drain,
             peer=_as_text(address),
-            now=clock(),
+            now=self.reactor.time(),
         )
 
     def _current_offer(self) -> _Offer:
@@ -258,7 +284,8 @@ class Service:
             if context.engine is not None and context.engine.needs_turns:
                 self._turns.add(context.engine)
             drain = self._drains.of(context.engine, engine or "off")
-            offer = self._offer = _Offer(context, Shared(context, self._read_buffer), engine, drain)
+            shared = Shared(context, self._read_buffer)
+            offer = self._offer = _Offer(context, shared, engine, drain, self.reactor, self.reactor.time)
         return offer
 
     # Turns

@@ -167,8 +167,8 @@ class Session:
     def read(self) -> Step:
         """Read at most one record into `received` (SSL_read_ex(3))."""
         step = self._step(self._tls.read_into, self._buffer)
-        if step is Step.DONE:
-            self.received = self._buffer[: self._tls.count].tobytes()
+        # What was received before is not kept: thousands of connections are idle behind their last request.
+        self.received = self._buffer[: self._tls.count].tobytes() if step is Step.DONE else b""
         return step
 
     def write(self, data: bytes | memoryview) -> Step:

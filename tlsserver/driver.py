@@ -183,8 +183,9 @@ class Driver:
         if connection.state is State.CLOSED or self not in self._hub.drivers:
             self._dispose()
             return False
-        # Whoever has finished the handshake is not held up by those who have not.
-        self._registration.urgent = connection.tls is not None
+        if connection.tls is not None:
+            # Whoever has finished the handshake is not held up by those who have not.
+            self._hub.reactor.make_urgent(self._registration)
         before, self._watch = self._watch, connection.watch()
         if self._fds != self._watch.wait_fds:
             self._release_fds(self._watch.wait_fds)

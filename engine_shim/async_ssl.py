@@ -213,6 +213,11 @@ class AsyncSSL:
         return tuple(out[0 : min(count, lib.async_ssl_added(self._handle, out, count))])
 
     @property
+    def wait_serial(self) -> int:
+        """Tells the only wait fd from all that ever had its number, and knows it when it comes again; 0: unknown."""
+        return int(self._step.serial)
+
+    @property
     def wait_context(self) -> WaitContextView:
         """The connection's wait context, of all its jobs: a view, because the connection owns it until it is closed."""
         if self._wait_context is None:

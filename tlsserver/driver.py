@@ -187,7 +187,7 @@ class Driver:
             # Whoever has finished the handshake is not held up by those who have not.
             self._hub.reactor.make_urgent(self._registration)
         before, self._watch = self._watch, connection.watch()
-        if self._fds != self._watch.wait_fds:
+        if self._fds and self._fds != self._watch.wait_fds:
             self._release_fds(self._watch.wait_fds)
         return self._timer is None or self._watch.again or before != self._watch or self._fds != self._watch.wait_fds
 
@@ -214,7 +214,7 @@ class Driver:
             if fd in self._fds:
                 continue
             try:
-                self._hub.wait_fds.add(fd.number, self.resume, urgent=self._registration.urgent)
+                self._hub.wait_fds.add(fd.number, self.resume, urgent=self._registration.urgent, serial=fd.serial)
                 self._fds += (fd,)
             except OSError as error:
                 logger.debug("the engine's wait fd %d cannot be watched, so it is polled: %s", fd.number, error)

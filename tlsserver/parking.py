@@ -113,7 +113,7 @@ class Parking:
 
     def wait(self, fds: WaitFdSet, now: float) -> None:
         """The call has paused, or was repeated and has paused again: wait for its fds, or until the next poll."""
-        self._fds = {number: self._known(number, fds.added) for number in fds.all}
+        self._fds = {number: self._known(number, fds) for number in fds.all}
         if not self._fds:
             self._leave_alone(self._delay, now)
             self._delay = min(self._delay * 2, POLL_LAST)
@@ -132,12 +132,12 @@ class Parking:
             self._watch(now)
         return not self._fds
 
-    def _known(self, number: int, added: tuple[int, ...]) -> WaitFd:
+    def _known(self, number: int, fds: WaitFdSet) -> WaitFd:
         """Return the fd as it was, or a new generation of it."""
         known = self._fds.get(number)
-        if known is None or number in added:
+        if known is None or number in fds.added:
             self._generation += 1
-            known = WaitFd(number, self._generation)
+            known = WaitFd(number, self._generation, fds.serial)
         return known
 
     def _watch(self, now: float) -> None:

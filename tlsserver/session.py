@@ -201,7 +201,7 @@ class Session:
 
     def wait_fds(self) -> WaitFdSet:
         """Return the wait fds of the paused job (ASYNC_WAIT_CTX_get_all_fds(3), _get_changed_fds(3))."""
-        return WaitFdSet(self._tls.wait_fds(), self._tls.added_fds())
+        return WaitFdSet(self._tls.wait_fds(), self._tls.added_fds(), self._tls.wait_serial)
 
     @property
     def wait_context(self) -> engine_shim.WaitContextView:

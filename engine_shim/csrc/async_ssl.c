@@ -135,6 +135,7 @@ static void read_fds(struct async_ssl *a) {
     enum { room = sizeof a->step.fds / sizeof a->step.fds[0] };
     a->step.fd_count = (int)wait_all_fds(a->context, a->step.fds, room);
     a->step.added_count = async_ssl_added(a, a->step.added, room);
+    if (a->step.fd_count == 1) a->step.serial = pause_serial(a->context);
 }
 
 static void keep_error(struct async_ssl *a, unsigned long code, const char *data) {

@@ -38,6 +38,7 @@ class Status(IntEnum):
 
 
 _STATUS: tuple[Status, ...] = tuple(Status)
+_WANT_ASYNC = int(Status.WANT_ASYNC)  # an attribute of an enumeration costs a call before Python 3.12
 
 # shim.h: `fds` and `added` of struct async_step.
 _FDS_IN_STEP = 4
@@ -144,7 +145,7 @@ class AsyncSSL:
         status: int = lib.async_ssl_call(self._handle, call, buffer, length)
         if status < 0:
             raise_status(-status)
-        if status == Status.WANT_ASYNC:
+        if status == _WANT_ASYNC:
             self._pinned = buffer
             paused.keep(self)
         elif self._pinned is not None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Life"]
 
+_INTERRUPTED = frozenset({Step.WANT_ASYNC, Step.WANT_ASYNC_JOB})
+
 # Where a gauge counts connections; most of them are never there.
 _GAUGED = states.PARKED | states.QUEUED | {State.LINGERING, State.DRAINING}
 
@@ -129,17 +131,18 @@ class Life:
         Returns:
             Whether the call is interrupted, so that nothing but its repetition may follow.
         """
-        interrupted = step is Step.WANT_ASYNC or step is Step.WANT_ASYNC_JOB
         was = self.parking.step
+        if was is None and step not in _INTERRUPTED:
+            return False
         if was is not step:
             if was is not None:
                 self.go(Event.RESUMED)
                 self._count_park(now)
-            if interrupted:
+            if step in _INTERRUPTED:
                 self._interrupt(step, repeat, now)
         if step is Step.WANT_ASYNC:
             self.parking.wait(self._wire.wait_fds(), now)
-        return interrupted
+        return step in _INTERRUPTED
 
     def end(self, now: float) -> None:
         """Free the wire and leave for good; a job that is not ours to end goes on alone, and `end` is called again."""

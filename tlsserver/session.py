@@ -85,7 +85,7 @@ _REASONS_LOCAL = {
 # The peer's alert N arrives as reason 1000 + N (SSL_AD_REASON_OFFSET).
 _ALERT_FIRST, _ALERT_LAST = 1000, 1255
 
-_STEPS = {
+_STEPS_BY_STATUS = {
     engine_shim.Status.DONE: Step.DONE,
     engine_shim.Status.WANT_READ: Step.WANT_READ,
     engine_shim.Status.WANT_WRITE: Step.WANT_WRITE,
@@ -93,6 +93,8 @@ _STEPS = {
     engine_shim.Status.WANT_ASYNC: Step.WANT_ASYNC,
     engine_shim.Status.WANT_ASYNC_JOB: Step.WANT_ASYNC_JOB,
 }
+# By number; None: a failure, or the end of the stream.
+_STEPS = tuple(_STEPS_BY_STATUS.get(status) for status in engine_shim.Status)
 
 
 class ContextLike(Protocol):
@@ -189,7 +191,7 @@ class Session:
         except engine_shim.ForkedError:
             message = "this connection belongs to the parent process: a forked child must not use it"
             raise ForkedProcessError(message) from None
-        step = _STEPS.get(status)
+        step = _STEPS[status]
         return step if step is not None else self._failed(status)
 
     def _failed(self, status: engine_shim.Status) -> Step:

@@ -73,8 +73,9 @@ struct async_ssl *async_ssl_new(void *ssl, int flags) {
 }
 
 /*
- * Reading ahead takes a flight of records out of the socket with one recv(2) instead of two for each of them. Whoever
- * drives this end reads until it is told to wait, so that what OpenSSL holds is never forgotten.
+ * Reading ahead takes several records out of the socket with one recv(2) instead of two for each of them; OpenSSL 3.2
+ * and later do so only after the handshake. Whoever drives this end reads until it is told to wait, so that what
+ * OpenSSL holds is never forgotten.
  */
 struct async_ssl *async_ssl_accept(void *ssl_ctx, int fd, int flags) {
     SSL *ssl = ossl.SSL_new(ssl_ctx);

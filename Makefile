@@ -29,13 +29,13 @@ BUILD_INPUTS := $(C_PROVIDER) $(C_PROVIDER_HEADERS) pyproject.toml setup.py engi
 C_FLAGS := -std=c11 -D_GNU_SOURCE -Iengine_shim/csrc -pthread -fvisibility=hidden -fno-strict-aliasing
 C_STRICT := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
 
-.PHONY: help venv serve test test-distro check format wheel asan tsan valgrind memcheck canary stress bench clean
+.PHONY: help venv serve test test-distro check format wheel asan tsan valgrind memcheck batch-check canary stress bench clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
-	@echo 'other targets: venv test-distro format wheel asan tsan valgrind memcheck canary stress bench clean'
+	@echo 'other targets: venv test-distro format wheel asan tsan valgrind memcheck batch-check canary stress bench clean'
 
 # --- Environments. The stamp is newer than all that the extension is built from. ---
 
@@ -60,7 +60,7 @@ serve: venv
 	$(BIN)/tlsserver serve --host 127.0.0.1 --port 8443
 
 # Workers take whole files, so that what the tests of a file share is made once; no reorder: tests/conftest.py has the order.
-TEST := -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not canary and not stress'
+TEST := -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not canary and not stress and not batch'
 
 test: venv
 	$(BIN)/python $(TEST) $(PYTEST_ARGS)
@@ -106,6 +106,7 @@ build/strict/tests/%.o: tests/c/%.c $(C_HEADERS)
 SANITIZE_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SANITIZE_tsan := -O1 -g -fsanitize=thread
 SANITIZE_plain := -O1 -g
+SANITIZE_lanes := -O2 -g
 LAUNCH_asan :=
 LAUNCH_tsan := setarch -R
 LAUNCH_valgrind := valgrind --quiet --error-exitcode=9 --leak-check=full
@@ -113,6 +114,7 @@ C_LIBRARIES := -ldl -lm
 # Not `plain`: valgrind knows no AVX-512.
 MB_asan = $(CRYPTO_MB)
 MB_tsan = $(CRYPTO_MB)
+MB_lanes = $(CRYPTO_MB)
 C_EITHER := $(filter-out engine_shim/csrc/mb_%.c,$(C_SOURCES))
 
 define sanitized
@@ -131,13 +133,23 @@ build/$(1)/shim.a: build/$(1)/mb.o $$(C_EITHER:engine_shim/csrc/%.c=build/$(1)/%
 build/$(1)/test_%: build/$(1)/tests/test_%.o build/$(1)/shim.a
 	@$$(CC) $$(SANITIZE_$(1)) -pthread -o $$@ $$^ $$(word 2,$$(MB_$(1))) $$(C_LIBRARIES)
 endef
-$(foreach variant,plain asan tsan,$(eval $(call sanitized,$(variant))))
+$(foreach variant,plain asan tsan lanes,$(eval $(call sanitized,$(variant))))
 
 asan: $(C_UNITS:tests/c/%.c=build/asan/%)
 tsan: $(C_UNITS:tests/c/%.c=build/tsan/%)
 valgrind: $(C_UNITS:tests/c/%.c=build/plain/%)
 asan tsan valgrind:
 	@set -e; for program in $^; do echo "$(LAUNCH_$@) $$program"; $(LAUNCH_$@) $$program; done
+
+# Random ops of each class against OpenSSL, the system's and the wheel's: about an hour. `make test` does a few.
+BATCH_OPS ?= 100000
+batch-check: venv build/lanes/test_batch
+	build/lanes/test_batch $(BATCH_OPS)
+	$(BIN)/python -m pytest -m batch --durations=0 $(PYTEST_ARGS)
+
+# Costs and timing of the lanes, without an engine: tests/benchmarks/lanes.py runs it.
+build/lanes/lanes: tests/benchmarks/lanes.c build/lanes/shim.a
+	@$(CC) $(C_FLAGS) $(C_STRICT) $(SANITIZE_lanes) -Itests/c -pthread -o $@ $^ $(word 2,$(MB_lanes)) $(C_LIBRARIES)
 
 # The shim's own tests under valgrind, with a Python whose objects it can see. About four minutes.
 # Not those that start processes or hold what they leak on purpose, nor RSA-4096 (slow under valgrind).

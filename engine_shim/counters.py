@@ -21,6 +21,9 @@ class Counters:
         keys_alive: Wrapped keys not yet freed.
         engines_alive: Engines not yet freed.
         stacks_alive: Guarded stacks mapped now, those of OpenSSL's pool of jobs too.
+        x25519_made: X25519 key pairs computed ahead of need.
+        x25519_used: Of those, given to key exchanges.
+        x25519_ahead: X25519 key pairs that wait for their key exchange now.
     """
 
     jobs_started: int
@@ -32,6 +35,9 @@ class Counters:
     keys_alive: int
     engines_alive: int
     stacks_alive: int
+    x25519_made: int
+    x25519_used: int
+    x25519_ahead: int
 
 
 def counters() -> Counters:

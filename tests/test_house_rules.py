@@ -28,6 +28,7 @@ LAYERS = (
     ("engine_shim.native",),
     ("engine_shim.base", "engine_shim.wait", "engine_shim.batches"),
     ("engine_shim.counters", "engine_shim.key", "engine_shim.async_ssl", "engine_shim._build"),
+    ("engine_shim.key_exchange",),
     ("engine_shim.engine",),
     ("engine_shim.thirdparty", "engine_shim.provider_module", "engine_shim.choice"),
     ("engine_shim.openssl_engine", "engine_shim.openssl_provider", "engine_shim.job"),
@@ -85,6 +86,9 @@ COVERED_BY = {
     "engine_shim/linkage/proof.py": "test_linkage.py",
     "engine_shim/linkage/refusal.py": "test_linkage.py",
     "engine_shim/linkage/table.py": "test_linkage.py",
+    # Key pairs made ahead.
+    "engine_shim/csrc/kx_context.c": "test_key_exchange.py",
+    "engine_shim/csrc/kx_provider.c": "test_key_exchange.py",
     "engine_shim/csrc/attach.c": "test_linkage.py",
     "engine_shim/csrc/callbacks.c": "test_async_ssl.py",
     "engine_shim/csrc/common.c": "c/test_engine.c",

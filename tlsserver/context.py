@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from OpenSSL import SSL
 
 import engine_shim
+from engine_shim import key_exchange
 from engine_shim.base import NativeEngine
 from tlsserver.errors import ConfigurationError
 
@@ -58,6 +59,8 @@ class TLSContext:
         max_version: The same; None: the newest that OpenSSL has.
         ciphers: TLS 1.2 suites, in OpenSSL's form (ciphers(1)); None: Mozilla's intermediate profile.
         async_io: Whether reading and writing run in jobs too, for engines that offload ciphers.
+        key_exchange_ahead: Whether X25519 key pairs are made ahead of need, eight at a time, where this machine can
+            (engine_shim.key_exchange); False: OpenSSL makes each when it is needed, as it does elsewhere.
 
     Raises:
         ConfigurationError: A file or a setting cannot work.
@@ -77,9 +80,10 @@ class TLSContext:
         max_version: str | None = None,
         ciphers: str | None = None,
         async_io: bool = False,
+        key_exchange_ahead: bool = True,
     ) -> None:
         engine_shim.attach()
-        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context = _make_context(ahead=key_exchange_ahead)
         context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
         context.set_min_proto_version(_version(min_version))
         if max_version is not None:
@@ -147,6 +151,11 @@ class TLSContext:
 
     def __repr__(self) -> str:
         return f"<TLSContext engine={self._engine.name if self._engine else 'off'}>"
+
+
+def _make_context(*, ahead: bool) -> SSL.Context:
+    made = key_exchange.maybe_context(SSL.TLS_SERVER_METHOD) if ahead else None
+    return made or SSL.Context(SSL.TLS_SERVER_METHOD)
 
 
 def _wrap_keys(context: SSL.Context, engine: NativeEngine) -> None:

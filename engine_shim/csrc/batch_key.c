@@ -2,8 +2,9 @@
  * batch_key.c: what batches need of a key, read from OpenSSL once, straight into memory that is ours and wiped.
  *
  * Whatever is unusual is refused, and OpenSSL performs it: public exponents other than 65537 (the lanes raise to that one
- * only, to verify), primes of unequal length, more than two of them, RSA-PSS keys (they may carry restrictions), curves
- * other than P-256, and RSA keys whose numbers do not fit together: each result would be wrong, and computed twice. The order of the primes does not matter to the lanes: keys of Go's have the smaller one first.
+ * only, to verify), primes that are not half as long as the modulus (as where there are three), RSA-PSS keys (they may
+ * carry restrictions), curves other than P-256, and RSA keys whose numbers do not fit together: each result would be wrong,
+ * and computed twice. Which prime stands first is all the same to the lanes: in keys made by Go it may be the smaller.
  */
 #include "batch_key.h"
 
@@ -55,21 +56,16 @@ static bool highest_bit(const uint64_t *words, size_t count) {
 
 static bool read_rsa(struct batch_key *k, EVP_PKEY *inner, size_t half) {
     uint64_t *p = k->words, *q = p + half, *dp = q + half, *dq = dp + half, *iq = dq + half, *n = iq + half;
-    uint64_t exponent = 0, third = 0;
+    uint64_t exponent = 0;
     OSSL_PARAM fields[] = {
-        number(OSSL_PKEY_PARAM_RSA_FACTOR1, p, half),
-        number(OSSL_PKEY_PARAM_RSA_FACTOR2, q, half),
-        number(OSSL_PKEY_PARAM_RSA_EXPONENT1, dp, half),
-        number(OSSL_PKEY_PARAM_RSA_EXPONENT2, dq, half),
-        number(OSSL_PKEY_PARAM_RSA_COEFFICIENT1, iq, half),
-        number(OSSL_PKEY_PARAM_RSA_N, n, 2 * half),
-        number(OSSL_PKEY_PARAM_RSA_E, &exponent, 1),
-        number(OSSL_PKEY_PARAM_RSA_FACTOR3, &third, 1),
-        *parameters_end(),
+        number(OSSL_PKEY_PARAM_RSA_FACTOR1, p, half),       number(OSSL_PKEY_PARAM_RSA_FACTOR2, q, half),
+        number(OSSL_PKEY_PARAM_RSA_EXPONENT1, dp, half),    number(OSSL_PKEY_PARAM_RSA_EXPONENT2, dq, half),
+        number(OSSL_PKEY_PARAM_RSA_COEFFICIENT1, iq, half), number(OSSL_PKEY_PARAM_RSA_N, n, 2 * half),
+        number(OSSL_PKEY_PARAM_RSA_E, &exponent, 1),        *parameters_end(),
     };
     k->rsa = (struct mb_rsa_key){.bits = (int)half * 128, .p = p, .q = q, .dp = dp, .dq = dq, .iq = iq, .n = n};
-    return read_fields(inner, fields, 7) && !is_set(&fields[7]) && exponent == EXPONENT && highest_bit(p, half) &&
-           highest_bit(q, half) && highest_bit(n, 2 * half) && (p[0] & q[0] & 1) == 1 && batch_rsa_fits(k);
+    return read_fields(inner, fields, 7) && exponent == EXPONENT && highest_bit(p, half) && highest_bit(q, half) &&
+           highest_bit(n, 2 * half) && (p[0] & q[0] & 1) == 1 && batch_rsa_fits(k);
 }
 
 static bool read_p256(struct batch_key *k, EVP_PKEY *inner) {

@@ -17,6 +17,9 @@ void shim_counters(struct shim_counters *out) {
         .keys_alive = atomic_load(&counters.keys_alive),
         .engines_alive = atomic_load(&counters.engines_alive),
         .stacks_alive = atomic_load(&counters.stacks_alive),
+        .x25519_made = atomic_load(&counters.x25519_made),
+        .x25519_used = atomic_load(&counters.x25519_used),
+        .x25519_ahead = atomic_load(&counters.x25519_ahead),
     };
 }
 

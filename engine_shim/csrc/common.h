@@ -16,7 +16,7 @@ typedef enum shim_status shim_status;
 /* Relaxed atomics: read for statistics only, never to decide anything. */
 struct counters {
     atomic_uint_fast64_t jobs_started, jobs_finished, jobs_abandoned, pauses, wait_fds_open, ops_alive, keys_alive,
-        engines_alive, stacks_alive;
+        engines_alive, stacks_alive, x25519_made, x25519_used, x25519_ahead;
 };
 extern struct counters counters;
 

@@ -5,6 +5,7 @@
 
 #include "common.h"
 #include "engine.h"
+#include "kx.h"
 #include "wake.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -24,7 +25,7 @@ static double left_until(uint64_t when_ns) {
     return now < when_ns ? (double)(when_ns - now) / 1e9 : 0;
 }
 
-/* Lock order: engines' list, engines, wakes, workers. */
+/* Lock order: engines' list, engines, wakes, workers, the store of key pairs. */
 static void prepare(void) {
     pthread_mutex_lock(&lock);
     uint64_t until_ns = now_ns() + patience_ns;
@@ -32,9 +33,11 @@ static void prepare(void) {
     for (struct engine *e = engines; e != NULL; e = e->next) engine_fork_prepare(e, left_until(until_ns));
     wake_fork_prepare();
     pthread_mutex_lock(&workers_lock);
+    kx_store_fork_prepare();
 }
 
 static void in_parent(void) {
+    kx_store_fork_parent();
     pthread_mutex_unlock(&workers_lock);
     wake_fork_parent();
     for (struct engine *e = engines; e != NULL; e = e->next) engine_fork_parent(e);
@@ -42,6 +45,7 @@ static void in_parent(void) {
 }
 
 static void in_child(void) {
+    kx_store_fork_child();
     generation++;
     workers = 0;
     pthread_cond_init(&worker_ended, NULL);

@@ -26,6 +26,7 @@ typedef struct ossl_store_ctx_st OSSL_STORE_CTX;
 typedef struct ossl_store_info_st OSSL_STORE_INFO;
 typedef struct ssl_cipher_st SSL_CIPHER;
 typedef struct ssl_ctx_st SSL_CTX;
+typedef struct ssl_method_st SSL_METHOD;
 typedef struct ssl_st SSL;
 typedef struct ui_method_st UI_METHOD;
 typedef struct x509_st X509;
@@ -149,6 +150,28 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define OSSL_PROV_PARAM_NAME "name"
 #define OSSL_PROV_PARAM_STATUS "status"
 
+/* core_dispatch.h and core_names.h, for kx_*.c */
+#define OSSL_OP_KEYEXCH 11
+#define OSSL_FUNC_PROVIDER_GET_CAPABILITIES 1030
+#define OSSL_KEYMGMT_SELECT_KEYPAIR 0x03
+#define OSSL_FUNC_KEYMGMT_GEN_INIT 2
+#define OSSL_FUNC_KEYMGMT_GEN_SET_TEMPLATE 3
+#define OSSL_FUNC_KEYMGMT_GEN_SET_PARAMS 4
+#define OSSL_FUNC_KEYMGMT_GEN_SETTABLE_PARAMS 5
+#define OSSL_FUNC_KEYMGMT_GEN 6
+#define OSSL_FUNC_KEYMGMT_GEN_CLEANUP 7
+#define OSSL_FUNC_KEYMGMT_SET_PARAMS 13
+#define OSSL_FUNC_KEYMGMT_SETTABLE_PARAMS 14
+#define OSSL_FUNC_KEYMGMT_VALIDATE 22
+#define OSSL_PKEY_PARAM_PRIV_KEY "priv"
+#define OSSL_CAPABILITY_TLS_GROUP_ALG "tls-group-alg"
+
+/* ssl.h, for kx_*.c */
+#define SSL_CTRL_SET_MIN_PROTO_VERSION 123
+#define SSL_CTRL_SET_MAX_PROTO_VERSION 124
+#define SSL_CTRL_GET_MIN_PROTO_VERSION 130
+#define SSL_CTRL_GET_MAX_PROTO_VERSION 131
+
 /* evp.h, rsa.h */
 #define EVP_PKEY_PUBLIC_KEY 0x86
 #define EVP_PKEY_KEYPAIR 0x87
@@ -198,7 +221,6 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 /* core_names.h, for batch_key.c */
 #define OSSL_PKEY_PARAM_RSA_FACTOR1 "rsa-factor1"
 #define OSSL_PKEY_PARAM_RSA_FACTOR2 "rsa-factor2"
-#define OSSL_PKEY_PARAM_RSA_FACTOR3 "rsa-factor3"
 #define OSSL_PKEY_PARAM_RSA_EXPONENT1 "rsa-exponent1"
 #define OSSL_PKEY_PARAM_RSA_EXPONENT2 "rsa-exponent2"
 #define OSSL_PKEY_PARAM_RSA_COEFFICIENT1 "rsa-coefficient1"

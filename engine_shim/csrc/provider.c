@@ -36,7 +36,7 @@ static const OSSL_ALGORITHM *query(void *provider, int operation, int *no_cache)
     }
 }
 
-static const OSSL_PARAM *gettable_parameters(void *provider) {
+const OSSL_PARAM *provider_gettable(void *provider) {
     static const OSSL_PARAM gettable[] = {
         {OSSL_PROV_PARAM_NAME, OSSL_PARAM_UTF8_PTR, NULL, 0, 0},
         {OSSL_PROV_PARAM_STATUS, OSSL_PARAM_INTEGER, NULL, 0, 0},
@@ -46,12 +46,11 @@ static const OSSL_PARAM *gettable_parameters(void *provider) {
     return gettable;
 }
 
-static int get_parameters(void *provider, OSSL_PARAM parameters[]) {
-    (void)provider;
+int provider_answer(const char *name, OSSL_PARAM parameters[]) {
     for (OSSL_PARAM *p = parameters; p->key != NULL; p++) {
         if (strcmp(p->key, OSSL_PROV_PARAM_NAME) == 0 && p->data_type == OSSL_PARAM_UTF8_PTR) {
-            *(const char **)p->data = PROVIDER_NAME;
-            p->return_size = strlen(PROVIDER_NAME);
+            *(const char **)p->data = name;
+            p->return_size = strlen(name);
         } else if (strcmp(p->key, OSSL_PROV_PARAM_STATUS) == 0 && p->data_size == sizeof(int)) {
             *(int *)p->data = 1;
             p->return_size = sizeof(int);
@@ -60,9 +59,14 @@ static int get_parameters(void *provider, OSSL_PARAM parameters[]) {
     return 1;
 }
 
+static int get_parameters(void *provider, OSSL_PARAM parameters[]) {
+    (void)provider;
+    return provider_answer(PROVIDER_NAME, parameters);
+}
+
 static const OSSL_DISPATCH functions[] = {
     {OSSL_FUNC_PROVIDER_QUERY_OPERATION, FUNCTION(query)},
-    {OSSL_FUNC_PROVIDER_GETTABLE_PARAMS, FUNCTION(gettable_parameters)},
+    {OSSL_FUNC_PROVIDER_GETTABLE_PARAMS, FUNCTION(provider_gettable)},
     {OSSL_FUNC_PROVIDER_GET_PARAMS, FUNCTION(get_parameters)},
     {0, NULL},
 };

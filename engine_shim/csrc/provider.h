@@ -30,6 +30,10 @@
 extern const OSSL_DISPATCH sign_functions[];    /* sign.c */
 extern const OSSL_DISPATCH decrypt_functions[]; /* decrypt.c */
 
+/* What every provider of ours says of itself. */
+const OSSL_PARAM *provider_gettable(void *provider);
+int provider_answer(const char *name, OSSL_PARAM parameters[]);
+
 /* Once, when the table is bound. */
 shim_status provider_load(void) MUST_CHECK;
 /* Where wrapped keys are made; after provider_load(). Lives as long as the process. */

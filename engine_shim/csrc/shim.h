@@ -63,6 +63,9 @@ struct shim_counters {
     uint64_t keys_alive;
     uint64_t engines_alive;
     uint64_t stacks_alive; /* guarded stacks mapped, pooled jobs' too */
+    uint64_t x25519_made;  /* key pairs of kx_store.c: computed */
+    uint64_t x25519_used;  /* given to key exchanges */
+    uint64_t x25519_ahead; /* in the store now */
 };
 void shim_counters(struct shim_counters *out);
 
@@ -259,3 +262,7 @@ int openssl_provider_set_query(const char *properties);    /* of the default con
 size_t openssl_provider_get_query(char *out, size_t room); /* its length; 0: none, or OpenSSL before 3.5 */
 int dlclose(void *handle);
 char *dlerror(void);
+
+/* kx_context.c: SSL_CTXs whose handshakes take X25519 key pairs that were made ahead of need, eight at a time. */
+const char *kx_unavailable(void);           /* NULL: they can be made; else why not, for people */
+int kx_context_new(void *like, void **out); /* of the same method and settings; the caller frees it: SSL_CTX_free */

@@ -49,14 +49,14 @@ static struct op_parameters random_parameters(uint64_t *state, enum batch_class 
     const char *digest = names[below(state, NAMES)], *mask = below(state, 4) == 0 ? names[below(state, NAMES)] : "";
     if (class == BATCH_P256) return parameters(digest, OP_UNSET, OP_UNSET, "");
     switch (below(state, 4)) {
-        case 0:
-            return parameters(digest, OP_UNSET, OP_UNSET, "");
-        case 1:
-            return parameters(digest, RSA_PKCS1_PADDING, OP_UNSET, "");
-        case 2: /* what TLS asks for */
-            return parameters(digest, RSA_PKCS1_PSS_PADDING, RSA_PSS_SALTLEN_DIGEST, "");
-        default:
-            return parameters(digest, RSA_PKCS1_PSS_PADDING, salts[below(state, sizeof salts / sizeof salts[0])], mask);
+    case 0:
+        return parameters(digest, OP_UNSET, OP_UNSET, "");
+    case 1:
+        return parameters(digest, RSA_PKCS1_PADDING, OP_UNSET, "");
+    case 2: /* what TLS asks for */
+        return parameters(digest, RSA_PKCS1_PSS_PADDING, RSA_PSS_SALTLEN_DIGEST, "");
+    default:
+        return parameters(digest, RSA_PKCS1_PSS_PADDING, salts[below(state, sizeof salts / sizeof salts[0])], mask);
     }
 }
 

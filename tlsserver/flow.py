@@ -187,8 +187,9 @@ class Flow:
         self.is_reading = wanted
 
     def drop(self) -> None:
-        """Forget what is unsent."""
+        """The connection ends: forget what is unsent, and whom to tell of an end."""
         self._out.clear()
+        self._end = _nobody
 
     # Reading
 
@@ -321,3 +322,7 @@ class Flow:
         """A protocol that raised has ended its own connection, and nobody else's."""
         if error is not None:
             self._end(error, now)
+
+
+def _nobody(_error: BaseException | None, _now: float) -> None:
+    """Who hears of an end that is not the first."""

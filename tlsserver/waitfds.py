@@ -40,8 +40,8 @@ class WaitFds:
             OSError: The fd cannot be watched.
         """
         before, waiting = self._owners.get(fd, (None, []))
-        registration = self._reactor.add(fd, EVENT_READ, lambda _events: self._wake(waiting))
-        registration.urgent = urgent or (before is not None and before.urgent)
+        urgent = urgent or (before is not None and before.urgent)
+        registration = self._reactor.add(fd, EVENT_READ, lambda _events: self._wake(waiting), urgent=urgent)
         self._owners[fd] = registration, waiting
         waiting.append(resume)
 

@@ -103,7 +103,7 @@ class Connection:
         touch: Callable[[], None],
         place: Place,
         drain: Drain,
-        peer: str,
+        peer: object,
         now: float,
     ) -> None:
         """Begin with a connection that was just accepted.
@@ -117,7 +117,7 @@ class Connection:
             touch: Tells the driver that the connection was used from above: `settle` it at the end of this turn.
             place: Its place among those who wait for a job.
             drain: The jobs of its engine that go on without their connections.
-            peer: The client, for the log.
+            peer: The client; its text is for the log.
             now: The time in seconds.
         """
         self.tls: TLSInfo | None = None

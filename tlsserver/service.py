@@ -76,6 +76,10 @@ class _Client:
         self.address = address
         self.session = session
 
+    def __str__(self) -> str:
+        """Return the address as the log shows it."""
+        return _as_text(self.address)
+
     def transport(self, connection: Connection) -> Transport:
         return Transport(connection, self.offer.clock, self)
 
@@ -262,16 +266,17 @@ class Service:
     def _make_connection(self, driver: Driver, sock: socket.socket, address: Any) -> Connection:  # noqa: ANN401 - its form depends on the family
         offer = self._current_offer()
         session = Session(offer.shared, sock)
+        client = _Client(offer, sock, address, session)
         return Connection(
             session,
             config=self._config,
             counters=self._counters,
             protocol_factory=self._factory,
-            make_transport=_Client(offer, sock, address, session).transport,
+            make_transport=client.transport,
             touch=driver.touch,
             place=driver.place,
             drain=offer.drain,
-            peer=_as_text(address),
+            peer=client,
             now=self.reactor.time(),
         )
 

@@ -86,7 +86,9 @@ static bool pause_once(ASYNC_WAIT_CTX *context, struct wake *w) {
     struct pauser *p = current;
     if (p == NULL) return pause_and_prove(context, w);
     unsigned entries = p->entries;
+    p->frame = __builtin_frame_address(0);
     ossl.ASYNC_pause_job();
+    p->frame = NULL;
     return p->entries != entries;
 }
 

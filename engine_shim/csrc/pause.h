@@ -27,8 +27,9 @@
 
 struct pauser {
     bool cancelled;
-    unsigned entries; /* how often the job was started or resumed */
-    struct op *op;    /* in flight; borrowed from the frame on the job's stack */
+    unsigned entries;  /* how often the job was started or resumed */
+    struct op *op;     /* in flight; borrowed from the frame on the job's stack */
+    const char *frame; /* of the last pause, on the job's stack; NULL: none yet, or it was a third party's */
 };
 
 /* The ASYNC_callback_fn of the shim: signals the wake. Any thread, any stack. */

@@ -21,6 +21,8 @@ class Deadline:
         expired: Called with what was waited for, when the time is up.
     """
 
+    __slots__ = ("_expired", "_scheduler", "_timer", "_waiting_for")
+
     def __init__(self, scheduler: Scheduler, expired: Callable[[str], object]) -> None:
         self._scheduler = scheduler
         self._expired = expired

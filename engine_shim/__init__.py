@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import atexit
 
-from engine_shim.async_ssl import AsyncSSL, OpenSSLError, Status, job_is_current, set_alpn
+from engine_shim.async_ssl import Acceptor, AsyncSSL, OpenSSLError, Settled, Status, job_is_current, set_alpn
 from engine_shim.base import BaseEngine, EngineStatistics
 from engine_shim.batches import BatchCosts
 from engine_shim.choice import EngineChoice, choose_engine
@@ -47,6 +47,7 @@ from engine_shim.wait import ChangedFds, WaitContext, WaitContextView, WaitFd, W
 from engine_shim.wait import free_all as _free_all
 
 __all__ = [
+    "Acceptor",
     "AsyncSSL",
     "BadDescriptorError",
     "BaseEngine",
@@ -80,6 +81,7 @@ __all__ = [
     "OperationCancelledError",
     "OperationFailedError",
     "Preference",
+    "Settled",
     "ShimError",
     "Status",
     "ThreadEngine",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from OpenSSL import SSL
 
 from engine_shim import linkage, paused
 from engine_shim.native import address_of, ffi, lib, raise_status
@@ -13,7 +16,6 @@ from engine_shim.wait import WaitContextView
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from OpenSSL import SSL
     from typing_extensions import Buffer
 
 
@@ -36,6 +38,10 @@ class Status(IntEnum):
 
 
 _STATUS: tuple[Status, ...] = tuple(Status)
+_WANT_ASYNC = int(Status.WANT_ASYNC)  # an attribute of an enumeration costs a call before Python 3.12
+
+# shim.h: `fds` and `added` of struct async_step.
+_FDS_IN_STEP = 4
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,44 @@ class OpenSSLError:
         return self.shim_status != 0
 
 
+class Settled(NamedTuple):
+    """What a handshake settled, as OpenSSL names it.
+
+    Attributes:
+        version: Such as ``"TLSv1.3"``.
+        cipher: The cipher suite.
+        group: The key exchange's group; None: there is none, or this OpenSSL cannot tell.
+        reused: Whether a session was resumed.
+        server_name: The name that the client asked for (SNI); None: none.
+        alpn: The protocol agreed upon; None: none.
+    """
+
+    version: str
+    cipher: str
+    group: str | None
+    reused: bool
+    server_name: str | None
+    alpn: str | None
+
+
+# Three of OpenSSL's names, and two of at most 255 bytes from the client (RFC 6066, 7301).
+_SETTLED_ROOM = 1024
+
+
+@lru_cache(maxsize=256)
+def _settled(texts: bytes) -> Settled:
+    """Read what `async_ssl_settled` has written. Most clients settle the same, so it is read once and shared."""
+    # Only the last text may contain a NUL: OpenSSL refuses a server name that does.
+    version, cipher, group, reused, server_name, alpn = (
+        text.decode("ascii", "backslashreplace") for text in texts[:-1].split(b"\0", 5)
+    )
+    return Settled(version, cipher, group or None, reused != "", server_name or None, alpn or None)
+
+
+def _flags(*, handshake: bool, io: bool) -> int:
+    return int((lib.ASYNC_HANDSHAKE if handshake else lib.ASYNC_OFF) | (lib.ASYNC_IO if io else lib.ASYNC_OFF))
+
+
 class AsyncSSL:
     """One SSL, driven asynchronously; keeps the Connection, and with it socket and Context, until it is closed.
 
@@ -80,26 +124,28 @@ class AsyncSSL:
         MemoryError: There is none.
     """
 
-    __slots__ = ("__weakref__", "_connection", "_handle", "_pinned", "_step", "_wait_context")
+    __slots__ = ("__weakref__", "_handle", "_kept", "_pinned", "_step", "_wait_context")
 
     def __init__(self, connection: SSL.Connection, *, handshake: bool = True, io: bool = False) -> None:
         linkage.attach()
-        flags = (lib.ASYNC_HANDSHAKE if handshake else lib.ASYNC_OFF) | (lib.ASYNC_IO if io else lib.ASYNC_OFF)
-        handle = lib.async_ssl_new(address_of(connection._ssl), flags)  # noqa: SLF001 - no public way to its SSL
+        ssl = address_of(connection._ssl)  # noqa: SLF001 - no public way to its SSL
+        # The SSL's callbacks and its descriptor are the Connection's.
+        self._take(lib.async_ssl_new(ssl, _flags(handshake=handshake, io=io)), connection)
+
+    def _take(self, handle: Any, kept: object) -> None:  # noqa: ANN401 - cffi's pointers have no types
         if handle == ffi.NULL:
             raise_status(lib.SHIM_ERR_MEMORY, "making an AsyncSSL")
         self._handle = ffi.gc(handle, lib.async_ssl_free)
         self._step = lib.async_ssl_step(handle)
         self._pinned: Any = None
         self._wait_context: _ConnectionsWaitContext | None = None
-        # The SSL's callbacks and its descriptor are theirs.
-        self._connection: SSL.Connection | None = connection
+        self._kept: object = kept
 
     def _call(self, call: int, buffer: Any, length: int) -> Status:  # noqa: ANN401 - cffi's pointers have no types
         status: int = lib.async_ssl_call(self._handle, call, buffer, length)
         if status < 0:
             raise_status(-status)
-        if status == Status.WANT_ASYNC:
+        if status == _WANT_ASYNC:
             self._pinned = buffer
             paused.keep(self)
         elif self._pinned is not None:
@@ -151,7 +197,7 @@ class AsyncSSL:
     def wait_fds(self) -> tuple[int, ...]:
         """List the wait fds of the paused job, any number (ASYNC_WAIT_CTX_get_all_fds(3)); not yours to close."""
         count = self._step.fd_count
-        if count <= len(self._step.fds):
+        if count <= _FDS_IN_STEP:
             return tuple(self._step.fds[0:count])
         out = ffi.new("int[]", count)
         return tuple(out[0 : min(count, lib.async_ssl_fds(self._handle, out, count))])
@@ -161,9 +207,16 @@ class AsyncSSL:
 
         A number that is among them is a new descriptor, even if there was one of the same number before.
         """
-        count = lib.async_ssl_added(self._handle, ffi.NULL, 0)
+        count = self._step.added_count
+        if count <= _FDS_IN_STEP:
+            return tuple(self._step.added[0:count])
         out = ffi.new("int[]", count)
         return tuple(out[0 : min(count, lib.async_ssl_added(self._handle, out, count))])
+
+    @property
+    def wait_serial(self) -> int:
+        """Tells the only wait fd from all that ever had its number, and knows it when it comes again; 0: unknown."""
+        return int(self._step.serial)
 
     @property
     def wait_context(self) -> WaitContextView:
@@ -179,6 +232,11 @@ class AsyncSSL:
             OpenSSLError(raw[i].code, ffi.string(raw[i].text).decode(errors="replace"), raw[i].ours)
             for i in range(self._step.error_count)
         )
+
+    def settled(self) -> Settled:
+        """Return what the handshake settled; not after :meth:`close`."""
+        out = ffi.new("char[]", _SETTLED_ROOM)
+        return _settled(ffi.unpack(out, lib.async_ssl_settled(self._handle, out, _SETTLED_ROOM)))
 
     @property
     def reused(self) -> bool:
@@ -209,9 +267,46 @@ class AsyncSSL:
             return False
         if status != lib.SHIM_OK:
             raise_status(status, "closing")
-        self._pinned = self._connection = None
+        self._pinned = self._kept = None
         paused.let_go(self)
         return True
+
+
+class Acceptor:
+    """Makes the server's ends of connections, without pyOpenSSL's Connection: several times faster than with it.
+
+    Args:
+        context: The Context, complete: it is frozen as by its first Connection. It must not have callbacks of Python's,
+            which pyOpenSSL hands a Connection that is not there.
+        handshake: As for :class:`AsyncSSL`.
+        io: The same.
+
+    Raises:
+        LinkageError: OpenSSL cannot be reached.
+    """
+
+    __slots__ = ("_context", "_flags", "_ssl_context")
+
+    def __init__(self, context: SSL.Context, *, handshake: bool = True, io: bool = False) -> None:
+        linkage.attach()
+        SSL.Connection(context)
+        self._context = context
+        self._ssl_context = address_of(context._context)  # noqa: SLF001 - no public way to its SSL_CTX
+        self._flags = _flags(handshake=handshake, io=io)
+
+    def accept(self, fd: int) -> AsyncSSL:
+        """Make the end that waits for a client's handshake.
+
+        Args:
+            fd: A connected non-blocking socket, which stays the caller's and must stay open until
+                :meth:`AsyncSSL.close`.
+
+        Raises:
+            MemoryError: There is none.
+        """
+        made = AsyncSSL.__new__(AsyncSSL)
+        made._take(lib.async_ssl_accept(self._ssl_context, fd, self._flags), self._context)  # noqa: SLF001 - half made
+        return made
 
 
 class _ConnectionsWaitContext(WaitContextView):

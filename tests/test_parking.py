@@ -22,7 +22,7 @@ def begun() -> Parking:
 
 
 def generations(parking: Parking) -> dict[int, int]:
-    return dict(parking.wait_fds)
+    return {fd.number: fd.generation for fd in parking.wait_fds}
 
 
 # Generations

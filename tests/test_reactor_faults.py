@@ -6,13 +6,14 @@ import errno
 import functools
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers_reactor import Calls, open_pair
 
 from tlsserver.errors import ForkedProcessError, ServerStateError
 from tlsserver.reactor import EVENT_READ, EVENT_WRITE, Reactor
+from tlsserver.selector import new_selector
 
 if TYPE_CHECKING:
     import socket
@@ -140,8 +141,8 @@ class Crowd:
         self.registrations = []
         for number, (near, far) in enumerate(self.pairs):
             far.send(b"x")
-            self.registrations.append(reactor.add(near.fileno(), EVENT_READ, functools.partial(self.served, number)))
-            self.registrations[-1].urgent = number < urgent
+            served = functools.partial(self.served, number)
+            self.registrations.append(reactor.add(near.fileno(), EVENT_READ, served, urgent=number < urgent))
 
     def turn(self) -> list[int]:
         self.served.clear()
@@ -154,12 +155,15 @@ class Crowd:
             far.close()
 
 
-@pytest.fixture
-def crowd(reactor: Reactor, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crowd]:
+@pytest.fixture(params=["selectors2", "poll"])
+def crowd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crowd]:
+    """With selectors that can be nested, and with one that cannot."""
     monkeypatch.setattr("tlsserver.reactor._BACKLOG_SECONDS", 0.0)  # one event a turn
+    reactor = Reactor(new_selector(request.param))
     made = Crowd(reactor, 3, 5)
     yield made
     made.close()
+    reactor.close()
 
 
 def test_the_urgent_are_served_in_every_turn_and_the_others_in_turn(crowd: Crowd) -> None:
@@ -178,6 +182,35 @@ def test_a_backlog_is_served_without_waiting(crowd: Crowd) -> None:
         near.recv(1)
     assert len(crowd.turn()) == 1
     assert len(crowd.reactor._backlog) == 3
+
+
+def test_what_is_ready_is_told_once(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+    if crowd.reactor._crowd is crowd.reactor._selector:
+        pytest.skip("these selectors cannot be nested")
+    select, asked = crowd.reactor._crowd.select, Calls()
+
+    def counted(timeout: float | None) -> list[tuple[Any, int]]:
+        asked(timeout)
+        return select(timeout)
+
+    monkeypatch.setattr(crowd.reactor._crowd, "select", counted)
+    for _ in range(5):
+        crowd.turn()
+    assert len(asked) == 1
+    crowd.turn()
+    assert len(asked) == 2
+
+
+def test_who_becomes_urgent_is_served_in_every_turn(crowd: Crowd) -> None:
+    last = crowd.registrations[-1]
+    crowd.reactor.make_urgent(last)
+    crowd.reactor.make_urgent(last)
+    for _ in range(3):
+        *urgent, patient = crowd.turn()
+        assert sorted(urgent) == [0, 1, 2, 7]
+        assert patient not in urgent
+    crowd.reactor.modify(last, 0)
+    assert 7 not in crowd.turn()
 
 
 def test_who_leaves_the_backlog_is_not_served(crowd: Crowd) -> None:

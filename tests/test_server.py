@@ -15,6 +15,7 @@ import pytest
 from helpers_server import Client, House, make_context
 
 import engine_shim
+from tlsserver.connection import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,12 +137,15 @@ def test_a_closed_connection_does_not_wait_for_the_garbage_collector(identity: I
     with House(identity) as house:
         client = house.connected()
         [driver] = house.service._hub.drivers
-        ssl_connection = weakref.ref(driver.connection._wire._connection)  # type: ignore[attr-defined]
+        number = id(driver.connection)
+        ssl = weakref.ref(driver.connection._wire._tls)  # type: ignore[attr-defined]
+        del driver
         gc.disable()
         try:
             client.close()
             house.until(house.is_empty)
-            assert ssl_connection() is None
+            assert ssl() is None
+            assert not [one for one in gc.get_objects() if type(one) is Connection and id(one) == number]
         finally:
             gc.enable()
 

@@ -13,7 +13,7 @@ from helpers_server import make_context
 from engine_shim import OpenSSLError, Status
 from support.waiting import PATIENCE, readable
 from tlsserver.errors import EngineError, HandshakeError, LocalTLSError, PeerError, PeerLeftError, PlainHTTPError
-from tlsserver.session import READ_SIZE, Session
+from tlsserver.session import READ_SIZE, Session, Shared
 from tlsserver.wire import Peek, Step
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 @pytest.fixture
 def session(certificates: Certificates, ends: tuple[socket.socket, socket.socket]) -> Iterator[Session]:
-    made = Session(make_context(certificates["p256"]), ends[0], bytearray(READ_SIZE))
+    made = Session(Shared(make_context(certificates["p256"]), bytearray(READ_SIZE)), ends[0])
     yield made
     made._tls.close()
 
@@ -142,7 +142,7 @@ def test_peek_sees_the_end_behind_the_bytes(certificates: Certificates, linger: 
         near, _ = listening.accept()
     with near, far:
         near.setblocking(False)
-        session = Session(make_context(certificates["p256"]), near, bytearray(READ_SIZE))
+        session = Session(Shared(make_context(certificates["p256"]), bytearray(READ_SIZE)), near)
         far.send(b"unread")
         assert readable([near.fileno()], PATIENCE)
         assert session.peek() is Peek.BYTES
@@ -194,5 +194,5 @@ def test_sessions_share_a_buffer_only_where_no_read_pauses(
     shared = bytearray(READ_SIZE)
     plain = make_context(certificates["p256"])
     offloading = make_context(certificates["p256"], async_io=True)
-    assert Session(plain, ends[0], shared)._buffer is shared
-    assert Session(offloading, ends[0], shared)._buffer is not shared
+    assert Session(Shared(plain, shared), ends[0])._buffer.obj is shared
+    assert Session(Shared(offloading, shared), ends[0])._buffer.obj is not shared

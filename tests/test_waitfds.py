@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers_reactor import check_descriptors
@@ -89,11 +89,11 @@ def test_an_fd_that_cannot_be_watched_has_no_owner(stage: Stage) -> None:
 
 def test_one_urgent_owner_makes_it_urgent(stage: Stage) -> None:
     stage.wait_fds.add(stage.fd, Owner(stage).resume)
-    registration, _ = stage.wait_fds._owners[stage.fd]
+    registration = stage.wait_fds._owners[stage.fd].registration
     assert not registration.urgent
     stage.wait_fds.add(stage.fd, Owner(stage).resume, urgent=True)
     stage.wait_fds.add(stage.fd, Owner(stage).resume)
-    registration, _ = stage.wait_fds._owners[stage.fd]
+    registration = stage.wait_fds._owners[stage.fd].registration
     assert registration.urgent
 
 
@@ -106,8 +106,47 @@ def test_a_new_owner_registers_the_number_anew(stage: Stage) -> None:
     stage.wait_fds.add(stage.fd, second.resume)
     stage.reactor.run_turn(0)
     assert (first.resumed, second.resumed) == (1, 1)
-    registration, _ = stage.wait_fds._owners[stage.fd]
+    registration = stage.wait_fds._owners[stage.fd].registration
     assert registration.urgent, "one urgent owner is enough"
     for owner in (first, second):
         stage.wait_fds.remove(stage.fd, owner.resume)
     assert len(stage.wait_fds) == 0
+
+
+# Descriptors that come again
+
+
+def test_one_that_comes_again_is_not_registered_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = Owner(stage), Owner(stage)
+    stage.wait_fds.add(stage.fd, first.resume, serial=5)
+    stage.wait_fds.remove(stage.fd, first.resume)
+    assert len(stage.wait_fds) == 0
+    monkeypatch.setattr(stage.reactor, "add", None)
+    stage.wait_fds.add(stage.fd, second.resume, serial=5)
+    os.eventfd_write(stage.fd, 1)
+    stage.reactor.run_turn(0)
+    assert (first.resumed, second.resumed) == (0, 1)
+
+
+@pytest.mark.parametrize("again", [{"serial": 6}, {"serial": 0}, {"serial": 5, "urgent": True}])
+def test_another_of_its_number_is_registered_anew(stage: Stage, again: dict[str, Any]) -> None:
+    first, second = Owner(stage), Owner(stage)
+    stage.wait_fds.add(stage.fd, first.resume, serial=5)
+    stage.wait_fds.remove(stage.fd, first.resume)
+    os.close(stage.fd)
+    assert os.eventfd(1) == stage.fd
+    stage.wait_fds.add(stage.fd, second.resume, **again)
+    stage.reactor.run_turn(0)
+    assert (first.resumed, second.resumed) == (0, 1)
+
+
+def test_one_that_is_readable_for_nobody_is_left_alone(stage: Stage) -> None:
+    owner = Owner(stage)
+    stage.wait_fds.add(stage.fd, owner.resume, serial=5)
+    stage.wait_fds.remove(stage.fd, owner.resume)
+    os.eventfd_write(stage.fd, 1)
+    stage.reactor.run_turn(0)
+    assert stage.reactor._backlog == {}
+    stage.wait_fds.add(stage.fd, owner.resume, serial=5)
+    stage.reactor.run_turn(0)
+    assert owner.resumed == 1

@@ -24,12 +24,12 @@ class Audience:
 
     __slots__ = ("_factory", "_peer", "_writing_paused", "limits", "protocol")
 
-    def __init__(self, factory: Callable[[], asyncio.BaseProtocol], peer: str, limits: tuple[int, int]) -> None:
+    def __init__(self, factory: Callable[[], asyncio.BaseProtocol], peer: object, limits: tuple[int, int]) -> None:
         """Prepare for a protocol that is made later.
 
         Args:
             factory: Makes it, without arguments.
-            peer: The client, for the log.
+            peer: The client; its text is for the log.
             limits: The write buffer's marks, ``(low, high)`` in bytes.
         """
         self.protocol: asyncio.BaseProtocol | None = None

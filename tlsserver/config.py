@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypedDict
 
 from tlsserver.errors import ConfigurationError
@@ -112,6 +113,11 @@ class ServerConfig:
         if self.write_buffer_low > self.write_buffer_high:
             at_most = f"at most write_buffer_high, which is {self.write_buffer_high}"
             raise _bad("write_buffer_low", self.write_buffer_low, at_most)
+
+    @cached_property
+    def write_buffer_limits(self) -> tuple[int, int]:
+        """``(write_buffer_low, write_buffer_high)``, one object for all connections."""
+        return self.write_buffer_low, self.write_buffer_high
 
     @property
     def draining_most(self) -> int:

@@ -72,6 +72,26 @@ class Connection:
         audience: The protocol and the write buffer's marks.
     """
 
+    __slots__ = (
+        "_config",
+        "_counters",
+        "_deadline_before",
+        "_drain",
+        "_error",
+        "_flow",
+        "_handshake_wants",
+        "_is_begun",
+        "_life",
+        "_make_transport",
+        "_peer",
+        "_started",
+        "_touch",
+        "_winding_down",
+        "_wire",
+        "audience",
+        "tls",
+    )
+
     def __init__(
         self,
         wire: Wire,
@@ -83,7 +103,7 @@ class Connection:
         touch: Callable[[], None],
         place: Place,
         drain: Drain,
-        peer: str,
+        peer: object,
         now: float,
     ) -> None:
         """Begin with a connection that was just accepted.
@@ -97,11 +117,11 @@ class Connection:
             touch: Tells the driver that the connection was used from above: `settle` it at the end of this turn.
             place: Its place among those who wait for a job.
             drain: The jobs of its engine that go on without their connections.
-            peer: The client, for the log.
+            peer: The client; its text is for the log.
             now: The time in seconds.
         """
         self.tls: TLSInfo | None = None
-        self.audience = Audience(protocol_factory, peer, (config.write_buffer_low, config.write_buffer_high))
+        self.audience = Audience(protocol_factory, peer, config.write_buffer_limits)
         self._wire = wire
         self._config = config
         self._counters = counters
@@ -127,12 +147,12 @@ class Connection:
 
     def watch(self) -> Watch:
         """Return what to look out for from now on."""
-        state = self.state
+        state = self._life.state
         if state in states.GONE or self._life.parking.step is not None:
             return self._watch_interrupted()
         if state is State.HANDSHAKING or state is State.LINGERING:
             write = self._handshake_wants is Step.WANT_WRITE
-            return Watch(read=not write, write=write, deadline=self._deadline_before)
+            return Watch(not write, write, (), self._deadline_before)
         read, write = self._flow.wants()
         return Watch(read=read, write=write, deadline=self._flow.deadline(), again=self._flow.again)
 
@@ -155,11 +175,12 @@ class Connection:
 
     def readable(self, now: float) -> None:
         """The socket has bytes, its end, or an error."""
+        state = self._life.state
         if self._life.parking.step is not None:
             self._look(now)
-        elif self.state is State.HANDSHAKING:
+        elif state is State.HANDSHAKING:
             self._begin_or_go_on(now)
-        elif self.state is not State.LINGERING:
+        elif state is not State.LINGERING:
             self._flow.readable(now)
         elif self._wire.discard():
             self._end(None, now)
@@ -202,8 +223,10 @@ class Connection:
 
     def settle(self, now: float) -> None:
         """At the end of a turn: do what was asked for during it; here the protocol hears of its end."""
-        self._flow.settle(now)
-        if self.state in states.GONE:
+        if self.tls is not None:
+            self._flow.settle(now)
+        if self._life.state in states.GONE:
+            self._touch = _nothing
             self.audience.lose(self._error)
 
     def wind_down(self, now: float) -> None:
@@ -342,10 +365,15 @@ class Connection:
 
     def _end(self, error: BaseException | None, now: float) -> None:
         """Leave for good. The protocol hears of it in `settle`."""
-        if self.state in states.GONE:
+        state = self._life.state
+        if state in states.GONE:
             return
-        if error is not None and self.state not in states.HANDSHAKING:
+        if error is not None and state not in states.HANDSHAKING:
             logger.debug("connection with %s lost: %s", self._peer, error)
         self._error = error
         self._flow.drop()
         self._life.end(now)
+
+
+def _nothing() -> None:
+    """What is left of a connection's owner once it has ended: so no cycle of references outlives it."""

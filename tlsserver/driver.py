@@ -15,13 +15,13 @@ from tlsserver.jobs import JobQueue
 from tlsserver.reactor import EVENT_READ, EVENT_WRITE, Reactor, Timer
 from tlsserver.state import State
 from tlsserver.waitfds import WaitFds
-from tlsserver.watch import WaitFd, Watch
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
     from tlsserver.connection import Connection
+    from tlsserver.watch import WaitFd
 
 __all__ = ["Driver", "Hub"]
 
@@ -55,9 +55,7 @@ class Hub:
             return
         now = self.reactor.time()
         touched, self.touched = self.touched, []
-        for driver in touched:
-            driver.release(now)
-        for driver in touched:
+        for driver in [driver for driver in touched if driver.release(now)]:
             driver.acquire()
         if self.touched:
             self.reactor.call_soon(_nothing)
@@ -106,7 +104,6 @@ class Driver:
         self._fds: tuple[WaitFd, ...] = ()
         self._timer: Timer | None = None
         self._unwatchable: Timer | None = None
-        self._watch = Watch()
         self._is_touched = False
         self.place = hub.jobs.place(self.resume)
         self._registration = hub.reactor.add(sock.fileno(), EVENT_READ, self._ready)
@@ -116,7 +113,9 @@ class Driver:
             hub.reactor.remove(self._registration)
             raise
         hub.drivers.add(self)
-        self.touch()
+        # It waits for its client, and for nothing else: the registration is there, the deadline is left.
+        self._watch = self.connection.watch()
+        self._set_timer(self._watch.deadline)
 
     def touch(self) -> None:
         """The connection was used: apply what it wants at the end of this turn."""
@@ -153,7 +152,8 @@ class Driver:
     def _feed(self, tell: Callable[[float], object]) -> None:
         """Tell the connection something."""
         now = self._hub.reactor.time()
-        self.touch()
+        if not self._is_touched:
+            self.touch()
         try:
             tell(now)
         except Exception as error:  # noqa: BLE001 - see _failed
@@ -168,28 +168,33 @@ class Driver:
             logger.exception("it could not even be closed: its TLS state is left behind")
             self._dispose()
 
-    def release(self, now: float) -> None:
-        """First pass: settle, and give up what is not watched any more."""
+    def release(self, now: float) -> bool:
+        """First pass: settle, and give up what is not watched any more.
+
+        Returns:
+            Whether there may be something to `acquire`.
+        """
         self._is_touched = False
         connection = self.connection
         try:
             connection.settle(now)
         except Exception as error:  # noqa: BLE001 - see _failed
             self._failed(error, now)
-        self._watch = watch = connection.watch()
-        if self._fds != watch.wait_fds:
-            self._release_fds(watch.wait_fds)
-        if connection.state is State.CLOSED:
+        if connection.state is State.CLOSED or self not in self._hub.drivers:
             self._dispose()
+            return False
+        if connection.tls is not None:
+            # Whoever has finished the handshake is not held up by those who have not.
+            self._hub.reactor.make_urgent(self._registration)
+        before, self._watch = self._watch, connection.watch()
+        if self._fds and self._fds != self._watch.wait_fds:
+            self._release_fds(self._watch.wait_fds)
+        return self._timer is None or self._watch.again or before != self._watch or self._fds != self._watch.wait_fds
 
     def acquire(self) -> None:
         """Second pass: watch what is wanted from now on."""
         watch = self._watch
-        if self not in self._hub.drivers:
-            return
         events = (EVENT_READ if watch.read else 0) | (EVENT_WRITE if watch.write else 0)
-        # Whoever has finished the handshake is not held up by those who have not.
-        self._registration.urgent = self.connection.tls is not None
         if events != self._registration.events:
             self._hub.reactor.modify(self._registration, events)
         if self._fds != watch.wait_fds:
@@ -209,7 +214,7 @@ class Driver:
             if fd in self._fds:
                 continue
             try:
-                self._hub.wait_fds.add(fd.number, self.resume, urgent=self._registration.urgent)
+                self._hub.wait_fds.add(fd.number, self.resume, urgent=self._registration.urgent, serial=fd.serial)
                 self._fds += (fd,)
             except OSError as error:
                 logger.debug("the engine's wait fd %d cannot be watched, so it is polled: %s", fd.number, error)
@@ -234,8 +239,9 @@ class Driver:
             return
         hub.drivers.discard(self)
         hub.reactor.remove(self._registration)
-        self.place.leave()
-        self._release_fds(())
+        self.place.close()
+        if self._fds:
+            self._release_fds(())
         for timer in (self._timer, self._unwatchable):
             if timer is not None:
                 timer.cancel()

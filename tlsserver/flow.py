@@ -46,6 +46,25 @@ class Flow:
         is_reading: False while the protocol wants no data.
     """
 
+    __slots__ = (
+        "_audience",
+        "_config",
+        "_counters",
+        "_end",
+        "_goodbye_deadline",
+        "_held",
+        "_last_activity",
+        "_life",
+        "_notified",
+        "_out",
+        "_peer_closed",
+        "_read_wants",
+        "_wire",
+        "_write_wants",
+        "again",
+        "is_reading",
+    )
+
     def __init__(
         self,
         wire: Wire,
@@ -168,8 +187,9 @@ class Flow:
         self.is_reading = wanted
 
     def drop(self) -> None:
-        """Forget what is unsent."""
+        """The connection ends: forget what is unsent, and whom to tell of an end."""
         self._out.clear()
+        self._end = _nobody
 
     # Reading
 
@@ -302,3 +322,7 @@ class Flow:
         """A protocol that raised has ended its own connection, and nobody else's."""
         if error is not None:
             self._end(error, now)
+
+
+def _nobody(_error: BaseException | None, _now: float) -> None:
+    """Who hears of an end that is not the first."""

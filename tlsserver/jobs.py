@@ -118,7 +118,16 @@ class Place:
         if self._is_open:
             self.ticket = None
 
+    def close(self) -> None:
+        """The connection has ended: leave the line, and let go of it."""
+        self.leave()
+        self.retry = _nothing
+
     def opened(self) -> None:
         """The handshake is done: its ticket is spent."""
         self._is_open = True
         self.leave()
+
+
+def _nothing() -> None:
+    """What is left to retry for a connection that has ended."""

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Life"]
 
+_INTERRUPTED = frozenset({Step.WANT_ASYNC, Step.WANT_ASYNC_JOB})
+
+# Where a gauge counts connections; most of them are never there.
+_GAUGED = states.PARKED | states.QUEUED | {State.LINGERING, State.DRAINING}
+
 
 class Life:
     """State, interruption and gauges of one connection.
@@ -51,32 +56,42 @@ class Life:
         """
         old, new = self.state, next_state(self.state, event)
         self.state = new
-        counters = self._counters
-        counters.parked_now += (new in states.PARKED) - (old in states.PARKED)
-        counters.parked_max = max(counters.parked_max, counters.parked_now)
-        counters.lingering_now += (new is State.LINGERING) - (old is State.LINGERING)
-        if (old in states.PARKED and new is not State.DRAINING) or old is State.DRAINING:
-            counters.jobs_ended += 1
-        self._queue(old, new)
-        self._follow_drain(old, new)
+        if old in _GAUGED:
+            self._leave(old, new)
+        if new in _GAUGED:
+            self._enter(new)
         if old in states.HANDSHAKING and new not in states.HANDSHAKING:
             self._count_handshake(event)
 
-    def _queue(self, old: State, new: State) -> None:
-        self._counters.queued_now += (new in states.QUEUED) - (old in states.QUEUED)
-        if new in states.QUEUED:
-            self._place.wait()
-        elif old in states.QUEUED:
-            self._place.leave()
-
-    def _follow_drain(self, old: State, new: State) -> None:
+    def _enter(self, new: State) -> None:
         counters = self._counters
-        if new is State.DRAINING:
+        if new in states.PARKED:
+            counters.parked_now += 1
+            counters.parked_max = max(counters.parked_max, counters.parked_now)
+        elif new in states.QUEUED:
+            counters.queued_now += 1
+            self._place.wait()
+        elif new is State.LINGERING:
+            counters.lingering_now += 1
+        else:
             counters.draining_now += 1
             counters.draining_max = max(counters.draining_max, counters.draining_now)
             self._drain.enter()
-        elif old is State.DRAINING:
+
+    def _leave(self, old: State, new: State) -> None:
+        counters = self._counters
+        if old in states.PARKED:
+            counters.parked_now -= 1
+            counters.jobs_ended += new is not State.DRAINING
+        elif old in states.QUEUED:
+            counters.queued_now -= 1
+            if new not in states.QUEUED:
+                self._place.leave()
+        elif old is State.LINGERING:
+            counters.lingering_now -= 1
+        else:
             counters.draining_now -= 1
+            counters.jobs_ended += 1
             counters.drained += 1
             self._drain.leave()
 
@@ -116,22 +131,24 @@ class Life:
         Returns:
             Whether the call is interrupted, so that nothing but its repetition may follow.
         """
-        interrupted = step is Step.WANT_ASYNC or step is Step.WANT_ASYNC_JOB
         was = self.parking.step
+        if was is None and step not in _INTERRUPTED:
+            return False
         if was is not step:
             if was is not None:
                 self.go(Event.RESUMED)
                 self._count_park(now)
-            if interrupted:
+            if step in _INTERRUPTED:
                 self._interrupt(step, repeat, now)
         if step is Step.WANT_ASYNC:
             self.parking.wait(self._wire.wait_fds(), now)
-        return interrupted
+        return step in _INTERRUPTED
 
     def end(self, now: float) -> None:
         """Free the wire and leave for good; a job that is not ours to end goes on alone, and `end` is called again."""
         if self._wire.close():
-            self._count_park(now)
+            if self.parking.step is not None:
+                self._count_park(now)
             self.go(Event.ENDED)
             return
         self.parking.wait(self._wire.wait_fds(), now)

@@ -13,53 +13,67 @@ _RECORD = 16 * 1024
 class Outgoing:
     """A queue of bytes that is offered piece by piece.
 
-    Small pieces are joined up to one record, large ones are never copied.
+    Small pieces are joined up to one record, large ones are never copied. While it is empty, as in most connections at
+    most times, it holds no container: an empty deque takes 760 bytes.
 
     Attributes:
         size: Bytes in the queue.
     """
 
-    __slots__ = ("_offered", "_pieces", "size")
+    __slots__ = ("_first", "_is_offered", "_rest", "size")
 
     def __init__(self) -> None:
-        self._pieces: deque[bytes | memoryview] = deque()
-        self._offered: bytes | memoryview | None = None
+        self._first: bytes | memoryview = b""
+        self._rest: deque[bytes] | None = None  # never empty
+        self._is_offered = False
         self.size = 0
 
     def add(self, data: bytes) -> None:
         """Put bytes (at least one) at the end."""
-        self._pieces.append(data)
+        if not self.size:
+            self._first = data
+        elif self._rest is None:
+            self._rest = deque((data,))
+        else:
+            self._rest.append(data)
         self.size += len(data)
 
     def offer(self) -> bytes | memoryview:
         """Return what to send next: the same object until `taken`, because SSL_write(3) wants its retries alike."""
-        if self._offered is None:
-            self._offered = self._next_piece()
-        return self._offered
+        if not self._is_offered:
+            self._is_offered = True
+            if self._rest is not None:
+                self._join(self._rest)
+        return self._first
 
     def taken(self, count: int) -> None:
         """Remove the first ``count`` bytes of what was offered."""
-        offered, self._offered = self._offered, None
-        if offered is None or count > len(offered):
+        offered = self._first
+        if not self._is_offered or count > len(offered):
             message = f"{count} bytes taken that were not offered"
             raise ValueError(message)
+        self._is_offered = False
         self.size -= count
         if count < len(offered):
-            self._pieces.appendleft(memoryview(offered)[count:])
+            self._first = memoryview(offered)[count:]
+        else:
+            self._first = b"" if self._rest is None else self._next(self._rest)
 
     def clear(self) -> None:
         """Drop everything."""
-        self._pieces.clear()
-        self._offered = None
-        self.size = 0
+        self._first, self._rest, self._is_offered, self.size = b"", None, False, 0
 
-    def _next_piece(self) -> bytes | memoryview:
-        pieces = self._pieces
-        first = pieces.popleft()
-        if not pieces or len(first) + len(pieces[0]) > _RECORD:
-            return first
-        joined, length = [first], len(first)
-        while pieces and length + len(pieces[0]) <= _RECORD:
-            length += len(pieces[0])
-            joined.append(pieces.popleft())
-        return b"".join(joined)
+    def _next(self, rest: deque[bytes]) -> bytes:
+        piece = rest.popleft()
+        if not rest:
+            self._rest = None
+        return piece
+
+    def _join(self, rest: deque[bytes]) -> None:
+        """Let the first piece be as long as a record, if those behind it are short enough."""
+        joined, length = [self._first], len(self._first)
+        while rest and length + len(rest[0]) <= _RECORD:
+            length += len(rest[0])
+            joined.append(self._next(rest))
+        if len(joined) > 1:
+            self._first = b"".join(joined)

@@ -57,6 +57,11 @@ class Park(NamedTuple):
     seconds: float
 
 
+# What every connection has before its first pause. Neither is ever changed: both are replaced.
+_NEVER = Park(0, 0.0)
+_NO_FDS: dict[int, WaitFd] = {}
+
+
 class Parking:
     """The interruption of one call, and the sum of those before.
 
@@ -89,14 +94,14 @@ class Parking:
         self.repeat: Callable[[float], None] | None = None
         self.wait_fds: tuple[WaitFd, ...] = ()
         self.poll_at: float | None = None
-        self.total = Park(0, 0.0)
+        self.total = _NEVER
         self.bytes_wait = False
         self._since = 0.0
         self._generation = 0  # never used twice: a later pause may meet the same number
         self._forget()
 
     def _forget(self) -> None:
-        self._fds: dict[int, WaitFd] = {}
+        self._fds = _NO_FDS
         self._watched_since: float | None = None
         self._delay = POLL_FIRST
         self._vain = 0
@@ -108,7 +113,7 @@ class Parking:
 
     def wait(self, fds: WaitFdSet, now: float) -> None:
         """The call has paused, or was repeated and has paused again: wait for its fds, or until the next poll."""
-        self._fds = {number: self._known(number, fds.added) for number in fds.all}
+        self._fds = {number: self._known(number, fds) for number in fds.all}
         if not self._fds:
             self._leave_alone(self._delay, now)
             self._delay = min(self._delay * 2, POLL_LAST)
@@ -127,12 +132,12 @@ class Parking:
             self._watch(now)
         return not self._fds
 
-    def _known(self, number: int, added: tuple[int, ...]) -> WaitFd:
+    def _known(self, number: int, fds: WaitFdSet) -> WaitFd:
         """Return the fd as it was, or a new generation of it."""
         known = self._fds.get(number)
-        if known is None or number in added:
+        if known is None or number in fds.added:
             self._generation += 1
-            known = WaitFd(number, self._generation)
+            known = WaitFd(number, self._generation, fds.serial)
         return known
 
     def _watch(self, now: float) -> None:

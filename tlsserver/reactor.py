@@ -19,6 +19,9 @@ Decision
   registration is the one of its descriptor, and a second `add` of a number takes it over.
 - Urgent registrations are served first, and all of them. The others wait in a backlog, first come, first served, which
   gets 2 ms of each turn; while there is one, ``select`` does not wait. So neither kind starves the other.
+- Those others have a selector of their own, of which the loop's watches the one descriptor, and which is asked when the
+  backlog is empty: what is ready is told once, not again in every turn until it is served (with 500 ready, a seventh
+  of the time). Where selectors cannot be nested, all are in one.
 - One pipe wakes the loop, for other threads and (as the interpreter's wake-up descriptor) for signals.
 - The clock of a turn is read once, after ``select``: all of the turn happens "at" that time.
 - A callback that raises is logged and loses nobody but itself. ``KeyboardInterrupt`` and ``SystemExit`` end `run`.
@@ -42,7 +45,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from tlsserver.errors import ForkedProcessError, ServerStateError
-from tlsserver.selector import EVENT_READ, EVENT_WRITE, SelectorLike, new_selector
+from tlsserver.registration import Registration, is_open, nobody
+from tlsserver.selector import EVENT_READ, EVENT_WRITE, SelectorLike, nestable, new_selector
 from tlsserver.timers import Timer, Timers
 
 if TYPE_CHECKING:
@@ -53,29 +57,10 @@ __all__ = ["EVENT_READ", "EVENT_WRITE", "Reactor", "Registration", "Timer"]
 logger = logging.getLogger(__name__)
 
 # How long the events that are not urgent may hold a turn. An open connection waits at most so long, and for one event
-# more, whatever the number of handshakes; a poll, 0.2 ms with 500 ready descriptors, costs a tenth of it.
+# more, whatever the number of handshakes.
 _BACKLOG_SECONDS = 0.002
 
 _WAKE_READ_SIZE = 4096
-
-
-class Registration:
-    """One watched descriptor, from `Reactor.add`. Its identity tells it from later owners of the same number.
-
-    Attributes:
-        fd: The descriptor.
-        events: What is watched for.
-        callback: Who is called.
-        urgent: May be set at any time: its events are served first in each turn, and all of them.
-    """
-
-    __slots__ = ("callback", "events", "fd", "urgent")
-
-    def __init__(self, fd: int, events: int, callback: Callable[[int], object]) -> None:
-        self.urgent = False
-        self.fd = fd
-        self.events = events
-        self.callback = callback
 
 
 class Reactor:
@@ -102,18 +87,22 @@ class Reactor:
         self._closed = False
         self._wake_lock = threading.RLock()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.add(self._wake_read, EVENT_READ, self._drain_wakeups).urgent = True
+        self.add(self._wake_read, EVENT_READ, self._drain_wakeups, urgent=True)
+        self._crowd = nestable(self._selector) or self._selector
+        if self._crowd is not self._selector:
+            self.add(self._crowd.fileno(), EVENT_READ, self._gather, urgent=True)  # type: ignore[attr-defined]
         _alive.add(self)
 
     # Descriptors
 
-    def add(self, fd: int, events: int, callback: Callable[[int], object]) -> Registration:
+    def add(self, fd: int, events: int, callback: Callable[[int], object], *, urgent: bool = False) -> Registration:
         """Watch a descriptor; a number that is registered already goes to the new owner.
 
         Args:
             fd: An open descriptor.
             events: `EVENT_READ`, `EVENT_WRITE`, both, or 0 to watch nothing yet.
             callback: Called with the events that are ready.
+            urgent: Whether its events are served first in each turn, and all of them.
 
         Returns:
             The registration, for `modify` and `remove`.
@@ -126,7 +115,7 @@ class Reactor:
         owner = self._registrations.pop(fd, None)
         if owner is not None:
             self._unwatch(owner)
-        registration = Registration(fd, 0, callback)
+        registration = Registration(fd, callback, urgent=urgent)
         self._watch(registration, events)
         self._registrations[fd] = registration
         return registration
@@ -141,12 +130,21 @@ class Reactor:
         if events == registration.events or self._registrations.get(registration.fd) is not registration:
             return
         if events and registration.events:
-            self._selector.modify(registration.fd, events, registration)
+            self._selector_of(registration).modify(registration.fd, events, registration)
             registration.events = events
         elif events:
             self._watch(registration, events)
         else:
             self._unwatch(registration)
+
+    def make_urgent(self, registration: Registration) -> None:
+        """Serve its events first from now on. Idempotent."""
+        events = registration.events
+        if not registration.urgent and events and self._crowd is not self._selector:
+            self._unwatch(registration)
+            registration.urgent = True
+            self._watch(registration, events)
+        registration.urgent = True
 
     def remove(self, registration: Registration) -> None:
         """Stop watching, before the descriptor is closed. Does nothing if the number has a newer owner. Idempotent.
@@ -156,6 +154,7 @@ class Reactor:
         """
         self._check_usable()
         self._backlog.pop(registration, None)
+        registration.callback = nobody  # its owner knows it: a cycle would keep both until a garbage collection
         if self._registrations.get(registration.fd) is registration:
             del self._registrations[registration.fd]
             self._unwatch(registration)
@@ -163,19 +162,23 @@ class Reactor:
     def _watch(self, registration: Registration, events: int) -> None:
         if not events:
             return
+        selector = self._selector_of(registration)
         try:
-            self._selector.register(registration.fd, events, registration)
+            selector.register(registration.fd, events, registration)
         except BaseException:
             # selectors2 keeps the key of a registration that the kernel refused.
             with contextlib.suppress(KeyError):
-                self._selector.unregister(registration.fd)
+                selector.unregister(registration.fd)
             raise
         registration.events = events
 
     def _unwatch(self, registration: Registration) -> None:
         if registration.events:
             registration.events = 0
-            self._selector.unregister(registration.fd)
+            self._selector_of(registration).unregister(registration.fd)
+
+    def _selector_of(self, registration: Registration) -> SelectorLike:
+        return self._selector if registration.urgent else self._crowd
 
     # Calls
 
@@ -266,12 +269,7 @@ class Reactor:
         self._check_usable()
         ready = self._select(self._patience(timeout))
         self._now = time.monotonic()
-        for key, events in ready:
-            registration: Registration = key.data
-            if registration.urgent:
-                self._serve(registration, events)
-            else:
-                self._backlog[registration] = events | self._backlog.get(registration, 0)
+        self._take(ready)
         for timer in self._timers.take_due(self._now):
             self._call(timer.run, ())
         for _ in range(len(self._soon)):
@@ -281,12 +279,27 @@ class Reactor:
         for hook in self._hooks:
             self._call(hook, ())
 
+    def _take(self, ready: list[tuple[Any, int]]) -> None:
+        """Serve what is urgent, put the rest into the backlog."""
+        backlog = self._backlog
+        for key, events in ready:
+            registration: Registration = key.data
+            if registration.urgent:
+                self._serve(registration, events)
+            else:
+                backlog[registration] = events | backlog.get(registration, 0)
+
+    def _gather(self, _events: int) -> None:
+        """Some who are not urgent have events: look which, when those of the last time are served."""
+        if not self._backlog:
+            self._take(self._crowd.select(0))
+
     def _select(self, timeout: float | None) -> list[tuple[Any, int]]:
         """Wait. Where a closed descriptor fails the whole set (select(2): EBADF) it is left out from then on."""
         try:
             return self._selector.select(timeout)
         except OSError:
-            closed = [one for one in self._registrations.values() if one.events and not _is_open(one.fd)]
+            closed = [one for one in self._registrations.values() if one.events and not is_open(one.fd)]
             if not closed:
                 raise
         for registration in closed:
@@ -329,6 +342,7 @@ class Reactor:
         self._timers.clear()
         self._soon.clear()
         self._hooks.clear()
+        self._crowd.close()
         self._selector.close()
 
     def _patience(self, timeout: float | None) -> float | None:
@@ -366,14 +380,6 @@ class Reactor:
         if self._closed:
             message = "this reactor is closed"
             raise ServerStateError(message)
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 _alive: weakref.WeakSet[Reactor] = weakref.WeakSet()

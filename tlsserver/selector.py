@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
 
-__all__ = ["EVENT_READ", "EVENT_WRITE", "SELECTORS", "SelectorLike", "load_selectors2", "new_selector"]
+__all__ = ["EVENT_READ", "EVENT_WRITE", "SELECTORS", "SelectorLike", "load_selectors2", "nestable", "new_selector"]
 
 # The same numbers in both modules; a test holds them to it.
 EVENT_READ: int = selectors.EVENT_READ
@@ -113,6 +113,22 @@ SELECTORS: dict[str, Callable[[], SelectorLike]] = {
     "selectors": selectors.DefaultSelector,
     "poll": selectors.PollSelector,
 }
+
+
+def nestable(selector: SelectorLike) -> SelectorLike | None:
+    """Make a second selector of the same kind, of which the first can watch one descriptor instead of all.
+
+    Args:
+        selector: Whose kind it is.
+
+    Returns:
+        A new one, to be closed by the caller; None where a set is no descriptor (poll, select), or the kind is not one
+        of selectors' or selectors2's.
+    """
+    kind = type(selector)
+    if kind.__module__ not in ("selectors", "selectors2") or not hasattr(kind, "fileno"):
+        return None
+    return kind()
 
 
 def new_selector(name: str = "selectors2") -> SelectorLike:

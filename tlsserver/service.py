@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import engine_shim
 from tlsserver.connection import Connection
 from tlsserver.driver import Driver, Hub
 from tlsserver.errors import ConfigurationError
 from tlsserver.listener import Listener
-from tlsserver.session import READ_SIZE, ContextLike, Session
+from tlsserver.session import READ_SIZE, ContextLike, Session, Shared
 from tlsserver.transport import Transport
 from tlsserver.turns import Turns
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tlsserver.config import ServerConfig
-    from tlsserver.drains import Drains
+    from tlsserver.drains import Drain, Drains
     from tlsserver.reactor import Reactor
     from tlsserver.stats import Counters
 
@@ -43,6 +43,60 @@ _QUEUE_SECONDS = 0.002
 # any case: with 8, the default of what is graceful, that stays below the 10 after which container runtimes kill.
 _DRAIN_SECONDS = 5.0
 _DRAIN_LEAST = 1.5
+
+
+class _Offer(NamedTuple):
+    """What the connections of one context have in common.
+
+    Attributes:
+        context: Certificates, keys and policy.
+        shared: For their sessions.
+        engine: Its name, None: there is none.
+        drain: The jobs of that engine that go on without their connections.
+        reactor: The loop.
+        clock: Its time.
+    """
+
+    context: ContextLike
+    shared: Shared
+    engine: str | None
+    drain: Drain
+    reactor: Reactor
+    clock: Callable[[], float]
+
+
+class _Client:
+    """Who has connected. Thousands of these are idle at one time: what they have in common is in the offer."""
+
+    __slots__ = ("address", "offer", "session", "socket")
+
+    def __init__(self, offer: _Offer, sock: socket.socket, address: Any, session: Session) -> None:  # noqa: ANN401 - its form depends on the family
+        self.offer = offer
+        self.socket = sock
+        self.address = address
+        self.session = session
+
+    def __str__(self) -> str:
+        """Return the address as the log shows it."""
+        return _as_text(self.address)
+
+    def transport(self, connection: Connection) -> Transport:
+        return Transport(connection, self.offer.clock, self)
+
+    def get(self, name: str, default: Any) -> Any:  # noqa: ANN401 - its type depends on the name
+        """Return what `Transport.get_extra_info` tells about the client."""
+        fact = _FACTS.get(name)
+        return default if fact is None else fact(self)
+
+
+_FACTS: dict[str, Callable[[_Client], Any]] = {
+    "peername": lambda client: client.address,
+    "sockname": lambda client: _own_address(client.socket),
+    "socket": lambda client: client.socket,
+    "reactor": lambda client: client.offer.reactor,
+    "engine": lambda client: client.offer.engine,
+    "wait_context": lambda client: client.session.wait_context,
+}
 
 
 class Service:
@@ -82,6 +136,8 @@ class Service:
             listening, reactor, accepted=self._accepted, room=self._room, budget=config.accept_budget
         )
         self._read_buffer = bytearray(READ_SIZE)
+        self._offer: _Offer | None = None
+        self._on_closed = self._closed  # one for all
         self._jobs_seen = 0
         self._queue_poll_set = False
         self._has_bound_jobs = False
@@ -200,7 +256,7 @@ class Service:
         def make(driver: Driver) -> Connection:
             return self._make_connection(driver, sock, address)
 
-        Driver(self._hub, sock, make, self._closed)
+        Driver(self._hub, sock, make, self._on_closed)
         self._counters.connections_accepted += 1
         self._counters.connections_open += 1
 
@@ -208,32 +264,34 @@ class Service:
         self._counters.connections_open -= 1
 
     def _make_connection(self, driver: Driver, sock: socket.socket, address: Any) -> Connection:  # noqa: ANN401 - its form depends on the family
-        context = self._current_context()
-        clock = self.reactor.time
-        engine = None if context.engine is None else context.engine.name
-        if context.engine is not None and context.engine.needs_turns:
-            self._turns.add(context.engine)
-        session = Session(context, sock, self._read_buffer)
-        extra = {
-            "peername": address,
-            "sockname": lambda: _own_address(sock),
-            "socket": sock,
-            "reactor": self.reactor,
-            "engine": engine,
-            "wait_context": lambda: session.wait_context,
-        }
+        offer = self._current_offer()
+        session = Session(offer.shared, sock)
+        client = _Client(offer, sock, address, session)
         return Connection(
             session,
             config=self._config,
             counters=self._counters,
             protocol_factory=self._factory,
-            make_transport=lambda connection: Transport(connection, clock, extra),
+            make_transport=client.transport,
             touch=driver.touch,
             place=driver.place,
-            drain=self._drains.of(context.engine, engine or "off"),
-            peer=_as_text(address),
-            now=clock(),
+            drain=offer.drain,
+            peer=client,
+            now=self.reactor.time(),
         )
+
+    def _current_offer(self) -> _Offer:
+        """What the next connection begins with; made when the context is another one."""
+        context = self._current_context()
+        offer = self._offer
+        if offer is None or offer.context is not context:
+            engine = None if context.engine is None else context.engine.name
+            if context.engine is not None and context.engine.needs_turns:
+                self._turns.add(context.engine)
+            drain = self._drains.of(context.engine, engine or "off")
+            shared = Shared(context, self._read_buffer)
+            offer = self._offer = _Offer(context, shared, engine, drain, self.reactor, self.reactor.time)
+        return offer
 
     # Turns
 

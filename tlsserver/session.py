@@ -32,9 +32,8 @@ import contextlib
 import errno
 import os
 import socket
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
-
-from OpenSSL import SSL
 
 import engine_shim
 from tlsserver.errors import (
@@ -52,7 +51,9 @@ from tlsserver.wire import Peek, Step, TLSInfo, WaitFdSet
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["READ_SIZE", "ContextLike", "Session", "Step", "TLSInfo"]
+    from OpenSSL import SSL
+
+__all__ = ["READ_SIZE", "ContextLike", "Session", "Shared", "Step", "TLSInfo"]
 
 READ_SIZE = 16 * 1024
 
@@ -84,7 +85,7 @@ _REASONS_LOCAL = {
 # The peer's alert N arrives as reason 1000 + N (SSL_AD_REASON_OFFSET).
 _ALERT_FIRST, _ALERT_LAST = 1000, 1255
 
-_STEPS = {
+_STEPS_BY_STATUS = {
     engine_shim.Status.DONE: Step.DONE,
     engine_shim.Status.WANT_READ: Step.WANT_READ,
     engine_shim.Status.WANT_WRITE: Step.WANT_WRITE,
@@ -92,6 +93,8 @@ _STEPS = {
     engine_shim.Status.WANT_ASYNC: Step.WANT_ASYNC,
     engine_shim.Status.WANT_ASYNC_JOB: Step.WANT_ASYNC_JOB,
 }
+# By number; None: a failure, or the end of the stream.
+_STEPS = tuple(_STEPS_BY_STATUS.get(status) for status in engine_shim.Status)
 
 
 class ContextLike(Protocol):
@@ -114,41 +117,48 @@ class ContextLike(Protocol):
         """Where the private-key operations run; None: in place."""
 
 
-class Session:
-    """The wire (`tlsserver.wire.Wire`) of OpenSSL: the server's end of one connection, on the thread that made it."""
+class Shared:
+    """What the sessions of one context on one loop have in common, made once."""
 
-    __slots__ = (
-        "_buffer",
-        "_connection",
-        "_socket",
-        "_tls",
-        "_view",
-        "data_takes_job",
-        "handshake_takes_job",
-        "received",
-        "written",
-    )
+    __slots__ = ("accept", "async_io", "buffer", "offloaded")
 
-    def __init__(self, context: ContextLike, sock: socket.socket, buffer: bytearray) -> None:
-        """Make the SSL of one accepted connection.
+    def __init__(self, context: ContextLike, buffer: bytearray) -> None:
+        """Prepare for connections.
 
         Args:
             context: Certificates, keys and policy.
-            sock: Non-blocking; it stays the caller's, who closes it after this session.
             buffer: `READ_SIZE` bytes, which all sessions of one thread may share; not used where reads may pause.
 
         Raises:
-            OpenSSL.SSL.Error: OpenSSL has no memory left.
+            engine_shim.LinkageError: OpenSSL cannot be reached.
+        """
+        self.offloaded = context.offloaded
+        self.async_io = context.async_io
+        self.accept = engine_shim.Acceptor(context.pyopenssl, handshake=self.offloaded, io=self.async_io).accept
+        self.buffer = memoryview(buffer)
+
+
+class Session:
+    """The wire (`tlsserver.wire.Wire`) of OpenSSL: the server's end of one connection, on the thread that made it."""
+
+    __slots__ = ("_buffer", "_socket", "_tls", "data_takes_job", "handshake_takes_job", "received", "written")
+
+    def __init__(self, shared: Shared, sock: socket.socket) -> None:
+        """Make the SSL of one accepted connection.
+
+        Args:
+            shared: What the context's sessions have in common.
+            sock: Non-blocking; it stays the caller's, who closes it after this session.
+
+        Raises:
+            MemoryError: There is none.
         """
         self._socket = sock
-        self._connection = SSL.Connection(context.pyopenssl, sock)
-        self._connection.set_accept_state()
-        self._tls = engine_shim.AsyncSSL(self._connection, handshake=context.offloaded, io=context.async_io)
+        self._tls = shared.accept(sock.fileno())
         # A paused read owns its buffer until it is resumed, so then it cannot be shared.
-        self._buffer = bytearray(READ_SIZE) if context.async_io else buffer
-        self._view = memoryview(self._buffer)
-        self.handshake_takes_job = context.offloaded
-        self.data_takes_job = context.async_io
+        self._buffer = memoryview(bytearray(READ_SIZE)) if shared.async_io else shared.buffer
+        self.handshake_takes_job = shared.offloaded
+        self.data_takes_job = shared.async_io
         self.received = b""
         self.written = 0
 
@@ -159,8 +169,8 @@ class Session:
     def read(self) -> Step:
         """Read at most one record into `received` (SSL_read_ex(3))."""
         step = self._step(self._tls.read_into, self._buffer)
-        if step is Step.DONE:
-            self.received = bytes(self._view[: self._tls.count])
+        # What was received before is not kept: thousands of connections are idle behind their last request.
+        self.received = self._buffer[: self._tls.count].tobytes() if step is Step.DONE else b""
         return step
 
     def write(self, data: bytes | memoryview) -> Step:
@@ -181,7 +191,7 @@ class Session:
         except engine_shim.ForkedError:
             message = "this connection belongs to the parent process: a forked child must not use it"
             raise ForkedProcessError(message) from None
-        step = _STEPS.get(status)
+        step = _STEPS[status]
         return step if step is not None else self._failed(status)
 
     def _failed(self, status: engine_shim.Status) -> Step:
@@ -193,7 +203,7 @@ class Session:
 
     def wait_fds(self) -> WaitFdSet:
         """Return the wait fds of the paused job (ASYNC_WAIT_CTX_get_all_fds(3), _get_changed_fds(3))."""
-        return WaitFdSet(self._tls.wait_fds(), self._tls.added_fds())
+        return WaitFdSet(self._tls.wait_fds(), self._tls.added_fds(), self._tls.wait_serial)
 
     @property
     def wait_context(self) -> engine_shim.WaitContextView:
@@ -209,17 +219,7 @@ class Session:
 
     def info(self) -> TLSInfo:
         """Return what the handshake settled."""
-        connection = self._connection
-        alpn = connection.get_alpn_proto_negotiated()
-        name = connection.get_servername()
-        return TLSInfo(
-            version=connection.get_protocol_version_name(),
-            cipher=connection.get_cipher_name() or "",
-            group=self._tls.group,
-            alpn=alpn.decode("ascii", "backslashreplace") if alpn else None,
-            reused=self._tls.reused,
-            server_name=name.decode("ascii", "backslashreplace") if name else None,
-        )
+        return _as_info(self._tls.settled())
 
     def peek(self) -> Peek:
         """Look at the socket without taking anything out of it (recv(2), MSG_PEEK)."""
@@ -263,8 +263,6 @@ class Session:
     def close(self) -> bool:
         """Cancel, unwind the job and free the SSL; False: the job still runs, call again when a wait fd is readable."""
         if self._tls.close():
-            # The last reference to the SSL, tens of KB: they must not wait for the garbage collector.
-            del self._connection
             return True
         # The peer need not wait for the job; the descriptor stays open, because the job may still write to it.
         self._end_stream(socket.SHUT_RDWR)
@@ -273,6 +271,12 @@ class Session:
     def _end_stream(self, how: int) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(how)
+
+
+@lru_cache(maxsize=256)
+def _as_info(settled: engine_shim.Settled) -> TLSInfo:
+    """Most clients settle the same, and share it."""
+    return TLSInfo(**settled._asdict())
 
 
 def _tcp_state(sock: socket.socket) -> int:

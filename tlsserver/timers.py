@@ -62,9 +62,10 @@ class Timer:
 class Timers:
     """A heap of deadlines, the earliest first; equal ones in the order in which they were set."""
 
-    __slots__ = ("_dead", "_heap", "_serial")
+    __slots__ = ("_dead", "_heap", "_on_cancel", "_serial")
 
     def __init__(self) -> None:
+        self._on_cancel = self._one_died  # one for all
         self._heap: list[tuple[float, int, Timer]] = []
         self._dead = 0
         self._serial = 0
@@ -75,7 +76,7 @@ class Timers:
 
     def add(self, when: float, callback: Callable[..., object], args: tuple[Any, ...]) -> Timer:
         """Set a deadline."""
-        timer = Timer(when, callback, args, self._one_died)
+        timer = Timer(when, callback, args, self._on_cancel)
         self._serial += 1
         heapq.heappush(self._heap, (when, self._serial, timer))
         return timer

@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from tlsserver.audience import Audience
     from tlsserver.parking import Park
@@ -58,23 +58,30 @@ class ConnectionLike(Protocol):
         """Set the write buffer's marks."""
 
 
+class Facts(Protocol):
+    """What `Transport.get_extra_info` knows beyond the connection itself; a dict will do."""
+
+    def get(self, name: str, default: Any, /) -> Any:  # noqa: ANN401 - its type depends on the name
+        """Return the fact of that name, or the default."""
+
+
 class Transport(asyncio.Transport):
     """An open TLS connection, as a protocol sees it: https://docs.python.org/3/library/asyncio-protocol.html."""
 
     __slots__ = ("_clock", "_connection")
 
-    def __init__(self, connection: ConnectionLike, clock: Callable[[], float], extra: Mapping[str, Any]) -> None:
+    def __init__(self, connection: ConnectionLike, clock: Callable[[], float], extra: Facts) -> None:
         """Wrap a connection.
 
         Args:
             connection: Its handshake is done.
             clock: The loop's time.
-            extra: For `get_extra_info`; a callable value is called for the answer.
+            extra: For `get_extra_info`.
         """
         super().__init__()
         self._connection = connection
         self._clock = clock
-        self._extra: Mapping[str, Any] = extra
+        self._extra: Facts = extra
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - its type depends on the name
         """Return a fact about the connection.
@@ -93,10 +100,7 @@ class Transport(asyncio.Transport):
             return tls
         if name == "server_name":
             return None if tls is None else tls.server_name
-        if name not in self._extra:
-            return default
-        value = self._extra[name]
-        return value() if callable(value) else value
+        return self._extra.get(name, default)
 
     def write(self, data: BytesLike) -> None:
         """Send as much as the socket takes now, buffer the rest. Dropped if the connection is closing.

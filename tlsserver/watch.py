@@ -13,10 +13,12 @@ class WaitFd(NamedTuple):
     Attributes:
         number: The descriptor.
         generation: Differs within a connection whenever the engine may have opened the descriptor anew.
+        serial: No other descriptor ever has it, whoever shows it; 0: that cannot be told.
     """
 
     number: int
     generation: int
+    serial: int = 0
 
 
 class Watch(NamedTuple):

@@ -45,10 +45,13 @@ class WaitFdSet(NamedTuple):
         all: One of them becomes readable when the call should be repeated; none: nothing tells.
         added: Those of them that the job has set since it was last resumed. Their numbers may be older than they are:
             an engine that closes its descriptor and opens another mostly gets the same number again.
+        serial: Of the only descriptor: no other ever has it, so one that comes again is known to be the same; 0: that
+            cannot be told.
     """
 
     all: tuple[int, ...]
     added: tuple[int, ...]
+    serial: int = 0
 
 
 @dataclass(frozen=True)

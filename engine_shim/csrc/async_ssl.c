@@ -24,6 +24,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "errors.h"
 #include "ossl.h"
@@ -71,6 +72,23 @@ struct async_ssl *async_ssl_new(void *ssl, int flags) {
     return a;
 }
 
+/*
+ * Reading ahead takes several records out of the socket with one recv(2) instead of two for each of them; OpenSSL 3.2
+ * and later do so only after the handshake. Whoever drives this end reads until it is told to wait, so that what
+ * OpenSSL holds is never forgotten.
+ */
+struct async_ssl *async_ssl_accept(void *ssl_ctx, int fd, int flags) {
+    SSL *ssl = ossl.SSL_new(ssl_ctx);
+    if (ssl == NULL) return NULL;
+    struct async_ssl *a = ossl.SSL_set_fd(ssl, fd) == 1 ? async_ssl_new(ssl, flags) : NULL;
+    if (a != NULL) {
+        ossl.SSL_set_accept_state(ssl);
+        ossl.SSL_set_read_ahead(ssl, 1);
+    }
+    ossl.SSL_free(ssl); /* a reference of its own keeps it */
+    return a;
+}
+
 const struct async_step *async_ssl_step(struct async_ssl *a) {
     return &a->step;
 }
@@ -115,22 +133,26 @@ static bool succeeded(int call, int result) {
 }
 
 static void read_fds(struct async_ssl *a) {
-    const size_t room = sizeof a->step.fds / sizeof a->step.fds[0];
+    enum { room = sizeof a->step.fds / sizeof a->step.fds[0] };
     a->step.fd_count = (int)wait_all_fds(a->context, a->step.fds, room);
+    a->step.added_count = async_ssl_added(a, a->step.added, room);
+    if (a->step.fd_count == 1) a->step.serial = pause_serial(a->context);
 }
 
-/* Empties the queue. Without memory for the entries their number is still told. */
+static void keep_error(struct async_ssl *a, unsigned long code, const char *data) {
+    if (a->errors == NULL) a->errors = calloc(ERRORS_MOST, sizeof a->errors[0]);
+    if (a->errors == NULL || a->step.error_count == ERRORS_MOST) return;
+    struct async_error *entry = &a->errors[a->step.error_count++];
+    entry->code = code;
+    entry->ours = errors_ours(code);
+    errors_describe(code, data, entry->text, sizeof entry->text);
+}
+
+/* Empties the queue, which a call that only has to wait leaves empty. What there is no memory for is left out. */
 static void read_errors(struct async_ssl *a) {
     const char *data;
     unsigned long code;
-    if (a->errors == NULL) a->errors = calloc(ERRORS_MOST, sizeof a->errors[0]);
-    while (data = NULL, (code = ossl.ERR_get_error_all(NULL, NULL, NULL, &data, NULL)) != 0) {
-        if (a->errors == NULL || a->step.error_count == ERRORS_MOST) continue;
-        struct async_error *entry = &a->errors[a->step.error_count++];
-        entry->code = code;
-        entry->ours = errors_ours(code);
-        errors_describe(code, data, entry->text, sizeof entry->text);
-    }
+    while (data = NULL, (code = ossl.ERR_get_error_all(NULL, NULL, NULL, &data, NULL)) != 0) keep_error(a, code, data);
 }
 
 /* A paused call may have failed already: what is on the queue then was kept, and the rest of it comes later. */
@@ -248,6 +270,40 @@ const char *async_ssl_group(struct async_ssl *a) {
     if (ossl.SSL_get0_group_name != NULL) return ossl.SSL_get0_group_name(a->ssl);
     long nid = ossl.SSL_ctrl(a->ssl, SSL_CTRL_GET_NEGOTIATED_GROUP, 0, NULL);
     return nid > 0 && nid < TLSEXT_nid_unknown ? ossl.OBJ_nid2sn((int)nid) : NULL;
+}
+
+/* One after the other behind what is there already, each with its NUL. */
+struct texts {
+    char *out;
+    size_t length, room;
+};
+
+static void put(struct texts *t, const void *text, size_t length) {
+    if (t->length + length < t->room) {
+        if (length > 0) memcpy(t->out + t->length, text, length);
+        t->out[t->length + length] = '\0';
+    }
+    t->length += length + 1;
+}
+
+static void put_string(struct texts *t, const char *text) {
+    put(t, text, text == NULL ? 0 : strlen(text));
+}
+
+size_t async_ssl_settled(struct async_ssl *a, char *out, size_t room) {
+    if (a->ssl == NULL) return 0;
+    struct texts t = {.out = out, .room = room};
+    const SSL_CIPHER *cipher = ossl.SSL_get_current_cipher(a->ssl);
+    const unsigned char *alpn = NULL;
+    unsigned int length = 0;
+    ossl.SSL_get0_alpn_selected(a->ssl, &alpn, &length);
+    put_string(&t, ossl.SSL_get_version(a->ssl));
+    put_string(&t, cipher == NULL ? NULL : ossl.SSL_CIPHER_get_name(cipher));
+    put_string(&t, async_ssl_group(a));
+    put_string(&t, async_ssl_reused(a) ? "reused" : NULL);
+    put_string(&t, ossl.SSL_get_servername(a->ssl, TLSEXT_NAMETYPE_host_name));
+    put(&t, alpn, length);
+    return t.length <= room ? t.length : 0;
 }
 
 int async_job_is_current(void) {

@@ -24,6 +24,7 @@ typedef struct ossl_lib_ctx_st OSSL_LIB_CTX;
 typedef struct ossl_provider_st OSSL_PROVIDER;
 typedef struct ossl_store_ctx_st OSSL_STORE_CTX;
 typedef struct ossl_store_info_st OSSL_STORE_INFO;
+typedef struct ssl_cipher_st SSL_CIPHER;
 typedef struct ssl_ctx_st SSL_CTX;
 typedef struct ssl_method_st SSL_METHOD;
 typedef struct ssl_st SSL;
@@ -203,6 +204,7 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define SSL_MODE_ASYNC 0x00000100U
 #define SSL_TLSEXT_ERR_OK 0
 #define SSL_TLSEXT_ERR_ALERT_FATAL 2
+#define TLSEXT_NAMETYPE_host_name 0
 #define TLSEXT_nid_unknown 0x1000000
 
 /* async.h */

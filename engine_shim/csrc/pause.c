@@ -58,6 +58,12 @@ static void hide(ASYNC_WAIT_CTX *context, struct wake *w) {
     if (ossl.ASYNC_WAIT_CTX_clear_fd(context, &wait_key) == 1) wake_unref(w);
 }
 
+uint64_t pause_serial(ASYNC_WAIT_CTX *context) {
+    int fd;
+    void *wake = NULL;
+    return ossl.ASYNC_WAIT_CTX_get_fd(context, &wait_key, &fd, &wake) == 1 ? wake_serial(wake) : 0;
+}
+
 static size_t changes(ASYNC_WAIT_CTX *context) {
     size_t added = 0, deleted = 0;
     ossl.ASYNC_WAIT_CTX_get_changed_fds(context, NULL, &added, NULL, &deleted);
@@ -80,7 +86,9 @@ static bool pause_once(ASYNC_WAIT_CTX *context, struct wake *w) {
     struct pauser *p = current;
     if (p == NULL) return pause_and_prove(context, w);
     unsigned entries = p->entries;
+    p->frame = __builtin_frame_address(0);
     ossl.ASYNC_pause_job();
+    p->frame = NULL;
     return p->entries != entries;
 }
 
@@ -105,7 +113,7 @@ static void wait_for_answer(struct op *op) {
 static shim_status wait_in_job(struct op *op, ASYNC_WAIT_CTX *context) {
     do {
         if (pause_once(context, op->wake)) {
-            if (!op_is_done(op)) wake_clear(op->wake);
+            wake_clear(op->wake);
         } else if (op->key->engine->kind->can_block) {
             wait_for_answer(op);
         } else {

@@ -23,15 +23,20 @@
 #define ENGINE_SHIM_PAUSE_H
 
 #include "op.h"
+#include "ossl_types.h"
 
 struct pauser {
     bool cancelled;
-    unsigned entries; /* how often the job was started or resumed */
-    struct op *op;    /* in flight; borrowed from the frame on the job's stack */
+    unsigned entries;  /* how often the job was started or resumed */
+    struct op *op;     /* in flight; borrowed from the frame on the job's stack */
+    const char *frame; /* of the last pause, on the job's stack; NULL: none yet, or it was a third party's */
 };
 
 /* The ASYNC_callback_fn of the shim: signals the wake. Any thread, any stack. */
 int pause_call_back(void *wake);
+
+/* The number of the wake that a wait context shows (wake.h), 0: it shows none of ours. */
+uint64_t pause_serial(ASYNC_WAIT_CTX *context);
 
 /* This thread runs (or resumes) a job of p's until pause_leave(), which takes what pause_enter() gave. */
 struct pauser *pause_enter(struct pauser *p);

@@ -12,7 +12,8 @@
 #include "pause.h"
 
 struct runner {
-    ASYNC_JOB *job; /* OpenSSL's; NULL: not paused */
+    ASYNC_JOB *job;    /* OpenSSL's; NULL: not paused */
+    const char *frame; /* the job's first on its stack; while it runs or is paused */
     struct pauser pauser;
     uint64_t thread; /* thread_jobs_self() */
     unsigned generation;

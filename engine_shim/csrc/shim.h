@@ -158,9 +158,13 @@ struct async_step {
     int system_error;
     int fd_count;    /* wait fds, all of them */
     int fds[4];      /* the first four; async_ssl_fds() has the rest */
+    int added_count; /* those that are new since the last resume */
+    int added[4];    /* the first four; async_ssl_added() has the rest */
+    uint64_t serial; /* of the only wait fd, if it is ours: no other descriptor ever has it; else 0 */
     int error_count; /* entries that async_ssl_errors() holds */
 };
 struct async_ssl *async_ssl_new(void *ssl, int flags);
+struct async_ssl *async_ssl_accept(void *ssl_ctx, int fd, int flags); /* borrows fd until it is closed */
 const struct async_step *async_ssl_step(struct async_ssl *a);
 int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length); /* fills the step, returns its status */
 const struct async_error *async_ssl_errors(struct async_ssl *a);
@@ -171,7 +175,9 @@ int async_ssl_close(struct async_ssl *a);   /* SHIM_OK: drained, SSL given back;
 void async_ssl_free(struct async_ssl *a);
 int async_ssl_reused(struct async_ssl *a);
 const char *async_ssl_group(struct async_ssl *a); /* NULL: none, or unknown to this OpenSSL */
-int async_job_is_current(void);                   /* 1: on a job's stack */
+/* What the handshake settled: six texts, each with its NUL; returns their length, 0 if there is no room for them. */
+size_t async_ssl_settled(struct async_ssl *a, char *out, size_t room);
+int async_job_is_current(void); /* 1: on a job's stack */
 
 /* The connection's wait context, borrowed. NULL: its calls do not run in jobs, or it is closed. */
 void *async_ssl_wait_context(const struct async_ssl *a);

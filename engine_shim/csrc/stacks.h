@@ -8,4 +8,11 @@
 void *stacks_allocate(size_t *size);
 void stacks_free(void *stack);
 
+/*
+ * The kernel takes back the pages below a frame of a job's stack that nobody runs on now; they come back as zeros when
+ * they are touched. `first` is the job's first frame that is ours, `last` its last one of interest; the frames that
+ * switch away from the stack lie below that and stay. The thread that runs the job.
+ */
+void stacks_give_back(const char *first, const char *last);
+
 #endif

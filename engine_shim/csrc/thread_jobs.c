@@ -36,6 +36,10 @@ void thread_jobs_resumed(void) {
     --*paused_here();
 }
 
+unsigned thread_jobs_count(void) {
+    return *paused_here();
+}
+
 static bool is_busy(void) {
     return *paused_here() > 0 || ossl.ASYNC_get_current_job() != NULL;
 }

@@ -7,5 +7,7 @@
 /* A job of this thread has paused; one that was paused runs again. Called by whoever starts and resumes jobs. */
 void thread_jobs_paused(void);
 void thread_jobs_resumed(void);
+/* How many are paused now. */
+unsigned thread_jobs_count(void);
 
 #endif

@@ -13,6 +13,8 @@ enum { POOL_LIMIT = 1024 };
 struct wake {
     atomic_uint refs;             /* 0: in the pool */
     int fd;                       /* -1: forked away */
+    atomic_uint signals;          /* written and not yet taken back; counted after the write */
+    uint64_t serial;              /* immutable; from 1 */
     struct wake *next, *previous; /* all wakes; under the lock */
     struct wake *pooled;          /* the pool's chain; under the lock */
 };
@@ -21,6 +23,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct wake *all;     /* under the lock */
 static struct wake *pool;    /* under the lock */
 static unsigned pool_length; /* under the lock */
+static uint64_t last_serial; /* under the lock */
 
 /* Under the lock. */
 static struct wake *take_from_pool(void) {
@@ -46,6 +49,7 @@ static void unlink_wake(struct wake *w) {
     if (all == w) all = w->next;
 }
 
+/* Under the lock. */
 static struct wake *create(void) {
     struct wake *w = calloc(1, sizeof *w);
     if (w == NULL) return NULL;
@@ -54,6 +58,7 @@ static struct wake *create(void) {
         free(w);
         return NULL;
     }
+    w->serial = ++last_serial;
     atomic_init(&w->refs, 1);
     count_up(&counters.wait_fds_open);
     return w;
@@ -101,10 +106,15 @@ void wake_signal(struct wake *w) {
     ssize_t written;
     do written = write(w->fd, &(uint64_t){1}, sizeof(uint64_t));
     while (written < 0 && errno == EINTR);
+    atomic_fetch_add_explicit(&w->signals, 1, memory_order_release);
 }
 
+/*
+ * Without a signal there is nothing to read. One that is given at this moment may be missed: then the fd stays
+ * readable. Whoever lets go of the last reference misses none, because signalling takes one.
+ */
 uint64_t wake_clear(struct wake *w) {
-    if (w->fd < 0) return 0;
+    if (w->fd < 0 || atomic_exchange_explicit(&w->signals, 0, memory_order_acquire) == 0) return 0;
     uint64_t count;
     ssize_t got;
     do got = read(w->fd, &count, sizeof count);
@@ -114,6 +124,10 @@ uint64_t wake_clear(struct wake *w) {
 
 int wake_fd(const struct wake *w) {
     return w->fd;
+}
+
+uint64_t wake_serial(const struct wake *w) {
+    return w->serial;
 }
 
 void wake_wait(struct wake *w) {

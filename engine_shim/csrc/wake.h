@@ -19,6 +19,8 @@ struct wake *wake_ref(struct wake *w);
 void wake_unref(struct wake *w);
 void wake_signal(struct wake *w);
 int wake_fd(const struct wake *w);
+/* Its number, which no other wake of the process ever has: with it, an fd that comes again is known to be the same. */
+uint64_t wake_serial(const struct wake *w);
 /* Blocks the calling thread until the wake is readable, then takes the signal back. */
 void wake_wait(struct wake *w);
 /* The thread that resumed: takes the signal back; returns how often it was given. */

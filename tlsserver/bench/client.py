@@ -70,15 +70,11 @@ class Client:
 class Tunnel(engine_shim.AsyncSSL):
     """The TLS of one connection: no engine, so nothing ever pauses."""
 
-    __slots__ = ()
+    __slots__ = ("_pyopenssl",)
 
     def __init__(self, connection: SSL.Connection) -> None:
         super().__init__(connection, handshake=False)
-
-    @property
-    def _pyopenssl(self) -> SSL.Connection:
-        assert self._connection is not None  # noqa: S101 - not after close()
-        return self._connection
+        self._pyopenssl = connection
 
     @property
     def cipher(self) -> str:

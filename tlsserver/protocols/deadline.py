@@ -21,6 +21,8 @@ class Deadline:
         expired: Called with what was waited for, when the time is up.
     """
 
+    __slots__ = ("_expired", "_scheduler", "_timer", "_waiting_for")
+
     def __init__(self, scheduler: Scheduler, expired: Callable[[str], object]) -> None:
         self._scheduler = scheduler
         self._expired = expired
@@ -41,8 +43,17 @@ class Deadline:
             self._timer.cancel()
         self._timer = self._waiting_for = None
 
+    def close(self) -> None:
+        """Wait for nothing any more, and let go of the owner: both know each other, and a cycle outlives its use."""
+        self.clear()
+        self._expired = _nobody
+
     def _expire(self) -> None:
         name = self._waiting_for
         self._timer = self._waiting_for = None
         if name is not None:
             self._expired(name)
+
+
+def _nobody(_name: str) -> None:
+    """Whom a closed deadline calls."""

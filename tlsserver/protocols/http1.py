@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import logging
 from email.utils import formatdate
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -34,10 +33,11 @@ from tlsserver.protocols.messages import (
     Request,
     Response,
     TargetError,
+    log_failure,
     origin_form,
     reason,
 )
-from tlsserver.protocols.stream import CHUNK, BytesSource, EventStream, PushStream, Source, source_of
+from tlsserver.protocols.stream import CHUNK, NOTHING, EventStream, PushStream, Source, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,6 @@ TURN_BYTES = 4 * CHUNK
 
 _NO_BODY = frozenset({204, 304})
 _CONTINUE = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
-_log = logging.getLogger("tlsserver.http")
 
 
 class _Stage(enum.Enum):
@@ -81,18 +80,22 @@ class Http1Protocol(asyncio.Protocol):
     def __init__(self, handler: Handler, limits: Limits = DEFAULT_LIMITS) -> None:
         self._handler = handler
         self._limits = limits
-        # Less one: h11 refuses only above its maximum, and only while the headers are incomplete.
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header_bytes - 1)
         self._stage = _Stage.HEAD
         self._request: h11.Request | None = None
         self._body = bytearray()
-        self._source: Source = BytesSource(b"")
+        self._source: Source = NOTHING
         self._out: list[bytes] = []
         self._unread = 0  # bytes in h11's buffer when the last message began or ended, and those that came since
         self._eof = False
         self._writing_paused = False
         self._reading_paused = False
         self._last = False  # no further request is wanted
+
+    @cached_property
+    def _h11(self) -> h11.Connection:
+        """Made when the client sends something: it takes as much time and memory as all else here together."""
+        # Less one: h11 refuses only above its maximum, and only while the headers are incomplete.
+        return h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.header_bytes - 1)
 
     # The transport's calls.
 
@@ -118,7 +121,9 @@ class Http1Protocol(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Answer what was asked, then close. A pushed stream has no end of its own, so it ends here."""
         self._eof = True
-        if self._stage is not _Stage.CLOSED:
+        if self._stage is _Stage.HEAD and not self._unread and not self._writing_paused:
+            self._close()  # between two requests, or before the first
+        elif self._stage is not _Stage.CLOSED:
             self._h11.receive_data(b"")
             self._end_pushed_stream()
             self._advance()
@@ -139,6 +144,7 @@ class Http1Protocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the interface's  # noqa: ARG002 - the interface
         """Give back what the response holds."""
         self._end(_Stage.CLOSED)
+        self._deadline.close()
 
     def close_when_idle(self) -> None:
         """Close now if no request is under way, else after its response. A pushed stream is ended."""
@@ -221,7 +227,7 @@ class Http1Protocol(asyncio.Protocol):
             response = self._handler(request)
             head = self._head(response)
         except Exception as error:  # noqa: BLE001 - a handler may raise anything; the server stays up
-            _log_failure(request, error)
+            log_failure(request, error)
             if isinstance(response, Response):
                 source_of(response.body).close()
             response = Response.plain(500)
@@ -266,7 +272,7 @@ class Http1Protocol(asyncio.Protocol):
         self._source = source_of(response.body)
         if response.status in _NO_BODY or (self._request is not None and self._request.method == b"HEAD"):
             self._source.close()
-            self._source = BytesSource(b"")
+            self._source = NOTHING
         if isinstance(self._source, PushStream):
             self._source.attach(self._pump)
         self._out.append(self._h11.send(head))
@@ -325,7 +331,7 @@ class Http1Protocol(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         """A response that has begun cannot be finished. Only an abort tells the client that it is incomplete."""
         assert self._request is not None  # noqa: S101 - refusals have bodies that do not fail
-        _log_failure(Request.from_h11(self._request, b"", self._transport), error)
+        log_failure(Request.from_h11(self._request, b"", self._transport), error)
         self._out.clear()
         self._end(_Stage.CLOSED)
         self._transport.abort()
@@ -342,7 +348,7 @@ class Http1Protocol(asyncio.Protocol):
         self._request = None
         self._body = bytearray()
         self._deadline.clear()
-        source, self._source = self._source, BytesSource(b"")
+        source, self._source = self._source, NOTHING
         source.close()
 
     def _close(self) -> None:
@@ -391,9 +397,3 @@ def protocol_factory(handler: Handler, limits: Limits = DEFAULT_LIMITS) -> Calla
         limits: What one connection may take.
     """
     return partial(Http1Protocol, handler, limits)
-
-
-def _log_failure(request: Request, error: Exception) -> None:
-    """Write one line, whatever the exception's text; the traceback only where debugging is wanted."""
-    _log.error("%s %s failed: %r", request.method, request.target, error)
-    _log.debug("traceback of the failure", exc_info=error)

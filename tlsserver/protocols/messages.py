@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     from tlsserver.protocols.base import Transport
     from tlsserver.protocols.stream import PushStream
+
+_log = logging.getLogger("tlsserver.http")
 
 Headers: TypeAlias = "tuple[tuple[str, str], ...]"
 
@@ -148,3 +151,9 @@ def origin_form(target: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.netloc:
         raise TargetError(target)
     return f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+
+
+def log_failure(request: Request, error: Exception) -> None:
+    """Write one line, whatever the exception's text; the traceback only where debugging is wanted."""
+    _log.error("%s %s failed: %r", request.method, request.target, error)
+    _log.debug("traceback of the failure", exc_info=error)

@@ -44,6 +44,10 @@ class BytesSource:
         self._data = b""
 
 
+NOTHING = BytesSource(b"")
+"""The body of a connection that answers nothing at the moment; all share it."""
+
+
 class IteratorSource:
     """A body that an iterator makes."""
 

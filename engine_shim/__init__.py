@@ -10,6 +10,7 @@ import atexit
 
 from engine_shim.async_ssl import AsyncSSL, OpenSSLError, Status, job_is_current, set_alpn
 from engine_shim.base import BaseEngine, EngineStatistics
+from engine_shim.client_context import believe_certificates, read_ahead, set_groups
 from engine_shim.counters import Counters, counters
 from engine_shim.engine import Engine, LatencyEngine, ManualEngine, ThreadEngine
 from engine_shim.errors import (
@@ -86,12 +87,15 @@ __all__ = [
     "WaitStatus",
     "WrongThreadError",
     "attach",
+    "believe_certificates",
     "cleanup_thread",
     "counters",
     "init_thread",
     "is_capable",
     "job_is_current",
+    "read_ahead",
     "set_alpn",
+    "set_groups",
     "use_plain_key",
     "wrap_context",
 ]

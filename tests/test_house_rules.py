@@ -46,13 +46,18 @@ LAYERS = (
     # Where loop, TLS and protocol meet.
     ("tlsserver.service",),
     ("tlsserver.server",),
+    # The load generator: beside the server, not on it.
+    ("tlsserver.bench.settings", "tlsserver.bench.addresses", "tlsserver.bench.failures", "tlsserver.bench.answer"),
+    ("tlsserver.bench.client", "tlsserver.bench.tally"),
+    ("tlsserver.bench.load",),
+    ("tlsserver.bench",),
     ("tlsserver",),
     ("tlsserver.cli",),
     ("tlsserver.__main__",),
 )
 
 # Who may touch pyOpenSSL's objects.
-PYOPENSSL = {"tlsserver.session", "tlsserver.context"}
+PYOPENSSL = {"tlsserver.session", "tlsserver.context", "tlsserver.bench.client", "tlsserver.bench.load"}
 
 # Who may call OpenSSL's ASYNC_*: what a job is, no other file has to know.
 ASYNC_FILES = {

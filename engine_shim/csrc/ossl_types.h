@@ -27,6 +27,7 @@ typedef struct ssl_ctx_st SSL_CTX;
 typedef struct ssl_st SSL;
 typedef struct ui_method_st UI_METHOD;
 typedef struct x509_st X509;
+typedef struct x509_store_ctx_st X509_STORE_CTX;
 typedef struct crypto_ex_data_st CRYPTO_EX_DATA;
 
 typedef struct ossl_dispatch_st {
@@ -164,7 +165,9 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define SSL_ERROR_WANT_ASYNC 9
 #define SSL_ERROR_WANT_ASYNC_JOB 10
 #define SSL_CTRL_MODE 33
+#define SSL_CTRL_SET_READ_AHEAD 41
 #define SSL_CTRL_CLEAR_MODE 78
+#define SSL_CTRL_SET_GROUPS_LIST 92
 #define SSL_CTRL_SELECT_CURRENT_CERT 116
 #define SSL_CTRL_SET_CURRENT_CERT 117
 #define SSL_CTRL_GET_NEGOTIATED_GROUP 134

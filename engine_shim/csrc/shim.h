@@ -232,3 +232,8 @@ int openssl_provider_set_query(const char *properties);    /* of the default con
 size_t openssl_provider_get_query(char *out, size_t room); /* its length; 0: none, or OpenSSL before 3.5 */
 int dlclose(void *handle);
 char *dlerror(void);
+
+/* client_context.c: settings of a client's SSL_CTX, before its first SSL. */
+int client_context_groups(void *ssl_ctx, const char *groups); /* in OpenSSL's form; SHIM_ERR_OPENSSL: it knows none */
+void client_context_read_ahead(void *ssl_ctx);
+void client_context_believe(void *ssl_ctx); /* certificates are not verified, only the signature made with their key */

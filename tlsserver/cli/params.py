@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 from pathlib import Path
@@ -65,3 +66,12 @@ def read(path: Path, what: str, option: str) -> bytes:
         raise ConfigurationError(
             f"{what} {path} cannot be read: {error.strerror}; give another path with {option}"
         ) from error
+
+
+def name_of_host(host: str) -> str | None:
+    """Return a host's name for SNI, which takes no addresses (RFC 6066 3); None if it is one."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    return None

@@ -1,0 +1,140 @@
+"""The TLS of the load's clients: the only file of it that touches pyOpenSSL objects."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+from OpenSSL import SSL
+from OpenSSL._util import lib as _openssl
+
+import engine_shim
+from engine_shim import Status
+from tlsserver.bench.failures import kind_of_system_error, kind_of_tls_error
+from tlsserver.bench.settings import GROUPS
+from tlsserver.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import socket
+
+    from tlsserver.bench.settings import Settings
+
+_VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+# SSL_CTX_set_session_cache_mode(3): sessions are ours to keep.
+_NO_SESSION_CACHE = 0
+
+
+class Client:
+    """What all connections of a load have in common.
+
+    Args:
+        settings: Of the load.
+
+    Raises:
+        ConfigurationError: A setting is nothing that this OpenSSL knows, or a file cannot be read.
+        engine_shim.LinkageError: OpenSSL cannot be reached.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._context = context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        self._server_name = settings.expected_name.encode("idna") if settings.server_name else None
+        context.set_min_proto_version(_VERSIONS[settings.tls])
+        context.set_max_proto_version(_VERSIONS[settings.tls])
+        context.set_session_cache_mode(_NO_SESSION_CACHE)
+        engine_shim.read_ahead(context)
+        _choose_algorithms(context, settings)
+        if settings.alpn:
+            context.set_alpn_protos([name.encode() for name in settings.alpn])
+        if settings.ca_certs is None:
+            context.set_verify(SSL.VERIFY_NONE)
+            engine_shim.believe_certificates(context)
+        else:
+            _verify(context, settings)
+
+    def connect(self, sock: socket.socket, session: SSL.Session | None) -> Tunnel:
+        """Make the TLS of one connection.
+
+        Args:
+            sock: Non-blocking, connected or about to be.
+            session: What to resume; None: a full handshake.
+        """
+        connection = SSL.Connection(self._context, sock)
+        connection.set_connect_state()
+        if self._server_name is not None:
+            connection.set_tlsext_host_name(self._server_name)
+        if session is not None:
+            connection.set_session(session)
+        return Tunnel(connection)
+
+
+class Tunnel(engine_shim.AsyncSSL):
+    """The TLS of one connection: no engine, so nothing ever pauses."""
+
+    __slots__ = ()
+
+    def __init__(self, connection: SSL.Connection) -> None:
+        super().__init__(connection, handshake=False)
+
+    @property
+    def _pyopenssl(self) -> SSL.Connection:
+        assert self._connection is not None  # noqa: S101 - not after close()
+        return self._connection
+
+    @property
+    def cipher(self) -> str:
+        """The suite's name; empty before the handshake has chosen one."""
+        return self._pyopenssl.get_cipher_name() or ""
+
+    @property
+    def session(self) -> SSL.Session | None:
+        """The latest session; in TLS 1.3 it can only be resumed if a ticket was read."""
+        return self._pyopenssl.get_session()
+
+    def failure(self, status: Status) -> str:
+        """Name what the last call has failed for."""
+        if status is Status.SYSCALL:
+            return kind_of_system_error(self.system_error)
+        if status is Status.CLOSED:
+            return kind_of_system_error(0)
+        return kind_of_tls_error(self.errors())
+
+
+def _choose_algorithms(context: SSL.Context, settings: Settings) -> None:
+    groups = settings.groups or GROUPS[settings.tls]
+    try:
+        engine_shim.set_groups(context, groups)
+    except (engine_shim.ShimError, UnicodeError) as error:
+        raise ConfigurationError(
+            f"key exchange groups {groups!r} cannot be used: this OpenSSL does not know them; write X25519:P-256"
+        ) from error
+    try:
+        if settings.ciphers is not None:
+            context.set_cipher_list(settings.ciphers.encode())
+    except (SSL.Error, UnicodeError) as error:
+        raise ConfigurationError(
+            f"cipher list {settings.ciphers!r} has no suite that OpenSSL knows: see `openssl ciphers`"
+        ) from error
+    suites = settings.ciphersuites.encode()
+    if _openssl.SSL_CTX_set_ciphersuites(context._context, suites) != 1:  # noqa: SLF001 - public from pyOpenSSL 25.2 on
+        _openssl.ERR_clear_error()
+        raise ConfigurationError(
+            f"cipher suites {settings.ciphersuites!r} are not all known to OpenSSL: see `openssl ciphers -tls1_3`"
+        )
+
+
+def _verify(context: SSL.Context, settings: Settings) -> None:
+    try:
+        context.load_verify_locations(str(settings.ca_certs))
+    except SSL.Error as error:
+        raise ConfigurationError(
+            f"no certificate can be read from {settings.ca_certs}: give a PEM file with --ssl-ca-certs"
+        ) from error
+    context.set_verify(SSL.VERIFY_PEER)
+    parameters = _openssl.SSL_CTX_get0_param(context._context)  # noqa: SLF001 - no public way
+    try:
+        packed = ipaddress.ip_address(settings.expected_name).packed
+    except ValueError:
+        name = settings.expected_name.encode("idna")
+        _openssl.X509_VERIFY_PARAM_set1_host(parameters, name, len(name))
+    else:
+        _openssl.X509_VERIFY_PARAM_set1_ip(parameters, packed, len(packed))

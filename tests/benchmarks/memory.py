@@ -112,14 +112,14 @@ def table(results: list[Result]) -> Iterator[str]:
 @click.option("--parked", "waiting", default=5000, show_default=True, help="Handshakes that wait; 0: none.")
 @click.option("--tls", default="1.3", show_default=True, type=click.Choice(["1.2", "1.3"]))
 @click.option("--key", "kind", default="p256", show_default=True, help="Kind of key.")
-@choice.options
+@choice.options()
 @click.option("--json", "as_json", is_flag=True, help="Print lines of JSON instead.")
 def main(
     *, connections: int, waiting: int, tls: str, kind: str, only: str | None, peers: bool, tools: Path, as_json: bool
 ) -> None:
     """Measure and print."""
     processes.allow_many_files()
-    names = choice.chosen(only, peers, tools, (*OURS, *PARKED), extra=PARKED)
+    names = choice.chosen(only, (*OURS, *PARKED), tools, peers=peers, extra=PARKED)
     results = []
     with readable_folder() as folder:
         identity = Certificates(folder)[kind]

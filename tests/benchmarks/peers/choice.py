@@ -16,25 +16,33 @@ Decorated = TypeVar("Decorated", bound="Callable[..., Any]")
 TOOLS = ROOT / "build" / "peers"
 
 
-def options(function: Decorated) -> Decorated:
-    """Add `--only`, `--peers` and `--tools`."""
-    for option in (
-        click.option("--tools", type=Path, default=TOOLS, help="Virtual environment of the servers from PyPI."),
-        click.option("--peers", is_flag=True, help="Other servers as well."),
-        click.option("--only", metavar="NAME,...", help=f"These servers: {', '.join(SERVERS)}."),
-    ):
-        function = option(function)
-    return function
+def options(*, peers: bool = False) -> Callable[[Decorated], Decorated]:
+    """Add `--only`, `--peers` and `--tools`.
+
+    Args:
+        peers: Whether other servers run unless told otherwise.
+    """
+
+    def add(function: Decorated) -> Decorated:
+        for option in (
+            click.option("--tools", type=Path, default=TOOLS, help="Virtual environment of the servers from PyPI."),
+            click.option("--peers/--no-peers", default=peers, show_default=True, help="Other servers as well."),
+            click.option("--only", metavar="NAME,...", help=f"These servers: {', '.join(SERVERS)}."),
+        ):
+            function = option(function)
+        return function
+
+    return add
 
 
-def chosen(only: str | None, peers: bool, tools: Path, ours: Iterable[str], extra: Iterable[str] = ()) -> list[str]:
+def chosen(only: str | None, ours: Iterable[str], tools: Path, *, peers: bool, extra: Iterable[str] = ()) -> list[str]:
     """The names to run, in order.
 
     Args:
         only: What `--only` said.
-        peers: What `--peers` said.
-        tools: Environment of the servers from PyPI.
         ours: Those of ours that run unless `only` says otherwise.
+        tools: Environment of the servers from PyPI.
+        peers: What `--peers` said.
         extra: Names that are no servers of their own.
 
     Returns:

@@ -14,13 +14,17 @@ DISTRO := .venv-distro
 BIN := $(VENV)/bin
 PIP := -m pip --disable-pip-version-check --quiet
 
+# The folder of headers and the archive, or nothing. Asked when it is wanted: before `venv` no Python has them.
+MB_PYTHON = $(firstword $(wildcard $(BIN)/python $(DISTRO)/bin/python) $(PYTHON))
+CRYPTO_MB = $(shell $(MB_PYTHON) engine_shim/_crypto_mb.py)
+
 C_SOURCES := $(wildcard engine_shim/csrc/*.c)
 C_HEADERS := $(wildcard engine_shim/csrc/*.h engine_shim/csrc/*.def tests/c/*.h)
 C_UNITS := $(wildcard tests/c/test_*.c)
 C_HELPERS := $(filter-out $(C_UNITS),$(wildcard tests/c/*.c))
 C_PROVIDER := $(wildcard tests/provider/*.c)
 C_PROVIDER_HEADERS := $(wildcard tests/provider/*.h tests/provider/*.def) engine_shim/csrc/ossl_types.h
-BUILD_INPUTS := $(C_PROVIDER) $(C_PROVIDER_HEADERS) pyproject.toml setup.py engine_shim/_build.py $(C_SOURCES) $(wildcard engine_shim/csrc/*.h engine_shim/csrc/*.def)
+BUILD_INPUTS := $(C_PROVIDER) $(C_PROVIDER_HEADERS) pyproject.toml setup.py engine_shim/_build.py engine_shim/_crypto_mb.py $(C_SOURCES) $(wildcard engine_shim/csrc/*.h engine_shim/csrc/*.def)
 
 C_FLAGS := -std=c11 -D_GNU_SOURCE -Iengine_shim/csrc -pthread -fvisibility=hidden -fno-strict-aliasing
 C_STRICT := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
@@ -82,6 +86,10 @@ build/strict/%.o: engine_shim/csrc/%.c $(C_HEADERS)
 	@echo 'strict: $<'
 	@$(CC) $(C_FLAGS) $(C_STRICT) -O2 -c -o $@ $<
 
+build/strict/mb_ifma.o: engine_shim/csrc/mb_ifma.c $(C_HEADERS)
+	@mkdir -p $(@D)
+	@set -- $(CRYPTO_MB); test $$# = 0 || { echo 'strict: $<'; $(CC) $(C_FLAGS) -isystem $$1 $(C_STRICT) -O2 -c -o $@ $<; }
+
 build/strict/provider/%.o: tests/provider/%.c $(C_PROVIDER_HEADERS)
 	@mkdir -p $(@D)
 	@echo 'strict: $<'
@@ -102,6 +110,10 @@ LAUNCH_asan :=
 LAUNCH_tsan := setarch -R
 LAUNCH_valgrind := valgrind --quiet --error-exitcode=9 --leak-check=full
 C_LIBRARIES := -ldl -lm
+# Not `plain`: valgrind knows no AVX-512.
+MB_asan = $(CRYPTO_MB)
+MB_tsan = $(CRYPTO_MB)
+C_EITHER := $(filter-out engine_shim/csrc/mb_%.c,$(C_SOURCES))
 
 define sanitized
 build/$(1)/%.o: engine_shim/csrc/%.c $$(C_HEADERS)
@@ -110,11 +122,14 @@ build/$(1)/%.o: engine_shim/csrc/%.c $$(C_HEADERS)
 build/$(1)/tests/%.o: tests/c/%.c $$(C_HEADERS)
 	@mkdir -p $$(@D)
 	@$$(CC) $$(C_FLAGS) $$(SANITIZE_$(1)) -c -o $$@ $$<
-build/$(1)/shim.a: $$(C_SOURCES:engine_shim/csrc/%.c=build/$(1)/%.o) $$(C_HELPERS:tests/c/%.c=build/$(1)/tests/%.o)
+build/$(1)/mb.o: $$(wildcard engine_shim/csrc/mb_*.c) $$(C_HEADERS)
+	@mkdir -p $$(@D)
+	@$$(CC) $$(C_FLAGS) $$(SANITIZE_$(1)) $$(addprefix -isystem ,$$(word 1,$$(MB_$(1)))) -c -o $$@ engine_shim/csrc/mb_$$(if $$(MB_$(1)),ifma,none).c
+build/$(1)/shim.a: build/$(1)/mb.o $$(C_EITHER:engine_shim/csrc/%.c=build/$(1)/%.o) $$(C_HELPERS:tests/c/%.c=build/$(1)/tests/%.o)
 	@rm -f $$@
 	@$$(AR) rcs $$@ $$^
 build/$(1)/test_%: build/$(1)/tests/test_%.o build/$(1)/shim.a
-	@$$(CC) $$(SANITIZE_$(1)) -pthread -o $$@ $$^ $$(C_LIBRARIES)
+	@$$(CC) $$(SANITIZE_$(1)) -pthread -o $$@ $$^ $$(word 2,$$(MB_$(1))) $$(C_LIBRARIES)
 endef
 $(foreach variant,plain asan tsan,$(eval $(call sanitized,$(variant))))
 

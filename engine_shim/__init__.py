@@ -10,9 +10,11 @@ import atexit
 
 from engine_shim.async_ssl import AsyncSSL, OpenSSLError, Status, job_is_current, set_alpn
 from engine_shim.base import BaseEngine, EngineStatistics
+from engine_shim.batches import BatchCosts
+from engine_shim.choice import EngineChoice, choose_engine
 from engine_shim.client_context import believe_certificates, read_ahead, set_groups
 from engine_shim.counters import Counters, counters
-from engine_shim.engine import Engine, LatencyEngine, ManualEngine, ThreadEngine
+from engine_shim.engine import BatchEngine, Engine, LatencyEngine, ManualEngine, ThreadEngine
 from engine_shim.errors import (
     BadDescriptorError,
     BusyError,
@@ -48,10 +50,13 @@ __all__ = [
     "AsyncSSL",
     "BadDescriptorError",
     "BaseEngine",
+    "BatchCosts",
+    "BatchEngine",
     "BusyError",
     "ChangedFds",
     "Counters",
     "Engine",
+    "EngineChoice",
     "EngineClosedError",
     "EngineError",
     "EngineStatistics",
@@ -88,6 +93,7 @@ __all__ = [
     "WrongThreadError",
     "attach",
     "believe_certificates",
+    "choose_engine",
     "cleanup_thread",
     "counters",
     "init_thread",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -43,6 +44,12 @@ COMPILE_ARGS = (
     "-Wmissing-prototypes",
 )
 
+LINK_ARGS = (
+    "-pthread",
+    "-Wl,-z,relro,-z,now",
+    "-Wl,--exclude-libs,ALL",  # the names in crypto_mb's archive stay inside
+)
+
 
 def refuse_other_platforms(system: str, machine: str) -> None:
     """Stop the build with one line where the shim cannot work.
@@ -75,23 +82,29 @@ def cdef_of(header: str) -> str:
 
 
 def make_builder() -> FFI:
-    """Describe the extension to cffi.
+    """Describe the extension to cffi, with crypto_mb where it is to be had.
 
     Returns:
         The builder that ``cffi_modules`` names.
     """
+    # By path: setuptools runs this file outside its package.
+    crypto_mb = runpy.run_path(str(Path(__file__).parent / "_crypto_mb.py"))
+    found = crypto_mb["maybe_find"]()
+    left_out = crypto_mb["WITHOUT" if found else "WITH"]
+    headers = ["-isystem", str(found.include)] if found else []
     builder = FFI()
     builder.cdef(cdef_of((CSRC / "shim.h").read_text(encoding="utf-8")))
     builder.cdef(CALLED_BACK)
     builder.set_source(
         "engine_shim._native",
         PREAMBLE,
-        sources=[str(path) for path in sorted(CSRC.glob("*.c"))],
+        sources=[str(path) for path in sorted(CSRC.glob("*.c")) if path.name != left_out],
         depends=[str(path) for pattern in ("*.h", "*.def") for path in sorted(CSRC.glob(pattern))],
         include_dirs=[str(CSRC)],
         define_macros=[("_GNU_SOURCE", "1")],  # eventfd, mmap's flags, RTLD_NOLOAD
-        extra_compile_args=list(COMPILE_ARGS),
-        extra_link_args=["-pthread", "-Wl,-z,relro,-z,now"],
+        extra_compile_args=[*COMPILE_ARGS, *headers],
+        extra_objects=[str(found.archive)] if found else [],
+        extra_link_args=list(LINK_ARGS),
         libraries=["dl"],
         py_limited_api=True,
     )

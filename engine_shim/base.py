@@ -30,6 +30,10 @@ class EngineStatistics:
         waiting: Now waiting for room in the queue.
         in_flight: Now begun and not yet delivered.
         in_flight_max: The most that were ever submitted and not yet delivered.
+        batches: Batches performed in lanes.
+        batched: Ops in them; ``batched / batches`` is how full they were.
+        recomputed: Of these, ops whose result was wrong, so that OpenSSL performed them instead.
+        turn_max_ns: The longest that the engine held up the loop's thread, in nanoseconds.
     """
 
     submitted: int
@@ -41,6 +45,10 @@ class EngineStatistics:
     waiting: int
     in_flight: int
     in_flight_max: int
+    batches: int = 0
+    batched: int = 0
+    recomputed: int = 0
+    turn_max_ns: int = 0
 
 
 class BaseEngine(ABC):
@@ -57,6 +65,24 @@ class BaseEngine(ABC):
     @abstractmethod
     def can_block(self) -> bool:
         """Whether an op outside any job may wait for this engine on the calling thread."""
+
+    @property
+    def needs_turns(self) -> bool:
+        """Whether the engine has no thread of its own: the loop that waits for it calls :meth:`turn`."""
+        return False
+
+    def turn(self, *, joining: int = 0) -> int:
+        """Perform a part of what is queued, on this thread: for the end of a loop's turn, where :attr:`needs_turns`.
+
+        Args:
+            joining: How many ops may be queued by the end of the loop's next turn, with those that are: while fewer
+                are, a batch with room in it is left for that turn. 0: it is not.
+
+        Returns:
+            Number of ops left in the queue. If there are any, the loop does not wait before the next turn.
+        """
+        del joining
+        return 0
 
     @property
     def closed(self) -> bool:

@@ -6,11 +6,13 @@ Every engine queues ops, performs them away from the loop, and answers by making
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from engine_shim import linkage
 from engine_shim.base import BaseEngine, NativeEngine
+from engine_shim.batches import batch_lanes, describe_batches
 from engine_shim.key import Key, read_source
 from engine_shim.native import check, ffi, lib
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 # An hour of waiting is a mistake in the caller's units, and 2**63 ns would overflow.
 _LONGEST_LATENCY = 3600.0
 _MOST_THREADS = 1024
+
+
+logger = logging.getLogger(__name__)
 
 
 class Engine(BaseEngine):
@@ -78,6 +83,52 @@ class ThreadEngine(_ShimEngine):
         _check_range("queue_size", queue_size, 1, 1 << 20)
         linkage.attach()
         super().__init__(lib.engine_new_threads(threads, queue_size))
+
+
+class BatchEngine(_ShimEngine):
+    """Performs what waits together: up to eight signatures of one kind at once, in the lanes of AVX-512.
+
+    RSA with 2048, 3072 and 4096 bits and public exponent 65537, and ECDSA with P-256. Whatever else there is, and
+    whatever is too little for a batch to pay, OpenSSL performs one by one. Without AVX-512 IFMA that is everything:
+    see :attr:`lanes`.
+
+    Args:
+        threads: Number of threads. They start with the first op. 0: the loop's own thread performs, at the end of its
+            turns, at most one batch a turn (:meth:`turn`); the servers of tlsserver do it by themselves.
+        queue_size: Ops that may be queued; more wait in their connections, in order.
+
+    Raises:
+        LinkageError: OpenSSL cannot be reached.
+        ValueError: A number is out of range.
+    """
+
+    def __init__(self, threads: int = 1, *, queue_size: int = 1024) -> None:
+        _check_range("threads", threads, 0, _MOST_THREADS)
+        _check_range("queue_size", queue_size, 1, 1 << 20)
+        linkage.attach()
+        self._threads = threads
+        super().__init__(lib.engine_new_batch(threads, queue_size))
+        if not self.lanes:
+            logger.warning("engine batch: no batches here (%s): OpenSSL performs one by one", self.description)
+
+    @property
+    def lanes(self) -> int:
+        """Ops that one batch can hold: 8, or 0 where this build or this CPU has no batches."""
+        return batch_lanes()
+
+    @property
+    def description(self) -> str:
+        """What computes the batches, or why nothing does; one line."""
+        return describe_batches()
+
+    @property
+    def needs_turns(self) -> bool:
+        """Whether the loop's thread performs."""
+        return self._threads == 0
+
+    def turn(self, *, joining: int = 0) -> int:
+        """Perform one batch, or one op alone; see :meth:`BaseEngine.turn`. Any thread."""
+        return int(lib.batch_turn(self._handle, joining))
 
 
 class LatencyEngine(_ShimEngine):

@@ -150,7 +150,10 @@ MISTAKES = {
     "algorithms without an engine": (["--engine-algorithms=ALL"], "--engine-algorithms is for --offload engine:ID"),
     "pre without an engine": (["--engine-pre=A"], "--engine-pre is for --offload engine:ID"),
     "post with a provider": (["--engine-post=A", "--offload=provider:x"], "--engine-post is for --offload engine:ID"),
-    "threads with a provider": (["--offload-threads=2", "--offload=provider:x"], "is for --offload threads or latency"),
+    "threads with a provider": (
+        ["--offload-threads=2", "--offload=provider:x"],
+        "is for --offload threads or batch or latency",
+    ),
     "no algorithms": (["--engine-algorithms=", "--offload=threads"], "is for --offload engine:ID"),
     "too many jobs": (["--async-jobs=9999999999999999999999"], "async_jobs=9999999999999999999999 cannot work"),
     "too many that wait": (["--backlog=999999999999"], "backlog=999999999999 cannot work"),

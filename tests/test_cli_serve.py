@@ -83,7 +83,7 @@ def test_the_demo_site_with_a_certificate_that_it_makes(state: Path) -> None:
         for told in (
             f"https://127.0.0.1:{served.port}/",
             fingerprint,
-            "engine       threads",
+            "engine       off (auto: EC signs in ",
             "linkage      ",
             "OpenSSL ",
         ):
@@ -93,7 +93,7 @@ def test_the_demo_site_with_a_certificate_that_it_makes(state: Path) -> None:
         assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize(("engine", "least"), [("off", None), ("threads", 0.0), ("latency:50", 0.05)])
+@pytest.mark.parametrize(("engine", "least"), [("off", None), ("threads", 0.0), ("batch", 0.0), ("latency:50", 0.05)])
 def test_engines(given: Files, engine: str, least: float | None) -> None:
     with serving("--certfile", given["certificate"], "--keyfile", given["key"], "--offload", engine) as served:
         seen = served.connection(given["certificate"])
@@ -107,6 +107,31 @@ def test_engines(given: Files, engine: str, least: float | None) -> None:
         statistics = json.loads(served.get(given["certificate"], "/statistics.json"))
         assert statistics["handshakes_completed"] == 2
         assert statistics["handshakes_parked"] == (0 if least is None else 2)
+
+
+def test_batches_by_turns_of_the_loop(given: Files) -> None:
+    arguments = (
+        "--certfile",
+        given["certificate"],
+        "--keyfile",
+        given["key"],
+        "--offload=batch",
+        "--offload-threads=0",
+    )
+    with serving(*arguments) as served:
+        assert served.connection(given["certificate"])["parks"] == 1
+        statistics = json.loads(served.get(given["certificate"], "/statistics.json"))
+        assert statistics["ops_performed"] == statistics["handshakes_completed"] == 2
+        assert statistics["turn_seconds_max"] > 0
+
+
+def test_what_auto_chooses_depends_on_the_key(tmp_path: Path) -> None:
+    made = local_certificate.generate(["localhost", "127.0.0.1"], "rsa:4096")
+    path = tmp_path / "rsa.pem"
+    path.write_bytes(made.key + made.certificate)
+    with serving("--certfile", str(path)) as served:
+        assert re.search(r"engine       (batch|threads) \(auto: RSA-4096 signs in [0-9,]+ us, ", served.said)
+        assert served.connection(path)["parks"] == 1
 
 
 def test_the_files_of_a_directory(given: Files, tmp_path: Path) -> None:
@@ -196,7 +221,10 @@ KEY_MISTAKES = {
 MISTAKES = {
     "no such directory": (["{missing}"], "directory .* No such file"),
     "a file for a directory": (["{key}"], "directory .* Not a directory"),
-    "unknown engine": (["--offload=gpu"], "'gpu' is unknown: choose one of off|threads|latency:MS".replace("|", r"\|")),
+    "unknown engine": (
+        ["--offload=gpu"],
+        re.escape("'gpu' is unknown: choose one of auto|off|threads|batch|latency:MS"),
+    ),
     "latency without number": (["--offload=latency"], "write latency:200"),
     "latency of nonsense": (["--offload=latency:fast"], "write latency:200"),
     "negative latency": (["--offload=latency:-1"], "latency:-1"),
@@ -252,7 +280,7 @@ def test_an_openssl_that_cannot_be_reached(
         raise LinkageError("no linkage can be used:\nshared: this\nstatic: that")
 
     monkeypatch.setattr(offload, "ThreadEngine", refuse)
-    assert cli.run(["serve", f"--certfile={given['both']}"]) == 2
+    assert cli.run(["serve", f"--certfile={given['both']}", "--offload=threads"]) == 2
     assert capsys.readouterr().err == "tlsserver: error: no linkage can be used: shared: this static: that\n"
 
 

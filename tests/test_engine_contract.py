@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 import engine_shim
-from engine_shim import Engine, LatencyEngine, ManualEngine, Status, ThreadEngine
+from engine_shim import BatchEngine, Engine, LatencyEngine, ManualEngine, Status, ThreadEngine
 from support import leaks
 from support.pair import STATIC_RSA, Pair, client_context, server_context
 
@@ -53,9 +53,17 @@ class Row:
     slow: Callable[[], Engine]
 
 
+def take_turns(engine: Engine) -> None:
+    """Let the engine without threads answer."""
+    while engine.turn():
+        pass
+
+
 ENGINES = {
     "threads": Row(lambda: ThreadEngine(2), nothing, lambda: ThreadEngine(1)),
     "latency": Row(lambda: LatencyEngine(0.001), nothing, lambda: LatencyEngine(600)),
+    "batch": Row(lambda: BatchEngine(1), nothing, lambda: BatchEngine(1)),
+    "batch-by-turns": Row(lambda: BatchEngine(0), take_turns, lambda: BatchEngine(0)),
     "manual": Row(ManualEngine, perform_all, ManualEngine),
 }
 

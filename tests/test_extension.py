@@ -29,7 +29,8 @@ def test_no_openssl_is_wanted_from_elsewhere(extension: Elf) -> None:
     wanted = {symbol.name for symbol in extension.dynamic_symbols() if not symbol.defined}
     assert wanted & {row.name for row in table.load().rows()} == set()
     prefixes = ("SSL_", "EVP_", "ASYNC_", "OSSL_", "OPENSSL_", "CRYPTO_", "ERR_", "BIO_", "PEM_", "X509_", "ENGINE_")
-    assert [name for name in wanted if name.startswith(prefixes)] == []
+    crypto_mb = ("BN_", "EC", "RSA_")  # its entry points for OpenSSL's numbers are linked in, and never called
+    assert [name for name in wanted if name.startswith(prefixes + crypto_mb)] == []
     assert [name for name in extension.needed if "ssl" in name or "crypto" in name] == []
 
 

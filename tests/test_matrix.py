@@ -38,6 +38,8 @@ OFFLOADS: dict[str, Callable[[], engine_shim.Engine | None]] = {
     "off": lambda: None,
     "threads": lambda: engine_shim.ThreadEngine(threads=2),
     "latency": lambda: engine_shim.LatencyEngine(0.01),
+    "batch": lambda: engine_shim.BatchEngine(1),
+    "batch-by-turns": lambda: engine_shim.BatchEngine(0),
 }
 
 # A few records up, more than the socket's buffers down, and every value of a byte in both.

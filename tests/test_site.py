@@ -13,7 +13,7 @@ from tlsserver.protocols.http1 import Http1Protocol
 from tlsserver.protocols.stream import EventStream
 from tlsserver.site import assets, demo, feed
 from tlsserver.site.visitor import Visitor, milliseconds
-from tlsserver.stats import Counters
+from tlsserver.stats import Counters, EngineNumbers
 
 if TYPE_CHECKING:
     from tlsserver.protocols.messages import Handler
@@ -29,7 +29,7 @@ class Server:
         self.site: Handler = demo.site(self.statistics, engine, "static", "OpenSSL 4.0.3 9 Sep 2026")
 
     def statistics(self) -> dict[str, Any]:
-        return self.counters.snapshot(ops_performed=7).as_dict()
+        return self.counters.snapshot(EngineNumbers(ops_performed=7)).as_dict()
 
     def ask(self, target: str = "/", *headers: str, method: str = "GET") -> Reply:
         return request_of(self.site, target, *headers, method=method, **SEEN)

@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from tlsserver.stats import SECONDS_BOUNDS, Counters, Histogram, Statistics
+from tlsserver.stats import SECONDS_BOUNDS, Counters, EngineNumbers, Histogram, Statistics
 
 ISSUED = (
     *("handshakes_completed", "handshakes_failed", "handshakes_parked", "parked_now", "parked_max"),
@@ -24,7 +24,7 @@ def test_a_snapshot_is_frozen_and_apart() -> None:
     counters = Counters()
     counters.handshakes_completed = 3
     counters.park_seconds.observe(0.2)
-    snapshot = counters.snapshot(ops_performed=5, ops_cancelled=1)
+    snapshot = counters.snapshot(EngineNumbers(ops_performed=5, ops_cancelled=1))
     counters.handshakes_completed += 1
     counters.park_seconds.observe(0.2)
     assert (snapshot.handshakes_completed, snapshot.ops_performed, snapshot.ops_cancelled) == (3, 5, 1)

@@ -71,6 +71,8 @@ def test_metadata(wheel: Path) -> None:
     assert {"pyOpenSSL", "cffi", "selectors2", "h11", "click", "cryptography"} <= required
     assert "License: Apache-2.0" in metadata
     assert any(name.endswith("/LICENSE") for name in archive.namelist())
+    (notice,) = (name for name in archive.namelist() if name.endswith("/NOTICE"))
+    assert "crypto_mb" in archive.read(notice).decode()  # section 4 of its licence
 
 
 @pytest.mark.parametrize("name", ["engine_shim/_native.abi3.so", "tlsserver/testing/_provider.abi3.so"])

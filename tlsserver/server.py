@@ -5,10 +5,11 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tlsserver.config import ServerConfig
 from tlsserver.drains import Drains
+from tlsserver.engine_sums import EngineSums
 from tlsserver.errors import ForkedProcessError, ServerStateError
 from tlsserver.listener import bind
 from tlsserver.reactor import Reactor
@@ -19,7 +20,7 @@ from tlsserver.stats import Counters, Statistics
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from types import TracebackType
 
     from typing_extensions import Self, Unpack
@@ -73,7 +74,7 @@ class Server:
         self._selector = selector
         self._counters = Counters()
         self._drains = Drains(self._config.draining_most)
-        self._engines = _EngineSums(context)
+        self._engines = EngineSums(context)
         self._service: Service | None = None
         self._address: tuple[str, int] | None = None
         self._lock = threading.Lock()
@@ -182,9 +183,7 @@ class Server:
 
         The ops are those of the engines of its contexts, which other servers may use as well.
         """
-        performed, cancelled = self._engines.sums()
-        draining = self._drains.by_name()
-        return self._counters.snapshot(ops_performed=performed, ops_cancelled=cancelled, draining_by_engine=draining)
+        return self._counters.snapshot(self._engines.numbers(), draining_by_engine=self._drains.by_name())
 
     def __enter__(self) -> Self:
         self.start()
@@ -264,32 +263,3 @@ class Server:
         if os.getpid() != self._pid:
             message = "this server belongs to the parent process: after a fork the child makes its own"
             raise ForkedProcessError(message)
-
-
-class _EngineSums:
-    """The engines of all contexts so far, each once, and the sums of their numbers.
-
-    Of engines that were swapped out and closed only the numbers are kept, from when the next one comes.
-    """
-
-    def __init__(self, context: ContextLike) -> None:
-        # Replaced as a whole: any thread may read it.
-        self._known: tuple[tuple[Any, ...], tuple[int, int]] = ((), (0, 0))
-        self.add(context)
-
-    def add(self, context: ContextLike) -> None:
-        engine = context.engine
-        engines, gone = self._known
-        if engine is not None and engine not in engines:
-            closed = [known for known in engines if known.closed]
-            self._known = ((*(known for known in engines if not known.closed), engine), _sums(closed, gone))
-
-    def sums(self) -> tuple[int, int]:
-        """Return how many ops were performed and cancelled."""
-        return _sums(*self._known)
-
-
-def _sums(engines: Iterable[Any], others: tuple[int, int]) -> tuple[int, int]:
-    numbers = [engine.statistics() for engine in engines]
-    performed, cancelled = others
-    return performed + sum(one.performed for one in numbers), cancelled + sum(one.cancelled for one in numbers)

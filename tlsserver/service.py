@@ -14,6 +14,7 @@ from tlsserver.errors import ConfigurationError
 from tlsserver.listener import Listener
 from tlsserver.session import READ_SIZE, ContextLike, Session
 from tlsserver.transport import Transport
+from tlsserver.turns import Turns
 
 if TYPE_CHECKING:
     import asyncio
@@ -76,6 +77,7 @@ class Service:
         self._current_context = current_context
         self._factory = protocol_factory
         self._hub = Hub(reactor)
+        self._turns = Turns(reactor)
         self._listener = Listener(
             listening, reactor, accepted=self._accepted, room=self._room, budget=config.accept_budget
         )
@@ -209,6 +211,8 @@ class Service:
         context = self._current_context()
         clock = self.reactor.time
         engine = None if context.engine is None else context.engine.name
+        if context.engine is not None and context.engine.needs_turns:
+            self._turns.add(context.engine)
         session = Session(context, sock, self._read_buffer)
         extra = {
             "peername": address,
@@ -241,6 +245,8 @@ class Service:
             self._listener.admit()
         elif self._drain_until is None and len(self._hub.drivers) == self._counters.draining_now:
             self.reactor.stop()  # nobody is left but jobs that drain, and `_drain` waits for those
+        # Last: what the turn was for is done, and sent, before an engine may take milliseconds.
+        self._turns.take(self._counters.handshakes_in_progress)
 
     def _serve_queue(self) -> None:
         """If a job has ended, let those who wait for one try, in order, until the first that gets none."""

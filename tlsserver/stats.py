@@ -11,7 +11,7 @@ import bisect
 from dataclasses import dataclass, fields
 from typing import Any
 
-__all__ = ["SECONDS_BOUNDS", "Counters", "Histogram", "HistogramSnapshot", "Statistics"]
+__all__ = ["SECONDS_BOUNDS", "Counters", "EngineNumbers", "Histogram", "HistogramSnapshot", "Statistics"]
 
 # 1-2-5 steps: three buckets a decade tell 120 us (an ECDSA signature) from 1.5 ms (RSA-4096) and from 200 ms (a remote
 # signer) without a choice of buckets by the user. The last bound is above every default timeout.
@@ -118,18 +118,26 @@ class Counters:
         self.handshake_seconds = Histogram()
 
     def snapshot(
-        self, *, ops_performed: int = 0, ops_cancelled: int = 0, draining_by_engine: dict[str, int] | None = None
+        self, engines: EngineNumbers | None = None, *, draining_by_engine: dict[str, int] | None = None
     ) -> Statistics:
-        """Return a frozen copy; the engines' numbers come from the caller. Any thread."""
+        """Return a frozen copy; what is not counted here comes from the caller. Any thread."""
         own = {field.name: getattr(self, field.name) for field in fields(Statistics) if field.name in self.__slots__}
         own["park_seconds"] = self.park_seconds.snapshot()
         own["handshake_seconds"] = self.handshake_seconds.snapshot()
-        return Statistics(
-            ops_performed=ops_performed,
-            ops_cancelled=ops_cancelled,
-            draining_by_engine=draining_by_engine or {},
-            **own,
-        )
+        own.update(vars(engines or EngineNumbers()), draining_by_engine=draining_by_engine or {})
+        return Statistics(**own)
+
+
+@dataclass(frozen=True)
+class EngineNumbers:
+    """What the engines of a server have done, all together; see `Statistics` for what each name means."""
+
+    ops_performed: int = 0
+    ops_cancelled: int = 0
+    batches: int = 0
+    ops_batched: int = 0
+    ops_recomputed: int = 0
+    turn_seconds_max: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -156,6 +164,10 @@ class Statistics:
             ``"off"`` is what OpenSSL does without an engine.
         ops_performed: Private-key operations that the engine performed.
         ops_cancelled: Operations given up because their connection ended.
+        batches: How often the engine performed several operations at once.
+        ops_batched: Operations in these batches; ``ops_batched / batches`` is how full they were, of 8.
+        ops_recomputed: Of these, operations whose result was wrong, so that OpenSSL performed them instead.
+        turn_seconds_max: The longest that an engine without threads has held up the loop, in seconds.
         bytes_received: Application bytes after decryption.
         bytes_sent: Application bytes before encryption.
         park_seconds: How long connections were parked, one value a park.
@@ -178,6 +190,10 @@ class Statistics:
     draining_by_engine: dict[str, int]
     ops_performed: int
     ops_cancelled: int
+    batches: int
+    ops_batched: int
+    ops_recomputed: int
+    turn_seconds_max: float
     bytes_received: int
     bytes_sent: int
     park_seconds: HistogramSnapshot

@@ -29,3 +29,11 @@ unsigned batch_perform(struct op *const ops[], size_t count) {
 void batch_inject_fault(unsigned lanes) {
     (void)lanes;
 }
+
+int batch_is_usable(void) {
+    return 0;
+}
+
+const char *batch_description(void) {
+    return "not built in";
+}

@@ -37,7 +37,4 @@ enum batch_class batch_class_of(const struct op *op);
  */
 unsigned batch_perform(struct op *const ops[], size_t count);
 
-/* For tests: the lanes of the mask come out wrong in the next batch of this process. */
-void batch_inject_fault(unsigned lanes);
-
 #endif

@@ -148,30 +148,34 @@ shim_status engine_submit(struct engine *e, struct op *op) {
     return status;
 }
 
-struct op *engine_take(struct engine *e) {
-    struct op *op = e->forking ? NULL : op_list_pop(&e->queued);
-    if (op == NULL) return NULL;
+bool engine_take_this(struct engine *e, struct op *op) {
+    if (e->forking) return false;
+    op_list_remove(&e->queued, op);
     op->place = OP_TAKEN;
     e->statistics.in_flight++;
     admit_waiting(e);
-    return op;
+    return true;
 }
 
-/* Under the lock; let go of until busy_end(). */
-static void busy_begin(struct engine *e) {
+struct op *engine_take(struct engine *e) {
+    struct op *op = e->queued.first;
+    return op != NULL && engine_take_this(e, op) ? op : NULL;
+}
+
+void engine_busy_begin(struct engine *e) {
     e->busy++;
     pthread_mutex_unlock(&e->lock);
 }
 
-static void busy_end(struct engine *e) {
+void engine_busy_end(struct engine *e) {
     pthread_mutex_lock(&e->lock);
     if (--e->busy == 0) pthread_cond_broadcast(&e->ended);
 }
 
 void engine_perform(struct engine *e, struct op *op) {
-    busy_begin(e);
+    engine_busy_begin(e);
     op_perform(op);
-    busy_end(e);
+    engine_busy_end(e);
 }
 
 void engine_deliver(struct engine *e, struct op *op) {
@@ -179,10 +183,10 @@ void engine_deliver(struct engine *e, struct op *op) {
     s->in_flight--;
     if (!op->cancelled) *(op->status == SHIM_OK ? &s->performed : &s->failed) += 1;
     op->place = OP_NOWHERE;
-    busy_begin(e);
+    engine_busy_begin(e);
     op_finish(op);
     op_unref(op);
-    busy_end(e);
+    engine_busy_end(e);
 }
 
 /* Under the lock. True: the engine's reference is now the caller's to give back. */

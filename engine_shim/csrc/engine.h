@@ -28,6 +28,8 @@ struct engine_kind {
     int batches;   /* its keys are prepared for batch.h */
     /* A worker's life; entered and left under the lock, returns once the engine is closed. NULL: no workers. */
     void (*work)(struct engine *e);
+    /* No lock held; a thread that cannot pause waits for its op: it performs until the op is done, or in another's hands. NULL: workers answer. */
+    void (*help)(struct engine *e, struct op *op);
     /* Under the lock: takes an op at place OP_HELD out of the kind's own lists. NULL: it holds none. */
     void (*remove_held)(struct engine *e, struct op *op);
     /* Under the lock: moves every held op to `out`. NULL: it holds none. */
@@ -65,6 +67,10 @@ void engine_cancel(struct engine *e, struct op *op);
 
 /* Under the lock. The caller owns the reference that the queue held. NULL: nothing may be taken now. */
 struct op *engine_take(struct engine *e);
+bool engine_take_this(struct engine *e, struct op *op); /* the same for an op that is in the queue */
+/* Under the lock; let go of until engine_busy_end(). In between a fork waits. */
+void engine_busy_begin(struct engine *e);
+void engine_busy_end(struct engine *e);
 /* Both: entered and left under the lock, which they let go of meanwhile. */
 void engine_perform(struct engine *e, struct op *op);
 void engine_deliver(struct engine *e, struct op *op); /* gives the reference back */

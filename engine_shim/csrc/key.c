@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "batch.h"
+#include "costs.h"
 #include "engine.h"
 #include "errors.h"
 #include "keymgmt.h"
@@ -69,11 +70,13 @@ static shim_status make(struct engine *e, EVP_PKEY *inner, struct key **out) {
     k->inner = inner;
     count_up(&counters.keys_alive);
     shim_status status = describe(k);
-    if (status == SHIM_OK)
-        *out = k;
-    else
+    if (status != SHIM_OK) {
         key_unref(k);
-    return status;
+        return status;
+    }
+    costs_measure(k);
+    *out = k;
+    return SHIM_OK;
 }
 
 shim_status key_new(struct engine *e, EVP_PKEY *inner, struct key **out) {

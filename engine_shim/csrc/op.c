@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "batch.h"
 #include "key.h"
 #include "wake.h"
 
@@ -24,6 +25,7 @@ struct op *op_new(enum op_kind kind, struct key *key, const struct op_parameters
     op->kind = kind;
     op->parameters = *parameters;
     op->key = key_ref(key);
+    op->share = (unsigned char)batch_class_of(op);
     atomic_init(&op->refs, 1);
     atomic_init(&op->done, false);
     count_up(&counters.ops_alive);

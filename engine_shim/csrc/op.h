@@ -37,9 +37,10 @@ struct op_parameters {
 struct op {
     atomic_uint refs;
     enum op_kind kind;
-    struct key *key;   /* a reference */
-    struct wake *wake; /* a reference; the wait fd */
-    struct wake *echo; /* a reference, or NULL: signalled as well, where the wait context has a callback of ours */
+    unsigned char share; /* enum batch_class: which ops may share a batch with it */
+    struct key *key;     /* a reference */
+    struct wake *wake;   /* a reference; the wait fd */
+    struct wake *echo;   /* a reference, or NULL: signalled as well, where the wait context has a callback of ours */
     struct op_parameters parameters;
     uint8_t *input; /* owned */
     size_t input_length;

@@ -88,6 +88,15 @@ static bool cancelled(void) {
     return current != NULL && current->cancelled;
 }
 
+/* The engine can block. */
+static void wait_for_answer(struct op *op) {
+    struct engine *e = op->key->engine;
+    if (e->kind->help != NULL)
+        e->kind->help(e, op);
+    else
+        wake_wait(op->wake);
+}
+
 /*
  * The op is submitted. It pauses once even if the engine was quicker than this line: whether a handshake
  * parks does not depend on the scheduler. The signal is taken back before the op is looked at again: one
@@ -98,7 +107,7 @@ static shim_status wait_in_job(struct op *op, ASYNC_WAIT_CTX *context) {
         if (pause_once(context, op->wake)) {
             if (!op_is_done(op)) wake_clear(op->wake);
         } else if (op->key->engine->kind->can_block) {
-            wake_wait(op->wake);
+            wait_for_answer(op);
         } else {
             return SHIM_ERR_NO_JOB;
         }
@@ -108,7 +117,7 @@ static shim_status wait_in_job(struct op *op, ASYNC_WAIT_CTX *context) {
 }
 
 static shim_status wait_on_thread(struct op *op) {
-    while (!op_is_done(op)) wake_wait(op->wake);
+    while (!op_is_done(op)) wait_for_answer(op);
     return op->status;
 }
 

@@ -78,8 +78,13 @@ struct engine_statistics {
     uint64_t waiting;       /* now: for room in the queue */
     uint64_t in_flight;     /* now: begun, not yet delivered */
     uint64_t in_flight_max; /* the most ever submitted and not yet delivered */
+    uint64_t batches;       /* performed in lanes */
+    uint64_t batched;       /* ops in them */
+    uint64_t recomputed;    /* of these, wrong, so that OpenSSL performed them */
+    uint64_t turn_max_ns;   /* the longest turn on the loop's thread */
 };
 struct engine *engine_new_threads(unsigned threads, size_t capacity);
+struct engine *engine_new_batch(unsigned threads, size_t capacity); /* no threads: by turns of the loop */
 struct engine *engine_new_latency(double seconds, unsigned threads);
 struct engine *engine_new_manual(void);
 const char *engine_name(const struct engine *e);
@@ -89,6 +94,20 @@ int engine_close(struct engine *e, double timeout); /* 1: every worker has ended
 void engine_free(struct engine *e);
 int engine_close_all(double timeout); /* at exit: every engine of the process; 1: no worker is left */
 
+/*
+ * engine_batch.c, without threads: performs at most one batch, or one op alone. Returns how many are left in the queue.
+ * A batch that is not full is left as well while fewer than `joining` ops are queued.
+ */
+size_t batch_turn(struct engine *e, size_t joining);
+int batch_is_usable(void); /* 1: this build and this CPU have lanes */
+const char *batch_description(void);
+void batch_inject_fault(unsigned lanes); /* for tests: these lanes of the next batch come out wrong */
+
+struct batch_costs {
+    uint64_t one_ns;   /* alone, by OpenSSL */
+    uint64_t eight_ns; /* a batch, however many are in it */
+    size_t pays_from;  /* so many ops cost less in a batch; more than 8: never */
+};
 /* engine_manual.c: the engine of the tests. Index 0 is the oldest op. */
 size_t manual_pending(struct engine *e);
 int manual_perform(struct engine *e, size_t index); /* begin and deliver */
@@ -114,6 +133,8 @@ int key_sign(struct key *k, const char *digest, int padding, int salt_length, co
              void *out, size_t *out_length);
 int key_decrypt(struct key *k, int tls_version, const void *data, size_t length, void *out, size_t *out_length);
 int key_wrap_context(struct engine *e, void *ssl_ctx, size_t *wrapped); /* every certificate slot of an SSL_CTX */
+int key_batch_costs(const struct key *k, struct batch_costs *out);      /* 0: OpenSSL performs this key alone */
+uint64_t key_signature_ns(struct key *k); /* measured now, on this thread: what OpenSSL takes; 0: it fails */
 void key_free(struct key *k);
 /* The same reading for an SSL_CTX whose key stays with OpenSSL: no engine, no wrapper. */
 int key_use_plain(void *ssl_ctx, const void *bytes, size_t length, const void *password, size_t password_length,

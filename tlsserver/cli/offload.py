@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine_shim import LatencyEngine, OpenSSLEngine, OpenSSLProvider, ThreadEngine
+from engine_shim import BatchEngine, LatencyEngine, OpenSSLEngine, OpenSSLProvider, ThreadEngine, choose_engine
 from engine_shim.openssl_engine import DEFAULT_ALGORITHMS
 from tlsserver.cli import params
 from tlsserver.errors import ConfigurationError
@@ -37,7 +37,7 @@ class EngineSettings:
 
 
 @dataclass(frozen=True)
-class EngineChoice:
+class EngineForm:
     """One kind of engine.
 
     Attributes:
@@ -58,7 +58,12 @@ def _off(argument: str | None, _: EngineSettings) -> None:
 
 def _threads(argument: str | None, settings: EngineSettings) -> Engine:
     _no_argument("threads", argument)
-    return ThreadEngine(settings.threads or len(os.sched_getaffinity(0)))
+    return ThreadEngine(_at_least_one("threads", settings, len(os.sched_getaffinity(0))))
+
+
+def _batch(argument: str | None, settings: EngineSettings) -> Engine:
+    _no_argument("batch", argument)
+    return BatchEngine(1 if settings.threads is None else settings.threads)
 
 
 def _latency(argument: str | None, settings: EngineSettings) -> Engine:
@@ -68,7 +73,7 @@ def _latency(argument: str | None, settings: EngineSettings) -> Engine:
         raise ConfigurationError(
             f"engine latency needs a number of milliseconds, not {argument or ''!r}: write latency:200"
         ) from None
-    return LatencyEngine(seconds, threads=settings.threads or 1)
+    return LatencyEngine(seconds, threads=_at_least_one("latency", settings, 1))
 
 
 def _openssl_engine(argument: str | None, settings: EngineSettings) -> Engine:
@@ -83,15 +88,17 @@ def _openssl_provider(argument: str | None, _: EngineSettings) -> Engine:
 
 
 ENGINES = {
-    "off": EngineChoice("off", _off),
-    "threads": EngineChoice("threads", _threads, frozenset({"threads"})),
-    "latency": EngineChoice("latency:MS", _latency, frozenset({"threads"})),
-    "engine": EngineChoice("engine:ID[:PATH]", _openssl_engine, frozenset({"algorithms", "pre", "post"})),
-    "provider": EngineChoice("provider:NAME[:PATH]", _openssl_provider),
+    "off": EngineForm("off", _off),
+    "threads": EngineForm("threads", _threads, frozenset({"threads"})),
+    "batch": EngineForm("batch", _batch, frozenset({"threads"})),
+    "latency": EngineForm("latency:MS", _latency, frozenset({"threads"})),
+    "engine": EngineForm("engine:ID[:PATH]", _openssl_engine, frozenset({"algorithms", "pre", "post"})),
+    "provider": EngineForm("provider:NAME[:PATH]", _openssl_provider),
 }
 """The engines by name. To add one, add a row."""
 
-FORMS = "|".join(choice.form for choice in ENGINES.values())
+AUTO = "auto"
+FORMS = "|".join((AUTO, *(choice.form for choice in ENGINES.values())))
 
 _OPTIONS = {
     "threads": "--offload-threads",
@@ -99,6 +106,31 @@ _OPTIONS = {
     "pre": "--engine-pre",
     "post": "--engine-post",
 }
+
+
+def resolve(
+    text: str, settings: EngineSettings, source: str, password: str | None
+) -> tuple[str, EngineSettings, str | None]:
+    """Let `--offload auto` choose by the key; whatever else it says stays as it is.
+
+    Args:
+        text: What `--offload` says.
+        settings: What the other options say.
+        source: What `--ssl-keyfile` says.
+        password: Of the key.
+
+    Returns:
+        What `--offload` and the options come to, and the reason of the choice (None: it was not ours).
+
+    Raises:
+        ConfigurationError: An option is for an engine, which is not known yet.
+        engine_shim.ShimError: It is no key, or its password is wrong.
+    """
+    if text != AUTO:
+        return text, settings, None
+    _refuse_options(AUTO, frozenset(), settings)
+    chosen = choose_engine(Path(source), password)
+    return chosen.offload, replace(settings, threads=chosen.threads), chosen.reason
 
 
 def open_engine(text: str, settings: EngineSettings | None = None) -> Engine | None:
@@ -118,18 +150,22 @@ def open_engine(text: str, settings: EngineSettings | None = None) -> Engine | N
     """
     name, colon, argument = text.partition(":")
     if name not in ENGINES:
-        raise ConfigurationError(f"engine {name!r} is unknown: choose one of {FORMS} for --offload")
+        raise ConfigurationError(f"engine {text!r} is unknown: choose one of {FORMS} for --offload")
     settings = settings or EngineSettings()
-    for setting, option in _OPTIONS.items():
-        if getattr(settings, setting) not in (None, ()) and setting not in ENGINES[name].settings:
-            forms = " or ".join(choice.form for choice in ENGINES.values() if setting in choice.settings)
-            raise ConfigurationError(f"{option} is for --offload {forms}, not for --offload {name}: leave it out")
+    _refuse_options(name, ENGINES[name].settings, settings)
     try:
         return ENGINES[name].make(argument if colon else None, settings)
     except ConfigurationError:
         raise
     except ValueError as error:
         raise ConfigurationError(f"engine {text!r} cannot be made: {error}; see `tlsserver serve --help`") from error
+
+
+def _refuse_options(name: str, known: frozenset[str], settings: EngineSettings) -> None:
+    for setting, option in _OPTIONS.items():
+        if getattr(settings, setting) not in (None, ()) and setting not in known:
+            forms = " or ".join(choice.form for choice in ENGINES.values() if setting in choice.settings)
+            raise ConfigurationError(f"{option} is for --offload {forms}, not for --offload {name}: leave it out")
 
 
 def load_key(engine: Engine, offload: str, source: str, password: str | None) -> Key:
@@ -187,6 +223,14 @@ def _name_and_path(kind: str, what: str, argument: str | None) -> tuple[str, str
     if not name or (colon and not path):
         raise ConfigurationError(f"--offload {kind} needs a name: write {kind}:{what} or {kind}:{what}:PATH")
     return name, path or None
+
+
+def _at_least_one(name: str, settings: EngineSettings, default: int) -> int:
+    if settings.threads == 0:
+        raise ConfigurationError(
+            f"--offload-threads 0 is for --offload batch, whose batches the loop can perform, not for --offload {name}"
+        )
+    return settings.threads or default
 
 
 def _no_argument(name: str, argument: str | None) -> None:

@@ -14,7 +14,7 @@ import engine_shim
 from engine_shim.openssl_engine import DEFAULT_ALGORITHMS
 from tlsserver import Server, ServerConfig, TLSContext, local_certificate
 from tlsserver.cli import params
-from tlsserver.cli.offload import FORMS, EngineSettings, load_key, needs_file, open_engine
+from tlsserver.cli.offload import AUTO, FORMS, EngineSettings, load_key, needs_file, open_engine, resolve
 from tlsserver.errors import ConfigurationError
 from tlsserver.protocols.http1 import protocol_factory
 from tlsserver.protocols.messages import DEFAULT_LIMITS
@@ -68,8 +68,14 @@ class Identity:
     "--ssl-keyfile-password", metavar="SOURCE", help="Of the key: file:PATH, env:NAME, pass:TEXT, or the text."
 )
 @click.option("--ssl-ciphers", metavar="LIST", help="TLS 1.2 suites, as ciphers(1) writes them.  [default: Mozilla's]")
-@click.option("--offload", metavar=FORMS, default="threads", help="Engine for private-key operations.")
-@click.option("--offload-threads", type=_COUNT, help="Threads of the engine.  [default: one for each CPU]")
+@click.option(
+    "--offload", metavar=FORMS, default=AUTO, help="Engine for private-key operations; auto: what pays for this key."
+)
+@click.option(
+    "--offload-threads",
+    type=click.IntRange(min=0),
+    help="Threads of the engine; 0: the loop's own (batch only).  [default: one for each CPU; for batch, 1]",
+)
 @click.option(
     "--engine-algorithms",
     metavar="LIST",
@@ -106,13 +112,16 @@ def command(directory: Path | None, **options: Any) -> None:  # noqa: ANN401 - s
     logging.basicConfig(level=options["log_level"].upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _check_directory(directory)
     identity = _identity(options)
-    with _engine(options) as engine:
+    offload, settings, reason = resolve(options["offload"], _settings(options), identity.key, identity.password)
+    options["offload"] = offload
+    with _engine(offload, settings) as engine:
         context = _context(identity, engine, options)
-        _serve(directory, identity, engine, context, options)
+        about = f"{offload} (auto: {reason})" if reason else offload
+        _serve(directory, identity, about, context, options)
 
 
 def _serve(
-    directory: Path | None, identity: Identity, engine: Engine | None, context: TLSContext, options: dict[str, Any]
+    directory: Path | None, identity: Identity, about_engine: str, context: TLSContext, options: dict[str, Any]
 ) -> None:
     def statistics() -> dict[str, Any]:
         return server.statistics().as_dict()
@@ -128,7 +137,7 @@ def _serve(
     host, port = server.listen()
     lines = (
         *_banner(host, port, directory, identity),
-        f"  engine       {options['offload']}{'' if engine else ': OpenSSL signs on the loop'}",
+        f"  engine       {about_engine}{'' if context.engine else ': OpenSSL signs on the loop'}",
         f"  linkage      {linkage.name}, {linkage.openssl_version}",
         "  stop         Ctrl-C; twice to stop at once",
     )
@@ -170,16 +179,18 @@ def _identity(options: dict[str, Any]) -> Identity:
     return Identity(certificate, key, params.password(options["ssl_keyfile_password"]), str(certificate))
 
 
+def _settings(options: dict[str, Any]) -> EngineSettings:
+    return EngineSettings(
+        threads=options["offload_threads"],
+        algorithms=options["engine_algorithms"],
+        pre=options["engine_pre"],
+        post=options["engine_post"],
+    )
+
+
 @contextlib.contextmanager
-def _engine(options: dict[str, Any]) -> Iterator[Engine | None]:
-    names = {
-        "threads": "offload_threads",
-        "algorithms": "engine_algorithms",
-        "pre": "engine_pre",
-        "post": "engine_post",
-    }
-    settings = EngineSettings(**{name: options[option] for name, option in names.items()})
-    engine = open_engine(options["offload"], settings)
+def _engine(offload: str, settings: EngineSettings) -> Iterator[Engine | None]:
+    engine = open_engine(offload, settings)
     try:
         yield engine
     finally:

@@ -1,0 +1,87 @@
+"""Which engine pays for a key, on this machine with this OpenSSL: what ``--offload auto`` does."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from engine_shim.batches import batch_lanes
+from engine_shim.engine import BatchEngine, ManualEngine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from engine_shim.batches import BatchCosts
+
+__all__ = ["EngineChoice", "choose_engine"]
+
+# A pause and what follows (docs/performance.md has the figures) costs the loop some 15 us, and a handshake without its
+# signature 200 us: below this a thread would cost more than 3 % of the handshake.
+_WORTH_A_THREAD = 0.0003
+
+# A batch on the loop's own thread costs least, but holds up everybody else for so long. Above this it goes to a thread.
+_LONGEST_TURN = 0.001
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """What pays for a key.
+
+    Attributes:
+        offload: ``"batch"``, ``"threads"`` or ``"off"``: by OpenSSL on the loop's thread.
+        threads: Of the engine; 0: by turns of the loop; None: as many as there are CPUs.
+        reason: Why, in one line.
+    """
+
+    offload: str
+    threads: int | None
+    reason: str
+
+
+def choose_engine(
+    source: str | Path | bytes, password: str | bytes | None = None, *, cpus: int | None = None
+) -> EngineChoice:
+    """Measure a private key's signatures, and tell which engine pays for it.
+
+    It takes as long as a few dozen signatures, with RSA-4096 some 30 ms.
+
+    Args:
+        source: The key: a file's path, or PEM or DER bytes.
+        password: Of the key.
+        cpus: So many CPUs may be used; None: all that this process may run on.
+
+    Returns:
+        The choice.
+
+    Raises:
+        KeyPasswordError: The key is encrypted, and the password is missing or wrong.
+        KeyLoadError: There is no key, or it is of a kind that cannot be wrapped; then ``off`` is the only choice.
+        LinkageError: OpenSSL cannot be reached.
+        OSError: The file cannot be read.
+    """
+    cpus = cpus or len(os.sched_getaffinity(0))
+    with BatchEngine(threads=0) if batch_lanes() else ManualEngine() as engine:
+        key = engine.load_key(source, password)
+        costs = key.batch_costs
+        signature = key.measure_signature()
+    name = f"{key.type}-{key.bits}" if key.type.startswith("RSA") else key.type
+    signs = f"{name} signs in {_microseconds(signature)}"
+    if costs is not None and costs.pays_from is not None and key.type == "RSA":
+        return _batch(signs, costs, cpus)
+    if signature < _WORTH_A_THREAD:
+        return EngineChoice("off", None, f"{signs}, which is less than handing it over is worth")
+    if cpus > 1:
+        return EngineChoice("threads", None, f"{signs}, and there are {cpus} CPUs")
+    return EngineChoice("off", None, f"{signs}, but there is only one CPU")
+
+
+def _batch(signs: str, costs: BatchCosts, cpus: int) -> EngineChoice:
+    reason = f"{signs}, eight together in {_microseconds(costs.eight)}"
+    if cpus > 1 and costs.eight > _LONGEST_TURN:
+        return EngineChoice("batch", 1, f"{reason}: on a thread of its own")
+    return EngineChoice("batch", 0, f"{reason}: on the loop's thread")
+
+
+def _microseconds(seconds: float) -> str:
+    return f"{seconds * 1e6:,.0f} us"

@@ -1,0 +1,117 @@
+#include "costs.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include "key.h"
+#include "ossl_types.h"
+
+/* The least of a few rounds is what an op costs when nothing disturbs it; 15 ms bound the slow keys. */
+enum { ROUNDS_FEWEST = 3, ROUNDS_MOST = 32, ROUNDS_NS = 15000000 };
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* one thread measures */
+
+/* 0: not measured. Written under the lock; eight_ns last. */
+static struct cost {
+    atomic_uint_fast64_t one_ns, eight_ns;
+} costs[BATCH_CLASSES];
+
+static void least(uint64_t *of, uint64_t begun) {
+    uint64_t took = now_ns() - begun;
+    if (took < *of) *of = took;
+}
+
+/* The ops are the caller's. */
+static void run_rounds(struct op *const ops[BATCH_MOST], uint64_t *one, uint64_t *eight) {
+    uint64_t first = now_ns();
+    *one = *eight = UINT64_MAX;
+    for (int i = 0; i < ROUNDS_MOST && (i < ROUNDS_FEWEST || now_ns() - first < ROUNDS_NS); i++) {
+        uint64_t begun = now_ns();
+        op_perform(ops[0]);
+        least(one, begun);
+        begun = now_ns();
+        batch_perform(ops, BATCH_MOST);
+        least(eight, begun);
+    }
+}
+
+static bool succeeded(struct op *const ops[BATCH_MOST]) {
+    for (size_t i = 0; i < BATCH_MOST; i++)
+        if (ops[i]->status != SHIM_OK) return false;
+    return true;
+}
+
+/* Whether the key's signatures take a digest: Edwards curves and ML-DSA sign the message itself. */
+static bool has_digest(const struct key *k) {
+    return strncmp(k->type, "ED", 2) != 0 && strncmp(k->type, "ML-DSA", 6) != 0;
+}
+
+/* What TLS 1.3 signs with this key is so long (RFC 8446, 4.4.3: 64 spaces, a context string, a hash). NULL: no memory. */
+static struct op *make_op(struct key *k) {
+    static const uint8_t message[130] = {0x20};
+    struct op_parameters p = {.padding = OP_UNSET, .salt_length = OP_UNSET};
+    if (has_digest(k)) strcpy(p.digest, "SHA256");
+    if (strncmp(k->type, "RSA", 3) == 0) {
+        p.padding = RSA_PKCS1_PSS_PADDING;
+        p.salt_length = RSA_PSS_SALTLEN_DIGEST;
+    }
+    return op_new(OP_SIGN, k, &p, message, sizeof message);
+}
+
+static size_t make_ops(struct key *k, struct op *ops[BATCH_MOST]) {
+    size_t made = 0;
+    while (made < BATCH_MOST && (ops[made] = make_op(k)) != NULL) made++;
+    return made;
+}
+
+/* Under the lock. */
+static void measure(struct key *k, struct cost *c) {
+    struct op *ops[BATCH_MOST];
+    size_t made = make_ops(k, ops);
+    uint64_t one, eight;
+    if (made == BATCH_MOST) {
+        run_rounds(ops, &one, &eight);
+        if (succeeded(ops)) {
+            atomic_store(&c->one_ns, one);
+            atomic_store(&c->eight_ns, eight);
+        }
+    }
+    while (made > 0) op_unref(ops[--made]);
+}
+
+void costs_measure(struct key *k) {
+    enum batch_class class = batch_key_class(k->batch);
+    if (class == BATCH_NONE) return;
+    pthread_mutex_lock(&lock);
+    if (atomic_load(&costs[class].eight_ns) == 0) measure(k, &costs[class]);
+    pthread_mutex_unlock(&lock);
+}
+
+/* n ops alone cost n * one; in a batch they cost eight, however few they are. */
+size_t costs_pays_from(enum batch_class class) {
+    uint64_t one = atomic_load(&costs[class].one_ns), eight = atomic_load(&costs[class].eight_ns);
+    return eight == 0 || one == 0 ? BATCH_MOST + 1 : (size_t)(eight / one) + 1;
+}
+
+int key_batch_costs(const struct key *k, struct batch_costs *out) {
+    enum batch_class class = batch_key_class(k->batch);
+    if (class == BATCH_NONE || atomic_load(&costs[class].eight_ns) == 0) return 0;
+    out->one_ns = atomic_load(&costs[class].one_ns);
+    out->eight_ns = atomic_load(&costs[class].eight_ns);
+    out->pays_from = costs_pays_from(class);
+    return 1;
+}
+
+uint64_t key_signature_ns(struct key *k) {
+    struct op *op = make_op(k);
+    uint64_t one = UINT64_MAX, first = now_ns();
+    if (op == NULL) return 0;
+    for (int i = 0; i < ROUNDS_MOST && (i < ROUNDS_FEWEST || now_ns() - first < ROUNDS_NS); i++) {
+        uint64_t begun = now_ns();
+        op_perform(op);
+        least(&one, begun);
+    }
+    bool done = op->status == SHIM_OK;
+    op_unref(op);
+    return done ? one : 0;
+}

@@ -1,0 +1,76 @@
+"""`choose_engine`: what pays for a key, by what its signatures cost here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+import engine_shim
+from engine_shim import BatchCosts, choice, choose_engine
+
+if TYPE_CHECKING:
+    from support.certificates import Certificates
+
+LANES = engine_shim.BatchEngine(0).lanes
+
+
+def test_what_signs_quickly_is_left_to_openssl(certificates: Certificates) -> None:
+    for kind in ("p256", "ed25519"):
+        chosen = choose_engine(certificates[kind].key)
+        assert (chosen.offload, chosen.threads) == ("off", None)
+        assert " us, which is less than handing it over is worth" in chosen.reason
+
+
+def test_slow_keys_go_to_threads_where_there_are_cpus(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "_WORTH_A_THREAD", 1e-6)
+    chosen = choose_engine(certificates["p384"].key, cpus=4)
+    assert (chosen.offload, chosen.threads) == ("threads", None)
+    assert chosen.reason.startswith("EC signs in ")
+    assert chosen.reason.endswith(" us, and there are 4 CPUs")
+    assert choose_engine(certificates["p384"].key, cpus=1).offload == "off"
+
+
+@pytest.mark.skipif(not LANES, reason="this CPU or this build has no batches")
+def test_rsa_goes_into_batches(certificates: Certificates) -> None:
+    small = choose_engine(certificates["rsa2048"].key, cpus=2)
+    assert (small.offload, small.threads) == ("batch", 0)
+    assert "eight together in " in small.reason
+    large = choose_engine(certificates["rsa4096"].key, cpus=2)
+    assert (large.offload, large.threads) == ("batch", 1)
+    assert choose_engine(certificates["rsa4096"].key, cpus=1).threads == 0
+
+
+@pytest.mark.skipif(bool(LANES), reason="this CPU has batches")
+def test_rsa_without_lanes(certificates: Certificates) -> None:
+    assert choose_engine(certificates["rsa4096"].key, cpus=2).offload == "threads"
+
+
+@pytest.mark.parametrize(
+    ("costs", "expected"),
+    [
+        (BatchCosts(0.0002, 0.0006, 3), ("batch", 0)),
+        (BatchCosts(0.0014, 0.006, 5), ("batch", 1)),
+        (BatchCosts(0.0014, 0.02, None), ("threads", None)),
+        (None, ("threads", None)),
+    ],
+)
+def test_what_batches_cost_decides(
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+    costs: BatchCosts | None,
+    expected: tuple[str, int | None],
+) -> None:
+    monkeypatch.setattr(engine_shim.Key, "batch_costs", property(lambda _: costs))
+    monkeypatch.setattr(engine_shim.Key, "measure_signature", lambda _: 0.0014)
+    chosen = choose_engine(certificates["rsa2048"].key, cpus=2)
+    assert (chosen.offload, chosen.threads) == expected
+
+
+def test_no_key(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("choice") / "key.pem"
+    path.write_bytes(b"nothing")
+    with pytest.raises(engine_shim.KeyLoadError):
+        choose_engine(path)

@@ -1,0 +1,51 @@
+"""What the engines of a server have done: the sums that stand in its `Statistics`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tlsserver.stats import EngineNumbers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tlsserver.session import ContextLike
+
+__all__ = ["EngineSums"]
+
+
+class EngineSums:
+    """The engines of all contexts so far, each once, and the sums of their numbers.
+
+    Of engines that were swapped out and closed only the numbers are kept, from when the next one comes.
+    """
+
+    def __init__(self, context: ContextLike) -> None:
+        """Begin with the engine of a context."""
+        # Replaced as a whole: any thread may read it.
+        self._known: tuple[tuple[Any, ...], EngineNumbers] = ((), EngineNumbers())
+        self.add(context)
+
+    def add(self, context: ContextLike) -> None:
+        """Count the engine of another context as well."""
+        engine = context.engine
+        engines, gone = self._known
+        if engine is not None and engine not in engines:
+            closed = [known for known in engines if known.closed]
+            self._known = ((*(known for known in engines if not known.closed), engine), _sums(closed, gone))
+
+    def numbers(self) -> EngineNumbers:
+        """Return the sums. Any thread."""
+        return _sums(*self._known)
+
+
+def _sums(engines: Iterable[Any], others: EngineNumbers) -> EngineNumbers:
+    numbers = [engine.statistics() for engine in engines]
+    return EngineNumbers(
+        ops_performed=others.ops_performed + sum(one.performed for one in numbers),
+        ops_cancelled=others.ops_cancelled + sum(one.cancelled for one in numbers),
+        batches=others.batches + sum(one.batches for one in numbers),
+        ops_batched=others.ops_batched + sum(one.batched for one in numbers),
+        ops_recomputed=others.ops_recomputed + sum(one.recomputed for one in numbers),
+        turn_seconds_max=max([others.turn_seconds_max, *(one.turn_max_ns / 1e9 for one in numbers)]),
+    )

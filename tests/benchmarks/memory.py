@@ -22,7 +22,7 @@ import click
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
-from benchmarks.peers import choice, processes, servers  # noqa: E402 - found by the line above
+from benchmarks.peers import choice, processes, report, servers  # noqa: E402 - found by the line above
 from benchmarks.peers.crowd import Crowd, client_context  # noqa: E402 - the same
 from benchmarks.peers.running import readable_folder, running  # noqa: E402 - the same
 
@@ -100,11 +100,10 @@ def parked(name: str, identity: Identity, tools: Path, connections: int, tls: st
 
 def table(results: list[Result]) -> Iterator[str]:
     """The lines of a Markdown table."""
-    yield "| server | connections | KB each, resident | KB each, proportional | empty server, MB |"
-    yield "| --- | --- | ---: | ---: | ---: |"
+    yield from report.heading("server", "connections", "KB each, resident", "KB each, proportional", "empty server, MB")
     for one in results:
-        each = f"{one.resident / 1024:.1f} | {one.proportional / 1024:.1f}"
-        yield f"| {one.server} | {one.connections} {one.state} | {each} | {one.empty / 2**20:.1f} |"
+        each = (f"{one.resident / 1024:.1f}", f"{one.proportional / 1024:.1f}")
+        yield report.row([one.server, f"{one.connections} {one.state}", *each, f"{one.empty / 2**20:.1f}"])
 
 
 @click.command(help=(__doc__ or "").partition("\n")[0])
@@ -113,9 +112,19 @@ def table(results: list[Result]) -> Iterator[str]:
 @click.option("--tls", default="1.3", show_default=True, type=click.Choice(["1.2", "1.3"]))
 @click.option("--key", "kind", default="p256", show_default=True, help="Kind of key.")
 @choice.options()
+@click.option("--document", is_flag=True, help="Put the table into docs/performance.md as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print lines of JSON instead.")
 def main(
-    *, connections: int, waiting: int, tls: str, kind: str, only: str | None, peers: bool, tools: Path, as_json: bool
+    *,
+    connections: int,
+    waiting: int,
+    tls: str,
+    kind: str,
+    only: str | None,
+    peers: bool,
+    tools: Path,
+    document: bool,
+    as_json: bool,
 ) -> None:
     """Measure and print."""
     processes.allow_many_files()
@@ -129,6 +138,8 @@ def main(
                 results.append(measure(name, identity, tools, count, tls))
                 if as_json:
                     click.echo(json.dumps(asdict(results[-1])))
+    if document:
+        report.put(servers.ROOT / "docs" / "performance.md", "memory", table(results))
     if not as_json:
         click.echo("\n".join(table(results)))
 

@@ -125,7 +125,8 @@ def core(number: int) -> int | None:
 def write(run: measure.Run, plan: measure.Plan, versions: dict[str, str], output: Path, *, document: bool) -> None:
     """Write JSON, tables and plot, and print the tables."""
     about = machine.about()
-    lines = [*report.machine(about), "", *report.what_was_seen(run, versions), *report.tables(run, plan)]
+    lines = [*report.machine(about), "", *report.circumstances(run), "", *report.what_was_seen(run, versions)]
+    lines += report.tables(run, plan)
     picture = plot.svg(Figures(run.measurements), plan.keys, plan.tls[0], report.headline(plan))
     output.parent.mkdir(parents=True, exist_ok=True)
     told = json.dumps(report.as_json(run, plan, versions, about), indent=1)

@@ -52,6 +52,7 @@ class Measurement:
         seconds: How long it took.
         server_cpu: Seconds of CPU time of the server's processes, user and system.
         client_cpu: The same of the load generator.
+        others: Cores that were busy with anything else, on average: the more, the less the numbers are worth.
     """
 
     cell: Cell
@@ -62,6 +63,7 @@ class Measurement:
     seconds: float
     server_cpu: float
     client_cpu: float
+    others: float = 0.0
 
     @property
     def cost(self) -> float:

@@ -7,17 +7,22 @@ is over, what is in progress is finished, so the server has worked for nothing t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers.crowd import CIPHERS, GROUP
 from benchmarks.peers.processes import pinned
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 CIPHERSUITE = "TLS_AES_256_GCM_SHA384"
 SUITES = {"1.2": set(CIPHERS.split(":")), "1.3": {CIPHERSUITE}}
+LONGEST = 60  # seconds that a load may be told to take
 HANDSHAKE_TIMEOUT = 60  # seconds: 512 signatures of RSA-4096 take a tenth of it
 
 
@@ -45,8 +50,11 @@ def _command(address: tuple[str, int], tls: str, concurrency: int, seconds: floa
     return [sys.executable, "-m", "tlsserver", "bench", where, "--tls", tls, *numbers, *suites, "--json"]
 
 
-def run(address: tuple[str, int], tls: str, concurrency: int, seconds: float, core: int | None) -> Load:
-    """Load a server.
+@contextlib.contextmanager
+def started(
+    address: tuple[str, int], tls: str, concurrency: int, seconds: float, core: int | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """Begin to load a server; at the end it is stopped, if it was not waited for.
 
     Args:
         address: Of the server.
@@ -55,15 +63,34 @@ def run(address: tuple[str, int], tls: str, concurrency: int, seconds: float, co
         seconds: After which no new one begins.
         core: Of the client; None: any.
 
-    Raises:
-        RuntimeError: No handshake was done, one was not full, or it was not done with what was to be compared.
+    Yields:
+        The generator's process, for `finished`.
     """
     command = pinned(_command(address, tls, concurrency, seconds), core)
-    limit = seconds + 2 * HANDSHAKE_TIMEOUT
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit)
-    if not done.stdout:
-        raise RuntimeError(f"the load did not run: {done.stderr.strip()}")
-    return checked(json.loads(done.stdout), tls)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def finished(process: subprocess.Popen[str], tls: str) -> Load:
+    """Wait for the end of a load.
+
+    Raises:
+        RuntimeError: No handshake was done, one was not full, or it was not done with what was to be compared.
+        subprocess.TimeoutExpired: It does not end.
+    """
+    told, complaint = process.communicate(timeout=LONGEST + 2 * HANDSHAKE_TIMEOUT)
+    if not told:
+        raise RuntimeError(f"the load did not run: {complaint.strip()}")
+    return checked(json.loads(told), tls)
+
+
+def run(address: tuple[str, int], tls: str, concurrency: int, seconds: float, core: int | None) -> Load:
+    """Load a server and wait for the end: arguments of `started`, result and errors of `finished`."""
+    with started(address, tls, concurrency, seconds, core) as process:
+        return finished(process, tls)
 
 
 def checked(told: dict[str, Any], tls: str) -> Load:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.peers import load, probe
+from benchmarks.peers import load, machine, probe
 from benchmarks.peers.figures import Cell, Measurement
 from benchmarks.peers.running import running
 from benchmarks.peers.servers import SERVERS
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
 
     from support.certificates import Certificates
 
-OVERHEAD = (
-    0.9  # seconds that a measurement takes beside the load: the generator's start, and waiting until the server rests
-)
+OVERHEAD = 0.9  # seconds that a measurement takes beside the load: the generator starts, the server comes to rest
+START_OF_CLIENT = 0.4  # seconds of CPU time that the generator needs to start: not in what it tells
 START = 2.0  # seconds for a server to start, to be looked at and warmed
 WARM = 0.3  # seconds of load before anything is measured
 
@@ -112,10 +112,20 @@ def _measurements(plan: Plan, key: str, started: dict[str, Process]) -> Iterator
 
 def _measure(plan: Plan, cell: Cell, name: str, process: Process, number: int) -> Measurement:
     pids = process.pids()
-    before = process.settled_cpu_ns(pids)
+    before, started, busy = process.settled_cpu_ns(pids), time.monotonic(), machine.busy()
     done = load.run(process.address, cell.tls, cell.concurrency, plan.seconds, plan.client_core)
-    used = process.settled_cpu_ns(pids) - before
+    others, elapsed = machine.busy() - busy - done.cpu, time.monotonic() - started
+    used = (process.settled_cpu_ns(pids) - before) / 1e9
     if process.pids() != pids:
         raise RuntimeError(f"{name} has started or ended processes: its CPU time is not known")
-    errors = sum(done.errors.values())
-    return Measurement(cell, name, number, done.handshakes, errors, done.seconds, used / 1e9, done.cpu)
+    return Measurement(
+        cell=cell,
+        server=name,
+        round=number,
+        handshakes=done.handshakes,
+        errors=sum(done.errors.values()),
+        seconds=done.seconds,
+        server_cpu=used,
+        client_cpu=done.cpu,
+        others=max(others - used - START_OF_CLIENT, 0.0) / elapsed,
+    )

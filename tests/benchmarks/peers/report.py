@@ -58,6 +58,16 @@ def machine(about: dict[str, str]) -> Iterator[str]:
     return (f"- {name}: {value}" for name, value in about.items())
 
 
+def circumstances(run: Run) -> Iterator[str]:
+    """What a reader has to know before believing the numbers."""
+    others = figure(one.others for one in run.measurements)
+    yield f"Busy with other work meanwhile: {others.median:.2f} cores ({others.least:.2f}-{others.most:.2f})."
+    for one in run.measurements:
+        if one.errors:
+            cell = f"{key_name(one.cell.key)}, TLS {one.cell.tls}, {one.cell.concurrency} at once"
+            yield f"\n{one.server}: {one.errors} connections failed beside {one.handshakes} handshakes ({cell})."
+
+
 def tables(run: Run, plan: Plan) -> Iterator[str]:
     """All tables, as lines."""
     figures = Figures(run.measurements)

@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 MANY = 4096  # connections that the kernel holds until they are accepted: no server is to lose any
 
 # Environments of ours: the name's ending, and where the Python is.
-ENVIRONMENTS = {"": ROOT / ".venv" / "bin" / "python", "-distro": ROOT / ".venv-distro" / "bin" / "python"}
+ENVIRONMENTS = {"": Path(sys.executable), "-distro": ROOT / ".venv-distro" / "bin" / "python"}
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,8 @@ OURS = {
 @functools.cache
 def engines(python: Path) -> frozenset[str]:
     """Which engines `--offload` knows in an environment."""
-    return frozenset(output(python, "-c", "from tlsserver.cli.offload import ENGINES; print(*ENGINES)").split())
+    forms = output(python, "-c", "from tlsserver.cli.offload import FORMS; print(FORMS)")
+    return frozenset(form.partition(":")[0] for form in forms.split("|"))
 
 
 def ours(ending: str, arguments: tuple[str, ...], *, default: bool = True, speaks: str = "http") -> Server:
@@ -220,8 +221,9 @@ def ours(ending: str, arguments: tuple[str, ...], *, default: bool = True, speak
         return python if python.exists() and arguments[1].partition(":")[0] in engines(python) else None
 
     def told(_: Path) -> str:
-        about = "import tlsserver, engine_shim as e; l = e.attach(); print(l.name, l.openssl_version)"
-        return f"this tree, {output(python, '-c', about)}, Python {output(python, '--version').split()[-1]}"
+        about = "import engine_shim; found = engine_shim.attach(); print(found.name, found.openssl_version)"
+        linkage = " ".join(output(python, "-c", about).split()[:3])
+        return f"this tree, {linkage}, Python {output(python, '--version').split()[-1]}"
 
     return Server(command, program, told, speaks, "ours", default)
 
@@ -247,8 +249,3 @@ SERVERS: dict[str, Server] = {
     "asyncio": _pypi("asyncio", _script("asyncio"), SSL_OF_PYTHON, "echo"),
     "twisted": _pypi("twisted", _script("twisted"), SSL_OF_PYOPENSSL, "echo"),
 }
-
-
-def python_version() -> str:
-    """Of the Python that runs this."""
-    return sys.version.split()[0]

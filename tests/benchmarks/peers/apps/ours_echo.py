@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from tlsserver import Server, ServerConfig, TLSContext
-from tlsserver.cli.offload import EngineSettings, load_key, open_engine
+from tlsserver.cli.offload import EngineSettings, load_key, open_engine, resolve
 from tlsserver.protocols.echo import EchoProtocol
 
 
@@ -32,7 +32,9 @@ def main(
     *, port: int, backlog: int, ssl_certfile: Path, ssl_keyfile: str, offload: str, offload_threads: int | None
 ) -> None:
     """Serve until SIGTERM."""
-    engine = open_engine(offload, EngineSettings(threads=offload_threads))
+    settings = EngineSettings(threads=offload_threads)
+    offload, settings, _ = resolve(offload, settings, ssl_keyfile, None)
+    engine = open_engine(offload, settings)
     key = ssl_keyfile if engine is None else load_key(engine, offload, ssl_keyfile, None)
     context = TLSContext(ssl_certfile, key)
     limits = ServerConfig(max_handshakes=10_000, timeout_handshake=600.0, timeout_graceful_shutdown=1.0)

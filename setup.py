@@ -27,5 +27,4 @@ setup(
     ext_modules=[PROVIDER],
     options={} if sysconfig.get_config_var("Py_GIL_DISABLED") else ABI3,  # free-threaded Python has no stable ABI
     license="Apache-2.0",
-    license_files=["LICENSE", "NOTICE"],
 )

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine_shim.batches import BatchCosts
+    from engine_shim.key import Key
 
-__all__ = ["EngineChoice", "choose_engine"]
+__all__ = ["EngineChoice", "choose_engine", "choose_for"]
 
 # A pause and what follows (docs/performance.md has the figures) costs the loop some 15 us, and a handshake without its
 # signature 200 us: below this a thread would cost more than 3 % of the handshake.
@@ -60,11 +61,14 @@ def choose_engine(
         LinkageError: OpenSSL cannot be reached.
         OSError: The file cannot be read.
     """
-    cpus = cpus or len(os.sched_getaffinity(0))
     with BatchEngine(threads=0) if batch_lanes() else ManualEngine() as engine:
-        key = engine.load_key(source, password)
-        costs = key.batch_costs
-        signature = key.measure_signature()
+        return choose_for(engine.load_key(source, password), cpus or len(os.sched_getaffinity(0)))
+
+
+def choose_for(key: Key, cpus: int) -> EngineChoice:
+    """Tell which engine pays for a key that is loaded; its batches count where its engine has them."""
+    costs = key.batch_costs
+    signature = key.measure_signature()
     name = f"{key.type}-{key.bits}" if key.type.startswith("RSA") else key.type
     signs = f"{name} signs in {_microseconds(signature)}"
     if costs is not None and costs.pays_from is not None and key.type == "RSA":

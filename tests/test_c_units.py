@@ -16,7 +16,13 @@ from support.source_tree import ROOT
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize("sanitizer", ["asan", "tsan"])
 def test_units(sanitizer: str) -> None:
-    done = subprocess.run(["make", "--silent", sanitizer, f"MB_PYTHON={sys.executable}"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["make", "--silent", sanitizer, f"MB_PYTHON={sys.executable}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     units = {path.stem for path in (ROOT / "tests" / "c").glob("test_*.c")}
     assert {line.rpartition("/")[2] for line in done.stdout.splitlines() if "build/" in line} >= units

@@ -10,6 +10,7 @@ import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from engine_shim import LinkageError, attach
+from engine_shim.batches import describe_batches
 from engine_shim.linkage import Verdict
 from tlsserver import cli
 from tlsserver.cli import checks, doctor
@@ -27,7 +28,14 @@ def test_a_machine_that_is_well(capsys: pytest.CaptureFixture[str]) -> None:
     code, shown = run(capsys)
     linkage = attach()
     assert code == 0
-    for told in (linkage.openssl_version, f"{linkage.name}: used", "pyOpenSSL", "EpollSelector", "rsa:2048, ec:p256"):
+    for told in (
+        linkage.openssl_version,
+        f"{linkage.name}: used",
+        "pyOpenSSL",
+        "EpollSelector",
+        "rsa:2048, rsa:3072",
+        "auto: off",
+    ):
         assert told in shown
     assert shown.endswith("handshakes are offloaded\n")
     assert "a guard page" in shown
@@ -40,6 +48,12 @@ def test_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["openssl"] == attach().openssl_version
     assert {verdict["linkage"]: verdict["verdict"] for verdict in found["linkages"]}[attach().name] == "used"
     assert {"rsa:2048", "ec:p256", "ec:p384", "ec:p521", "ed25519", "ed448"} <= set(found["keys"])
+    assert set(found["signatures"]) == set(found["keys"])
+    for numbers in found["signatures"].values():
+        assert 5 < numbers["one"] < 100_000
+        assert (numbers["eight"] is None) == (numbers["pays_from"] is None) or numbers["eight"] > 5
+    assert found["signatures"]["ec:p256"]["auto"] == "off"
+    assert found["batches"] == describe_batches()
     assert found["guarded_stacks"] == attach().guarded_stacks
     assert found["cpus"] >= 1
     assert len(found["open_files"]) == 2

@@ -111,6 +111,9 @@ COVERED_BY = {
     "engine_shim/csrc/wake.c": "c/test_engine.c",
     # What is computed in lanes.
     "engine_shim/csrc/mb_*.c": "c/test_mb.c",
+    "engine_shim/csrc/batch_*.c": "c/test_batch.c",
+    "engine_shim/csrc/digests.c": "c/test_batch.c",
+    "engine_shim/csrc/rsa_encode.c": "c/test_batch.c",
     "engine_shim/csrc/batch.c": "c/test_mb.c",
     # The scripted provider and what loads it.
     "engine_shim/provider_module.py": "test_openssl_provider.py",

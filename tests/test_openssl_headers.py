@@ -31,6 +31,7 @@ HEADERS = (
     "params.h",
     "pem.h",
     "provider.h",
+    "rand.h",
     "rsa.h",
     "ssl.h",
     "store.h",

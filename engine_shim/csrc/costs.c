@@ -1,6 +1,5 @@
 #include "costs.h"
 
-#include <pthread.h>
 #include <string.h>
 
 #include "key.h"
@@ -9,9 +8,7 @@
 /* The least of a few rounds is what an op costs when nothing disturbs it; 15 ms bound the slow keys. */
 enum { ROUNDS_FEWEST = 3, ROUNDS_MOST = 32, ROUNDS_NS = 15000000 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* one thread measures */
-
-/* 0: not measured. Written under the lock; eight_ns last. */
+/* 0: not measured. No lock, which a fork could leave locked: two threads that measure at once both measure well. */
 static struct cost {
     atomic_uint_fast64_t one_ns, eight_ns;
 } costs[BATCH_CLASSES];
@@ -64,7 +61,6 @@ static size_t make_ops(struct key *k, struct op *ops[BATCH_MOST]) {
     return made;
 }
 
-/* Under the lock. */
 static void measure(struct key *k, struct cost *c) {
     struct op *ops[BATCH_MOST];
     size_t made = make_ops(k, ops);
@@ -81,10 +77,7 @@ static void measure(struct key *k, struct cost *c) {
 
 void costs_measure(struct key *k) {
     enum batch_class class = batch_key_class(k->batch);
-    if (class == BATCH_NONE) return;
-    pthread_mutex_lock(&lock);
-    if (atomic_load(&costs[class].eight_ns) == 0) measure(k, &costs[class]);
-    pthread_mutex_unlock(&lock);
+    if (class != BATCH_NONE && atomic_load(&costs[class].eight_ns) == 0) measure(k, &costs[class]);
 }
 
 /* n ops alone cost n * one; in a batch they cost eight, however few they are. */

@@ -15,6 +15,7 @@ typedef struct async_wait_ctx_st ASYNC_WAIT_CTX;
 typedef struct bio_st BIO;
 typedef struct engine_st ENGINE;
 typedef struct evp_md_ctx_st EVP_MD_CTX;
+typedef struct evp_md_st EVP_MD;
 typedef struct evp_pkey_ctx_st EVP_PKEY_CTX;
 typedef struct evp_pkey_st EVP_PKEY;
 typedef struct ossl_init_settings_st OPENSSL_INIT_SETTINGS;
@@ -194,6 +195,15 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define OPENSSL_INIT_ENGINE_DYNAMIC 0x00000400L
 #define OPENSSL_VERSION 0
 #define CRYPTO_EX_INDEX_SSL_CTX 1
+
+/* core_names.h, for batch_key.c */
+#define OSSL_PKEY_PARAM_RSA_FACTOR1 "rsa-factor1"
+#define OSSL_PKEY_PARAM_RSA_FACTOR2 "rsa-factor2"
+#define OSSL_PKEY_PARAM_RSA_FACTOR3 "rsa-factor3"
+#define OSSL_PKEY_PARAM_RSA_EXPONENT1 "rsa-exponent1"
+#define OSSL_PKEY_PARAM_RSA_EXPONENT2 "rsa-exponent2"
+#define OSSL_PKEY_PARAM_RSA_COEFFICIENT1 "rsa-coefficient1"
+#define OSSL_PKEY_PARAM_PRIV_KEY "priv"
 
 /* crypto.h, for openssl_engine.c */
 #define CRYPTO_EX_INDEX_EVP_PKEY 17

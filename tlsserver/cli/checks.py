@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from engine_shim import LinkageError, ShimError, ThreadEngine, attach
+from engine_shim import BatchEngine, LinkageError, ShimError, ThreadEngine, attach
+from engine_shim.batches import batch_lanes, describe_batches
+from engine_shim.choice import choose_for
 from engine_shim.linkage import explain, shared
 from engine_shim.openssl_engine import engines_folder, why_no_engines
 from tlsserver.cli.version import version
@@ -21,6 +23,8 @@ from tlsserver.selector import new_selector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from engine_shim import Engine, Key
 
 PACKAGES = ("pyOpenSSL", "cryptography", "cffi", "selectors2", "h11", "click")
 NO_OPENSSL = "none: no OpenSSL can be used"
@@ -42,6 +46,10 @@ class Findings:
         async_capable: Whether a job of this OpenSSL pauses and resumes, tried.
         notes: What else to know of this OpenSSL.
         keys: Kinds of keys that an engine can use, tried.
+        batches: What performs eight signatures at once, or why nothing does.
+        signatures: For each kind of key what a signature costs here, in microseconds: by OpenSSL alone (``one``), a
+            batch of eight (``eight``), from how many on a batch costs less (``pays_from``), None where there are none;
+            and what ``--offload auto`` makes of it.
         engines: Whether ENGINEs of OpenSSL's can be used and from where, or why not.
         providers: The same of loadable providers.
         cpus: CPUs that this process may run on.
@@ -60,6 +68,8 @@ class Findings:
     async_capable: bool
     notes: list[str]
     keys: list[str]
+    batches: str
+    signatures: dict[str, dict[str, Any]]
     engines: str
     providers: str
     cpus: int
@@ -83,6 +93,7 @@ def look() -> Findings:
         linkage = attach()
     except LinkageError:
         linkage = None
+    keys = _keys() if linkage else {}
     libc = " ".join(platform.libc_ver()).strip() or "unknown C library"
     return Findings(
         tlsserver=version(),
@@ -94,7 +105,9 @@ def look() -> Findings:
         guarded_stacks=linkage.guarded_stacks if linkage else False,
         async_capable=linkage is not None,  # attach() ends with a job that pauses and resumes
         notes=list(linkage.notes) if linkage else [],
-        keys=_usable_keys() if linkage else [],
+        keys=[name for name, key in keys.items() if key is not None],
+        batches=describe_batches() if linkage else NO_OPENSSL,
+        signatures=_signatures(keys),
         engines=_engines() if linkage else NO_OPENSSL,
         providers=_providers(linkage.name) if linkage else NO_OPENSSL,
         cpus=len(os.sched_getaffinity(0)),
@@ -104,21 +117,41 @@ def look() -> Findings:
     )
 
 
-def _usable_keys() -> list[str]:
-    """Return the kinds of keys that an engine loads and signs with."""
-    makers = {name: make for name, make in KEY_TYPES.items() if name not in {"rsa:3072", "rsa:4096"}}  # as rsa:2048
-    with ThreadEngine(1) as engine:
-        return [name for name, make in {**makers, **_ml_dsa()}.items() if _can_sign(engine, name, make)]
+def _keys() -> dict[str, Key | None]:
+    """Make a key of each kind; None where it cannot be loaded and sign."""
+    with BatchEngine(threads=0) if batch_lanes() else ThreadEngine(1) as engine:
+        return {name: _key(engine, name, make) for name, make in {**KEY_TYPES, **_ml_dsa()}.items()}
 
 
-def _can_sign(engine: ThreadEngine, name: str, make: Callable[[], Any]) -> bool:
+def _key(engine: Engine, name: str, make: Callable[[], Any]) -> Key | None:
     digest = "SHA256" if name.startswith(("rsa", "ec:")) else None
     try:
         pem = make().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        engine.load_key(pem).sign(b"doctor", digest=digest)
+        key = engine.load_key(pem)
+        key.sign(b"doctor", digest=digest)
     except (ShimError, UnsupportedAlgorithm):
-        return False
-    return True
+        return None
+    return key
+
+
+def _signatures(keys: dict[str, Key | None]) -> dict[str, dict[str, Any]]:
+    cpus = len(os.sched_getaffinity(0))
+    return {name: _signature(key, cpus) for name, key in keys.items() if key is not None}
+
+
+def _signature(key: Key, cpus: int) -> dict[str, Any]:
+    costs = key.batch_costs
+    chosen = choose_for(key, cpus)
+    return {
+        "one": _microseconds(costs.one if costs else key.measure_signature()),
+        "eight": _microseconds(costs.eight) if costs else None,
+        "pays_from": costs.pays_from if costs else None,
+        "auto": chosen.offload if chosen.threads is None else f"{chosen.offload}, {chosen.threads} threads",
+    }
+
+
+def _microseconds(seconds: float) -> float:
+    return round(seconds * 1e6, 1)
 
 
 def _engines() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -46,12 +46,25 @@ def _lines(found: Findings) -> Iterator[tuple[str, str]]:
     if found.async_capable:
         yield "jobs", f"pause and resume; stacks {'with' if found.guarded_stacks else 'without'} a guard page"
         yield "keys", ", ".join(found.keys)
+        yield "batches", found.batches
+        yield from (("", _signature(name, numbers)) for name, numbers in found.signatures.items())
         yield "ENGINEs", found.engines
         yield "providers", found.providers
     yield from (("note", note) for note in found.notes)
     yield "machine", f"{found.cpus} CPUs, {found.selector}"
     yield "limits", _limits(found)
     yield "verdict", "handshakes are offloaded" if found.is_good else "handshakes CANNOT be offloaded here"
+
+
+def _signature(name: str, numbers: dict[str, Any]) -> str:
+    """Return what a kind of key costs here, as a row of a table."""
+    one, eight, pays_from = numbers["one"], numbers["eight"], numbers["pays_from"]
+    batch = "" if eight is None else f"eight at once {eight:,.0f} us, cheaper {_from(pays_from)}"
+    return f"{name:<9} signs in {one:>6,.0f} us  {batch:<41}  auto: {numbers['auto']}"
+
+
+def _from(pays_from: int | None) -> str:
+    return "never" if pays_from is None else f"from {pays_from} on"
 
 
 def _limits(found: Findings) -> str:

@@ -1,0 +1,216 @@
+"""What the batch engine takes together and what it leaves: by turns, so that each is the test's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+
+import engine_shim
+from engine_shim import BatchEngine, EngineClosedError, Job, JobStatus
+from engine_shim.native import lib
+from support import leaks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from engine_shim import Key
+    from support.certificates import Certificates, Identity
+
+needs_lanes = pytest.mark.skipif(not BatchEngine(0).lanes, reason="this CPU or this build has no batches")
+
+
+@pytest.fixture
+def engine() -> Iterator[BatchEngine]:
+    with BatchEngine(threads=0) as engine:
+        yield engine
+
+
+class Crowd:
+    """Signatures that have been asked for and wait for the engine."""
+
+    def __init__(self, key: Key, count: int) -> None:
+        self.jobs = [Job(key.sign, b"document %d" % index, padding="pss") for index in range(count)]
+        assert {job.start() for job in self.jobs} == {JobStatus.PAUSED}
+
+    @property
+    def answered(self) -> int:
+        """How many of them have an answer."""
+        return sum(job.finished or job.start() is JobStatus.FINISHED for job in self.jobs)
+
+    def verify(self, identity: Identity) -> None:
+        public = x509.load_pem_x509_certificate(identity.cert.read_bytes()).public_key()
+        scheme = padding.PSS(padding.MGF1(hashes.SHA256()), hashes.SHA256.digest_size)
+        for index, job in enumerate(self.jobs):
+            public.verify(job.result(), b"document %d" % index, scheme, hashes.SHA256())  # type: ignore[union-attr,call-arg,arg-type]
+
+    def close(self) -> None:
+        for job in self.jobs:
+            job.close()
+
+
+def counted(engine: BatchEngine) -> tuple[int, int, int]:
+    numbers = engine.statistics()
+    return numbers.batches, numbers.batched, numbers.performed
+
+
+@needs_lanes
+def test_eight_at_once(engine: BatchEngine, certificates: Certificates) -> None:
+    crowd = Crowd(engine.load_key(certificates["rsa2048"].key), 20)
+    assert engine.turn() == 12
+    assert (crowd.answered, counted(engine)) == (8, (1, 8, 8))
+    assert engine.turn(joining=1000) == 4, "a full batch waits for nobody"
+    assert engine.turn(joining=1000) == 4, "one with room does"
+    assert engine.turn(joining=4) == 0, "but not if all have come"
+    assert (crowd.answered, counted(engine)) == (20, (3, 20, 20))
+    crowd.verify(certificates["rsa2048"])
+    assert engine.statistics().turn_max_ns > 0
+    crowd.close()
+
+
+@needs_lanes
+def test_what_does_not_pay_goes_one_by_one(engine: BatchEngine, certificates: Certificates) -> None:
+    key = engine.load_key(certificates["rsa2048"].key)
+    assert key.batch_costs is not None
+    pays_from = key.batch_costs.pays_from
+    assert pays_from is not None
+    assert pays_from > 1, "one lane costs more than OpenSSL"
+    crowd = Crowd(key, pays_from)
+    assert engine.turn() == 0
+    assert counted(engine) == (1, pays_from, pays_from)
+    few = Crowd(key, pays_from - 1)
+    assert engine.turn() == pays_from - 2
+    assert counted(engine) == (1, pays_from, pays_from + 1)
+    for _ in range(pays_from - 2):
+        engine.turn()
+    assert few.answered == pays_from - 1
+    for one in (crowd, few):
+        one.close()
+
+
+@needs_lanes
+def test_a_batch_has_one_kind_and_size_of_key_but_several_keys(engine: BatchEngine, certificates: Certificates) -> None:
+    small, large = (engine.load_key(certificates[kind].key) for kind in ("rsa2048", "rsa4096"))
+    again = engine.load_key(certificates["rsa2048"].key)
+    crowds = [Crowd(key, 4) for key in (small, large, again)]
+    engine.turn()
+    assert [crowd.answered for crowd in crowds] == [4, 0, 4]
+    while engine.turn():
+        pass
+    crowds[1].verify(certificates["rsa4096"])
+    for crowd in crowds:
+        crowd.close()
+
+
+def test_a_kind_without_batches_waits_for_nobody(engine: BatchEngine, certificates: Certificates) -> None:
+    key = engine.load_key(certificates["p384"].key)
+    assert key.batch_costs is None
+    jobs = [Job(key.sign, b"x", digest="SHA384") for _ in range(3)]
+    for job in jobs:
+        job.start()
+    assert [engine.turn(joining=1000) for _ in range(3)] == [2, 1, 0]
+    assert counted(engine) == (0, 0, 3)
+    for job in jobs:
+        job.start()
+        assert job.result()
+        job.close()
+
+
+@needs_lanes
+@pytest.mark.parametrize("lanes", [0b1, 0b10000001, 0xFF])
+def test_a_wrong_result_does_not_leave_the_engine(engine: BatchEngine, certificates: Certificates, lanes: int) -> None:
+    crowd = Crowd(engine.load_key(certificates["rsa2048"].key), 8)
+    lib.batch_inject_fault(lanes)
+    engine.turn()
+    assert crowd.answered == 8
+    crowd.verify(certificates["rsa2048"])
+    assert engine.statistics().recomputed == lanes.bit_count()
+    crowd.close()
+
+
+@needs_lanes
+def test_the_check_can_fail(engine: BatchEngine, certificates: Certificates) -> None:
+    """What `verify` says to the signature of something else."""
+    crowd = Crowd(engine.load_key(certificates["rsa2048"].key), 2)
+    engine.turn()
+    while crowd.answered < 2:
+        engine.turn()
+    crowd.jobs.reverse()
+    with pytest.raises(InvalidSignature):
+        crowd.verify(certificates["rsa2048"])
+    crowd.close()
+
+
+@needs_lanes
+def test_a_cancelled_op_leaves_its_lane(engine: BatchEngine, certificates: Certificates) -> None:
+    crowd = Crowd(engine.load_key(certificates["rsa2048"].key), 9)
+    crowd.jobs[0].cancel()
+    crowd.jobs[0].close()
+    assert engine.turn() == 0
+    assert counted(engine) == (1, 8, 8)
+    assert engine.statistics().cancelled == 1
+    crowd.close()
+
+
+def test_without_a_job_the_caller_performs(engine: BatchEngine, certificates: Certificates) -> None:
+    """`Key.sign` outside any job has nobody else who would give the engine its turns."""
+    assert engine.needs_turns
+    assert engine.can_block
+    assert engine.load_key(certificates["rsa2048"].key).sign(b"alone")
+    assert engine.statistics().performed == 1
+
+
+def test_a_caller_helps_those_before_it(engine: BatchEngine, certificates: Certificates) -> None:
+    key = engine.load_key(certificates["rsa2048"].key)
+    crowd = Crowd(key, 3)
+    assert key.sign(b"the fourth")
+    assert crowd.answered == 3
+    crowd.close()
+
+
+def test_closing_fails_what_is_queued(engine: BatchEngine, certificates: Certificates) -> None:
+    crowd = Crowd(engine.load_key(certificates["rsa2048"].key), 3)
+    engine.close()
+    assert engine.turn() == 0
+    for job in crowd.jobs:
+        job.start()
+        with pytest.raises(EngineClosedError):
+            job.result()
+    crowd.close()
+
+
+def test_a_turn_costs_nothing_when_there_is_nothing(engine: BatchEngine) -> None:
+    assert engine.turn() == 0
+    assert engine.statistics().turn_max_ns == 0
+
+
+def test_engines_with_threads_need_no_turns(certificates: Certificates) -> None:
+    with BatchEngine(1) as engine:
+        assert not engine.needs_turns
+        key = engine.load_key(certificates["rsa4096"].key)
+        jobs = [Job(key.sign, b"%d" % index, padding="pss") for index in range(40)]
+        for job in jobs:
+            job.start()
+        leaks.wait_until(lambda: engine.statistics().performed == 40)
+        for job in jobs:
+            assert job.start() is JobStatus.FINISHED
+            assert job.result()
+            job.close()
+        assert engine.statistics().batches > 0 or not engine.lanes
+
+
+@needs_lanes
+def test_costs_are_measured_once(certificates: Certificates, engine: BatchEngine) -> None:
+    first, second = (engine.load_key(certificates["rsa2048"].key).batch_costs for _ in range(2))
+    assert first == second
+    assert first is not None
+    assert 0 < first.one < first.eight < 8 * first.one, "a batch of one is dearer, one of eight is cheaper"
+
+
+def test_other_engines_prepare_no_keys(certificates: Certificates) -> None:
+    with engine_shim.ThreadEngine(1) as engine:
+        assert engine.load_key(certificates["rsa2048"].key).batch_costs is None

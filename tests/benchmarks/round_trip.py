@@ -119,8 +119,10 @@ class Bystander:
 def is_complete(answer: bytes) -> bool:
     """Tell whether all of an HTTP answer is there; it has to tell its length."""
     head, end, body = answer.partition(b"\r\n\r\n")
+    if not end:
+        return False
     fields = dict(line.lower().split(b":", 1) for line in head.split(b"\r\n")[1:])
-    return bool(end) and len(body) >= int(fields[b"content-length"])
+    return len(body) >= int(fields[b"content-length"])
 
 
 def one_round(name: str, identity: Identity, tools: Path, concurrency: int, seconds: float) -> Result:

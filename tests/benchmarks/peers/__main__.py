@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[number]) for number in (2, 3)]
 
@@ -26,6 +27,11 @@ OURS = [
     name for name, server in SERVERS.items() if server.group == "ours" and server.default and server.speaks == "http"
 ]
 QUICK = {"seconds": 0.5, "rounds": 1, "concurrency": "64", "tls": "1.3"}
+
+
+def is_default(option: str) -> bool:
+    """Tell whether the user has not given an option."""
+    return click.get_current_context().get_parameter_source(option) is ParameterSource.DEFAULT
 
 
 def names(text: str, known: tuple[str, ...], option: str) -> tuple[str, ...]:
@@ -74,23 +80,29 @@ def tell(one: Measurement) -> None:
 @click.option("--seconds", type=click.FloatRange(0.1, 60), default=1.5, show_default=True, help="Of each measurement.")
 @click.option("--server-core", type=int, default=CORES[-1], show_default=True, help="Of all servers; -1: any.")
 @click.option("--client-core", type=int, default=CORES[0], show_default=True, help="Of the load generator; -1: any.")
-@click.option("--quick", is_flag=True, help="One round of half a second, 64 at once, TLS 1.3 only.")
+@click.option("--quick", is_flag=True, help="One round of half a second, 64 at once, TLS 1.3, unless told otherwise.")
 @click.option("--install/--no-install", "installing", default=True, help="Get the servers that are missing.")
 @click.option("--output", type=Path, default=ROOT / "build" / "handshakes", help="Name of .json, .md and .svg.")
 @click.option("--document", is_flag=True, help="Put tables and plot into docs/performance.md as well.")
 def main(only: str | None, tools: Path, *, peers: bool, installing: bool, **options: Any) -> None:
     """Measure and report."""
     if options["quick"]:
-        options |= QUICK
+        options |= {name: value for name, value in QUICK.items() if is_default(name)}
     if installing and peers and only is None:
         install.everything(tools)
     plan = make_plan(choice.chosen(only, OURS, tools, peers=peers), tools, options)
     versions = {name: SERVERS[name].version(tools) for name in plan.servers}
     click.echo(f"{len(plan.servers)} servers, about {plan.duration() / 60:.1f} minutes", err=True)
     processes.allow_many_files()
-    with readable_folder() as folder:
-        run = measure.run(plan, Certificates(folder), tell)
-    write(run, plan, versions, options["output"], document=options["document"])
+    run = measure.Run([], {})
+    try:
+        with readable_folder() as folder:
+            measure.run(plan, Certificates(folder), tell, run)
+    except RuntimeError as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        if run.measurements:
+            write(run, plan, versions, options["output"], document=options["document"])
 
 
 def make_plan(servers: list[str], tools: Path, options: dict[str, Any]) -> measure.Plan:

@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-# What all servers have in common; the client offers nothing else.
+# What all servers have in common; the client offers nothing else. In TLS 1.2 the groups are also the curves that a
+# certificate may have (RFC 8422 5.1), so P-256 must be among them; the first one is chosen.
 GROUP = "X25519"
+GROUPS = {"1.2": "X25519:P-256", "1.3": GROUP}
 CIPHERS = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
 AT_ONCE = 64  # handshakes in progress: few enough for any backlog
 
 
 def client_context(tls: str = "1.3") -> ssl.SSLContext:
-    """A client that offers one version and one group; it does not check the certificate, which no server sees.
+    """A client that offers one version and, in TLS 1.3, one group; it does not check the certificate.
 
     Args:
         tls: "1.2" or "1.3".
@@ -35,7 +37,8 @@ def client_context(tls: str = "1.3") -> ssl.SSLContext:
     version = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}[tls]
     context.minimum_version = context.maximum_version = version
     context.set_ciphers(CIPHERS)
-    context.set_ecdh_curve(GROUP)
+    if tls == "1.3":  # Python can offer one or all
+        context.set_ecdh_curve(GROUP)
     return context
 
 

@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.peers.crowd import CIPHERS, GROUP
+from benchmarks.peers.crowd import CIPHERS, GROUP, GROUPS
 from benchmarks.peers.processes import pinned
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Load:
 
 def _command(address: tuple[str, int], tls: str, concurrency: int, seconds: float) -> list[str]:
     where = f"{address[0]}:{address[1]}"
-    suites = ["--ssl-groups", GROUP, "--ssl-ciphers", CIPHERS, "--ssl-ciphersuites", CIPHERSUITE]
+    suites = ["--ssl-groups", GROUPS[tls], "--ssl-ciphers", CIPHERS, "--ssl-ciphersuites", CIPHERSUITE]
     numbers = ["--concurrency", str(concurrency), "--duration", str(seconds), "--timeout", str(HANDSHAKE_TIMEOUT)]
     return [sys.executable, "-m", "tlsserver", "bench", where, "--tls", tls, *numbers, *suites, "--json"]
 
@@ -101,5 +101,7 @@ def checked(told: dict[str, Any], tls: str) -> Load:
         raise RuntimeError(f"{told['resumed']} handshakes were resumed: only full ones are compared")
     if told["cipher"] not in SUITES[tls]:
         raise RuntimeError(f"cipher {told['cipher']} was chosen: it is not the one to be compared")
+    if (told["group"] or GROUP).lower() != GROUP.lower():  # some OpenSSL does not tell
+        raise RuntimeError(f"group {told['group']} was chosen: it is not the one to be compared")
     cpu = told["client_cpu_us_per_handshake"] * told["handshakes"] / 1e6
     return Load(told["handshakes"], told["errors"], told["seconds"], cpu)

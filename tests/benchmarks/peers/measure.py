@@ -71,18 +71,18 @@ class Run:
     seen: dict[tuple[str, str, str], probe.Seen]
 
 
-def run(plan: Plan, certificates: Certificates, tell: Callable[[Measurement], None]) -> Run:
+def run(plan: Plan, certificates: Certificates, tell: Callable[[Measurement], None], result: Run) -> None:
     """Run it all.
 
     Args:
         plan: What.
         certificates: Where the keys come from.
         tell: Called with each measurement.
+        result: Where they are put, so that they are there whatever happens.
 
     Raises:
         RuntimeError: A server does not do what is to be compared.
     """
-    result = Run([], {})
     for key in plan.keys:
         with ExitStack() as stack:
             started = {name: _start(stack, name, plan, certificates, key) for name in plan.servers}
@@ -93,7 +93,6 @@ def run(plan: Plan, certificates: Certificates, tell: Callable[[Measurement], No
             for one in _measurements(plan, key, started):
                 result.measurements.append(one)
                 tell(one)
-    return result
 
 
 def _start(stack: ExitStack, name: str, plan: Plan, certificates: Certificates, key: str) -> Process:

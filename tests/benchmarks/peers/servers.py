@@ -115,13 +115,21 @@ def _pypi(name: str, command: Callable[[Place], list[str]], library: str | None,
         number = "of Python " + output(python, "--version").split()[-1]
         if name != "asyncio":
             number = output(python, "-c", f"from importlib.metadata import version; print(version({name!r}))")
-        return f"{number}, {'rustls' if library is None else _short(output(python, '-c', library))}"
+        return f"{number}, {_of_rust(tools) if library is None else _short(output(python, '-c', library))}"
 
     def program(tools: Path) -> Path | None:
         found = tools / "bin" / {"twisted": "twist", "asyncio": "python"}.get(name, name)
         return found if found.exists() else None
 
     return Server(command, program, told, speaks, "pypi", environment={"PYTHONPATH": str(HERE / "apps")})
+
+
+def _of_rust(tools: Path) -> str:
+    """The TLS libraries that are compiled into granian: its messages name the files that they come from."""
+    found: set[tuple[bytes, bytes]] = set()
+    for file in tools.glob("lib/python*/site-packages/granian/*.so"):
+        found |= set(re.findall(rb"/(rustls|ring|aws-lc-rs)-(\d+\.\d+\.\d+)/", file.read_bytes()))
+    return ", ".join(sorted(f"{name.decode()} {version.decode()}" for name, version in found)) or "rustls"
 
 
 def _short(library: str) -> str:

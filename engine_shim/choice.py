@@ -21,8 +21,9 @@ __all__ = ["EngineChoice", "choose_engine", "choose_for"]
 # signature 200 us: below this a thread would cost more than 3 % of the handshake.
 _WORTH_A_THREAD = 0.0003
 
-# A batch on the loop's own thread costs least, but holds up everybody else for so long. Above this it goes to a thread.
-_LONGEST_TURN = 0.001
+# A batch on the loop's own thread costs least, but holds up everybody else for so long. Above the 2 ms that handshakes
+# may hold a turn anyway (tlsserver/reactor.py) it goes to a thread.
+_LONGEST_TURN = 0.002
 
 
 @dataclass(frozen=True)

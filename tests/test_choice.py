@@ -35,12 +35,9 @@ def test_slow_keys_go_to_threads_where_there_are_cpus(
 
 @pytest.mark.skipif(not LANES, reason="this CPU or this build has no batches")
 def test_rsa_goes_into_batches(certificates: Certificates) -> None:
-    small = choose_engine(certificates["rsa2048"].key, cpus=2)
-    assert (small.offload, small.threads) == ("batch", 0)
-    assert "eight together in " in small.reason
-    large = choose_engine(certificates["rsa4096"].key, cpus=2)
-    assert (large.offload, large.threads) == ("batch", 1)
-    assert choose_engine(certificates["rsa4096"].key, cpus=1).threads == 0
+    chosen = choose_engine(certificates["rsa2048"].key, cpus=1)
+    assert (chosen.offload, chosen.threads) == ("batch", 0)
+    assert "eight together in " in chosen.reason
 
 
 @pytest.mark.skipif(bool(LANES), reason="this CPU has batches")

@@ -58,15 +58,26 @@ def counted(engine: BatchEngine) -> tuple[int, int, int]:
     return numbers.batches, numbers.batched, numbers.performed
 
 
+def pays_from(key: Key) -> int:
+    """Give the least number of its signatures that makes a batch, with room left in it."""
+    assert key.batch_costs is not None
+    least = key.batch_costs.pays_from
+    if least is None or least == 8:
+        pytest.skip("batches of RSA-2048 hardly pay on this machine")
+    return least
+
+
 @needs_lanes
 def test_eight_at_once(engine: BatchEngine, certificates: Certificates) -> None:
-    crowd = Crowd(engine.load_key(certificates["rsa2048"].key), 20)
-    assert engine.turn() == 12
+    key = engine.load_key(certificates["rsa2048"].key)
+    rest = pays_from(key)
+    crowd = Crowd(key, 16 + rest)
+    assert engine.turn() == 8 + rest
     assert (crowd.answered, counted(engine)) == (8, (1, 8, 8))
-    assert engine.turn(joining=1000) == 4, "a full batch waits for nobody"
-    assert engine.turn(joining=1000) == 4, "one with room does"
-    assert engine.turn(joining=4) == 0, "but not if all have come"
-    assert (crowd.answered, counted(engine)) == (20, (3, 20, 20))
+    assert engine.turn(joining=1000) == rest, "a full batch waits for nobody"
+    assert engine.turn(joining=1000) == rest, "one with room does"
+    assert engine.turn(joining=rest) == 0, "but not if all have come"
+    assert (crowd.answered, counted(engine)) == (16 + rest, (3, 16 + rest, 16 + rest))
     crowd.verify(certificates["rsa2048"])
     assert engine.statistics().turn_max_ns > 0
     crowd.close()
@@ -75,19 +86,17 @@ def test_eight_at_once(engine: BatchEngine, certificates: Certificates) -> None:
 @needs_lanes
 def test_what_does_not_pay_goes_one_by_one(engine: BatchEngine, certificates: Certificates) -> None:
     key = engine.load_key(certificates["rsa2048"].key)
-    assert key.batch_costs is not None
-    pays_from = key.batch_costs.pays_from
-    assert pays_from is not None
-    assert pays_from > 1, "one lane costs more than OpenSSL"
-    crowd = Crowd(key, pays_from)
+    least = pays_from(key)
+    assert least > 1, "one lane costs more than OpenSSL"
+    crowd = Crowd(key, least)
     assert engine.turn() == 0
-    assert counted(engine) == (1, pays_from, pays_from)
-    few = Crowd(key, pays_from - 1)
-    assert engine.turn() == pays_from - 2
-    assert counted(engine) == (1, pays_from, pays_from + 1)
-    for _ in range(pays_from - 2):
+    assert counted(engine) == (1, least, least)
+    few = Crowd(key, least - 1)
+    assert engine.turn() == least - 2
+    assert counted(engine) == (1, least, least + 1)
+    for _ in range(least - 2):
         engine.turn()
-    assert few.answered == pays_from - 1
+    assert few.answered == least - 1
     for one in (crowd, few):
         one.close()
 
@@ -101,6 +110,7 @@ def test_a_batch_has_one_kind_and_size_of_key_but_several_keys(engine: BatchEngi
     assert [crowd.answered for crowd in crowds] == [4, 0, 4]
     while engine.turn():
         pass
+    assert crowds[1].answered == 4
     crowds[1].verify(certificates["rsa4096"])
     for crowd in crowds:
         crowd.close()

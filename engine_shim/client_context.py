@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine_shim import linkage
+from engine_shim.errors import ShimError
 from engine_shim.native import address_of, check, lib
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def set_groups(context: SSL.Context, groups: str) -> None:
         ShimError: This OpenSSL knows none of them by that name.
     """
     linkage.attach()
+    if not groups:  # not all releases of OpenSSL refuse that, and then no handshake succeeds
+        raise ShimError("key exchange groups: none is named")
     check(lib.client_context_groups(_address(context), groups.encode()), f"key exchange groups {groups!r}")
 
 

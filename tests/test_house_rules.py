@@ -49,8 +49,9 @@ LAYERS = (
     ("tlsserver.server",),
     # The load generator: beside the server, not on it.
     ("tlsserver.bench.settings", "tlsserver.bench.addresses", "tlsserver.bench.failures", "tlsserver.bench.answer"),
-    ("tlsserver.bench.client", "tlsserver.bench.tally"),
-    ("tlsserver.bench.load",),
+    ("tlsserver.bench.client", "tlsserver.bench.tally", "tlsserver.bench.report"),
+    ("tlsserver.bench.load", "tlsserver.bench.plot"),
+    ("tlsserver.bench.crew",),
     ("tlsserver.bench",),
     ("tlsserver",),
     ("tlsserver.cli",),
@@ -128,6 +129,11 @@ COVERED_BY = {
     "tlsserver/cli/checks.py": "test_cli_doctor.py",
     "tlsserver/cli/offload.py": "test_cli_serve.py",
     "tlsserver/cli/params.py": "test_cli_serve.py",
+    # The load generator.
+    "tlsserver/bench/client.py": "test_bench_load.py",
+    "tlsserver/bench/failures.py": "test_bench_load.py",
+    "tlsserver/bench/report.py": "test_cli_bench.py",
+    "tlsserver/bench/settings.py": "test_bench_load.py",
     "tlsserver/cli/version.py": "test_cli_doctor.py",
     "tlsserver/errors.py": "test_connection.py",
     "tlsserver/flow.py": "test_connection.py",

@@ -23,9 +23,13 @@ from tlsserver.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any, TypeAlias
+
+    Place: TypeAlias = tuple[socket.AddressFamily, Any]
 
 PORTS_OF_A_SOURCE = 8192
 SOURCES = 64  # 524,288 connections until the first is used again: 8,700 a second for a minute
+PATIENCE = 1.0  # seconds for each of several addresses
 # linux/in.h; `socket` has it from Python 3.12 on.
 _IP_BIND_ADDRESS_NO_PORT = 24
 
@@ -45,7 +49,7 @@ class Target:
     name: str
     host: str
     family: socket.AddressFamily
-    address: tuple[str, int]
+    address: Any
     is_loopback: bool
 
 
@@ -70,7 +74,7 @@ def find_target(text: str, *, allow_remote: bool = False) -> Target:
             f"target {text} is not on this machine ({remote[0]}): a load is an attack on whoever does not expect it; "
             "give --allow-remote if its owner agrees"
         )
-    family, *_, address = _first_that_accepts(found)
+    family, address = _first_that_accepts([(entry[0], entry[4]) for entry in found])
     return Target(text, host, family, address, not remote)
 
 
@@ -110,11 +114,11 @@ def _is_loopback(address: str) -> bool:
     return (mapped or parsed).is_loopback
 
 
-def _first_that_accepts(found: list) -> tuple:
+def _first_that_accepts(found: list[Place]) -> Place:
     """Choose among several addresses (localhost has two) the one where somebody listens; else the first."""
-    for entry in found if len(found) > 1 else ():
-        with socket.socket(entry[0], socket.SOCK_STREAM) as sock:
-            sock.settimeout(1.0)
-            if sock.connect_ex(entry[4]) == 0:
-                return entry
+    for family, address in found if len(found) > 1 else ():
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            sock.settimeout(PATIENCE)
+            if sock.connect_ex(address) == 0:
+                return family, address
     return found[0]

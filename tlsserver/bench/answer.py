@@ -37,5 +37,9 @@ class Answer:
             if isinstance(event, h11.Response):
                 self.status = event.status_code
             self.is_complete = self.is_complete or isinstance(event, h11.EndOfMessage)
-            if event is h11.NEED_DATA or event is h11.PAUSED or isinstance(event, (h11.EndOfMessage, h11.ConnectionClosed)):
+            if (
+                event is h11.NEED_DATA
+                or event is h11.PAUSED
+                or isinstance(event, (h11.EndOfMessage, h11.ConnectionClosed))
+            ):
                 return

@@ -37,7 +37,7 @@ class Client:
 
     def __init__(self, settings: Settings) -> None:
         self._context = context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        self._server_name = settings.expected_name.encode("idna") if settings.server_name else None
+        self._server_name = _wire_name(settings.server_name) if settings.server_name else None
         context.set_min_proto_version(_VERSIONS[settings.tls])
         context.set_max_proto_version(_VERSIONS[settings.tls])
         context.set_session_cache_mode(_NO_SESSION_CACHE)
@@ -99,6 +99,13 @@ class Tunnel(engine_shim.AsyncSSL):
         return kind_of_tls_error(self.errors())
 
 
+def _wire_name(name: str) -> bytes:
+    try:
+        return name.encode("idna")
+    except UnicodeError as error:
+        raise ConfigurationError(f"server name {name!r} is no host name: {error}; give --server-name") from error
+
+
 def _choose_algorithms(context: SSL.Context, settings: Settings) -> None:
     groups = settings.groups or GROUPS[settings.tls]
     try:
@@ -134,7 +141,7 @@ def _verify(context: SSL.Context, settings: Settings) -> None:
     try:
         packed = ipaddress.ip_address(settings.expected_name).packed
     except ValueError:
-        name = settings.expected_name.encode("idna")
+        name = _wire_name(settings.expected_name)
         _openssl.X509_VERIFY_PARAM_set1_host(parameters, name, len(name))
     else:
         _openssl.X509_VERIFY_PARAM_set1_ip(parameters, packed, len(packed))

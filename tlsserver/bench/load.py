@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 TICK = 0.1  # seconds between looks at the clock; a timeout is late by this at most
 # Failures without a single success after which nothing more is tried.
 HOPELESS = 100
+_REFUSED = 400  # RFC 9110 15.5: from here on the answer is an error
 _READ_SIZE = 16 * 1024
 _NO_LINGER = struct.pack("ii", 1, 0)
 _WATCHED = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
@@ -131,6 +132,8 @@ class Load:
                 for visit in list(self._open.values()):
                     self._end(visit)
         self._tally.cpu = time.process_time() - cpu
+        if self._watch is not None:
+            self._watch(self._tally)
         return self._tally
 
     def _loop(self, start: float) -> None:
@@ -169,7 +172,7 @@ class Load:
 
     def _is_hopeless(self) -> bool:
         tally = self._tally
-        return not tally.handshakes and sum(tally.errors.values()) >= max(HOPELESS, self._settings.concurrency)
+        return not tally.done and sum(tally.errors.values()) >= max(HOPELESS, self._settings.concurrency)
 
     def _begin(self) -> None:
         source = next(self._sources)
@@ -213,6 +216,7 @@ class Load:
 
     def _shaken(self, visit: Visit, mask: int) -> None:
         tally = self._tally
+        tally.done += 1
         tally.handshakes.append(time.perf_counter() - visit.begun)
         if visit.tunnel.reused:
             tally.resumed += 1
@@ -248,6 +252,9 @@ class Load:
                     return
         except h11.RemoteProtocolError as error:
             self._fail(visit, f"no HTTP: {error}")
+            return
+        if answer.status >= _REFUSED:
+            self._fail(visit, f"answered {answer.status}")
             return
         self._tally.responses.append(time.perf_counter() - visit.begun)
         self._say_goodbye(visit, mask)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # As browsers order them: AES-128 first, which costs both ends less than OpenSSL's own first choice.
 CIPHERSUITES = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
@@ -43,7 +46,7 @@ class Settings:
 
     tls: str = "1.3"
     concurrency: int = 64
-    duration: float | None = 10.0
+    duration: float | None = None
     count: int | None = None
     resume: bool = False
     request: bytes | None = None

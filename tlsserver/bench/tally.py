@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
@@ -17,6 +17,7 @@ class Tally:
     """What is counted; times in seconds.
 
     Attributes:
+        done: How many handshakes have succeeded.
         handshakes: Seconds from connect to the end of each handshake.
         responses: Seconds from connect to the end of each answer.
         resumed: Handshakes that resumed a session.
@@ -27,6 +28,7 @@ class Tally:
         group: The same; None: none, or this OpenSSL does not tell.
     """
 
+    done: int = 0
     handshakes: array[float] = field(default_factory=lambda: array("d"))
     responses: array[float] = field(default_factory=lambda: array("d"))
     resumed: int = 0
@@ -38,6 +40,7 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         """Add what another process counted meanwhile."""
+        self.done += other.done
         self.handshakes.extend(other.handshakes)
         self.responses.extend(other.responses)
         self.resumed += other.resumed
@@ -47,25 +50,33 @@ class Tally:
         self.cipher = self.cipher or other.cipher
         self.group = self.group or other.group
 
+    def summary(self) -> Tally:
+        """Return what is quick to send: how many, but no latencies."""
+        return replace(self, handshakes=array("d"), responses=array("d"))
+
     @property
     def is_good(self) -> bool:
         """Whether there were handshakes and none failed."""
-        return bool(self.handshakes) and not self.errors
+        return self.done > 0 and not self.errors
+
+    @property
+    def rate(self) -> float:
+        """Handshakes a second."""
+        return self.done / self.seconds if self.seconds else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers under the names that the JSON has."""
-        done = len(self.handshakes)
         return {
             "seconds": round(self.seconds, 6),
-            "handshakes": done,
+            "handshakes": self.done,
             "errors": dict(self.errors.most_common()),
             "resumed": self.resumed,
-            "handshakes_per_second": round(done / self.seconds, 3) if self.seconds else 0.0,
+            "handshakes_per_second": round(self.rate, 3),
             "cipher": self.cipher,
             "group": self.group,
             "latency_ms": latency(self.handshakes),
             "response_ms": latency(self.responses),
-            "client_cpu_us_per_handshake": round(self.cpu / done * 1e6, 3) if done else None,
+            "client_cpu_us_per_handshake": round(self.cpu / self.done * 1e6, 3) if self.done else None,
             "histogram": histogram(self.handshakes),
             "response_histogram": histogram(self.responses),
         }
@@ -92,4 +103,4 @@ def histogram(seconds: array[float]) -> list[tuple[float, float, int]]:
 
 
 def _edge(step: int) -> float:
-    return round(10.0 ** (step / BUCKETS_PER_DECADE), 6)
+    return float(round(10.0 ** (step / BUCKETS_PER_DECADE), 6))

@@ -128,20 +128,28 @@ def main(
 ) -> None:
     """Measure and print."""
     processes.allow_many_files()
+    failed = False
     names = choice.chosen(only, (*OURS, *PARKED), tools, peers=peers, extra=PARKED)
     results = []
     with readable_folder() as folder:
         identity = Certificates(folder)[kind]
         for name in names:
             measure, count = (parked, waiting) if name in PARKED else (idle, connections)
-            if count:
+            if not count:
+                continue
+            try:
                 results.append(measure(name, identity, tools, count, tls))
-                if as_json:
-                    click.echo(json.dumps(asdict(results[-1])))
+            except (RuntimeError, OSError) as error:  # the others have their numbers
+                click.echo(f"{name}: {error}", err=True)
+                failed = True
+                continue
+            if as_json:
+                click.echo(json.dumps(asdict(results[-1])))
     if document:
         report.put(servers.ROOT / "docs" / "performance.md", "memory", table(results))
     if not as_json:
         click.echo("\n".join(table(results)))
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

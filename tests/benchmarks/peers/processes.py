@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 PATIENCE = 30.0  # seconds; a server that needs longer to start or to end does not work
+IDLE_NS = 1_000_000  # CPU time in 50 ms: an idle server has timers
 PROCESS_CLOCK = 2  # CPUCLOCK_SCHED of a whole process: glibc's MAKE_PROCESS_CPUCLOCK
 
 
@@ -77,6 +78,16 @@ def memory(pids: frozenset[int]) -> Memory:
 def _kilobytes(name: str, texts: list[str]) -> int:
     found = [re.search(rf"^{name}:\s+(\d+) kB$", text, re.MULTILINE) for text in texts]
     return sum(int(match[1]) * 1024 for match in found if match)
+
+
+def _wants_to_run(pids: frozenset[int]) -> bool:
+    """Tell whether a thread of these has work, and perhaps no core to do it on (proc(5), state R)."""
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # ended meanwhile
+                if (task / "stat").read_text(errors="replace").rpartition(")")[2].split()[0] == "R":
+                    return True
+    return False
 
 
 def free_port() -> int:
@@ -189,7 +200,7 @@ class Process:
         while time.monotonic() < deadline:
             self._pause(0.05)
             before, used = used, sum(map(cpu_ns, pids))
-            if used - before < 1_000_000:  # 1 ms of 50: timers of idle servers
+            if used - before < IDLE_NS and not _wants_to_run(pids):
                 return used
         raise RuntimeError(f"{self._program} does not come to rest")
 

@@ -29,13 +29,13 @@ BUILD_INPUTS := $(C_PROVIDER) $(C_PROVIDER_HEADERS) pyproject.toml setup.py engi
 C_FLAGS := -std=c11 -D_GNU_SOURCE -Iengine_shim/csrc -pthread -fvisibility=hidden -fno-strict-aliasing
 C_STRICT := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
 
-.PHONY: help venv serve test test-distro check format wheel asan tsan valgrind memcheck batch-check canary stress bench clean
+.PHONY: help venv serve test test-distro check format wheel asan tsan valgrind memcheck batch-check canary stress bench peers clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
-	@echo 'other targets: venv test-distro format wheel asan tsan valgrind memcheck batch-check canary stress bench clean'
+	@echo 'other targets: venv test-distro format wheel asan tsan valgrind memcheck batch-check canary stress bench peers clean'
 
 # --- Environments. The stamp is newer than all that the extension is built from. ---
 
@@ -179,6 +179,13 @@ stress: venv $(DISTRO)/.stamp
 
 bench: venv
 	@for file in $(wildcard tests/benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+# Other servers beside ours, for docs/performance.md: about an hour, on a machine with nothing else to do.
+PEERS_ARGS ?=
+peers: venv $(DISTRO)/.stamp
+	$(BIN)/python tests/benchmarks/peers --document $(PEERS_ARGS)
+	$(BIN)/python tests/benchmarks/round_trip.py --peers --document
+	$(BIN)/python tests/benchmarks/memory.py --peers --document
 
 clean:
 	rm -rf build dist *.egg-info $(VENV) $(DISTRO) .pytest_cache .mypy_cache .ruff_cache .hypothesis engine_shim/_native*.so tlsserver/testing/_provider*.so

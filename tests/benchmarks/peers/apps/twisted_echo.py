@@ -1,0 +1,23 @@
+"""Twisted, on pyOpenSSL as we are: PORT CERTIFICATE KEY."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from twisted.internet import protocol, reactor, ssl  # type: ignore[import-not-found]
+
+
+class Echo(protocol.Protocol):  # type: ignore[misc]
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
+        self.transport.write(data)
+
+
+def main(port: str, certificate: str, key: str) -> None:
+    pem = Path(key).read_bytes() + Path(certificate).read_bytes()
+    options = ssl.PrivateCertificate.loadPEM(pem).options()
+    reactor.listenSSL(int(port), protocol.Factory.forProtocol(Echo), options, backlog=4096, interface="127.0.0.1")
+    reactor.run()
+
+
+main(*sys.argv[1:])

@@ -181,5 +181,5 @@ def test_openssl_tells_what_the_job_has_set_anew(identity: Identity, manual: eng
         assert fds.added == fds.all == tuple(fd.number for fd in first)
         manual.wake()
         house.quiet()
-        assert session.wait_fds() == WaitFdSet(fds.all, ())
+        assert session.wait_fds() == WaitFdSet(fds.all, (), fds.serial)
         assert driver.connection.watch().wait_fds == first

@@ -71,17 +71,18 @@ class BaseEngine(ABC):
         """Whether the engine has no thread of its own: the loop that waits for it calls :meth:`turn`."""
         return False
 
-    def turn(self, *, joining: int = 0) -> int:
+    def turn(self, in_progress: int | None = None, *, patient: bool = False) -> int:
         """Perform a part of what is queued, on this thread: for the end of a loop's turn, where :attr:`needs_turns`.
 
         Args:
-            joining: How many ops may be queued by the end of the loop's next turn, with those that are: while fewer
-                are, a batch with room in it is left for that turn. 0: it is not.
+            in_progress: Handshakes of this loop that are in progress, queued here or not. With too few for a batch, ops
+                are performed when they are asked for, without a pause. None: unknown, and every op pauses.
+            patient: Leave a batch with room in it for the next turn, if there are handshakes that may join it.
 
         Returns:
             Number of ops left in the queue. If there are any, the loop does not wait before the next turn.
         """
-        del joining
+        del in_progress, patient
         return 0
 
     @property

@@ -25,6 +25,9 @@ _WORTH_A_THREAD = 0.0003
 # may hold a turn anyway (tlsserver/reactor.py) it goes to a thread.
 _LONGEST_TURN = 0.002
 
+# A batch has to be full to cost least, and each of its ops pauses: eight at once must save at least a fifth.
+_WORTH_A_BATCH = 0.8
+
 
 @dataclass(frozen=True)
 class EngineChoice:
@@ -72,7 +75,7 @@ def choose_for(key: Key, cpus: int) -> EngineChoice:
     signature = key.measure_signature()
     name = f"{key.type}-{key.bits}" if key.type.startswith("RSA") else key.type
     signs = f"{name} signs in {_microseconds(signature)}"
-    if costs is not None and costs.pays_from is not None and key.type == "RSA":
+    if costs is not None and key.type == "RSA" and costs.eight < 8 * costs.one * _WORTH_A_BATCH:
         return _batch(signs, costs, cpus)
     if signature < _WORTH_A_THREAD:
         return EngineChoice("off", None, f"{signs}, which is less than handing it over is worth")

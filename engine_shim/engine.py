@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # An hour of waiting is a mistake in the caller's units, and 2**63 ns would overflow.
 _LONGEST_LATENCY = 3600.0
 _MOST_THREADS = 1024
+_UNKNOWN = 2 ** (8 * ffi.sizeof("size_t")) - 1  # SIZE_MAX
 
 
 logger = logging.getLogger(__name__)
@@ -126,9 +127,10 @@ class BatchEngine(_ShimEngine):
         """Whether the loop's thread performs."""
         return self._threads == 0
 
-    def turn(self, *, joining: int = 0) -> int:
+    def turn(self, in_progress: int | None = None, *, patient: bool = False) -> int:
         """Perform one batch, or one op alone; see :meth:`BaseEngine.turn`. Any thread."""
-        return int(lib.batch_turn(self._handle, joining))
+        known = _UNKNOWN if in_progress is None else in_progress
+        return int(lib.batch_turn(self._handle, known, patient))
 
 
 class LatencyEngine(_ShimEngine):

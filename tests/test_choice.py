@@ -51,6 +51,7 @@ def test_rsa_without_lanes(certificates: Certificates) -> None:
         (BatchCosts(0.0002, 0.0006, 3), ("batch", 0)),
         (BatchCosts(0.0014, 0.006, 5), ("batch", 1)),
         (BatchCosts(0.0014, 0.02, None), ("threads", None)),
+        (BatchCosts(0.0014, 0.0105, 8), ("threads", None)),
         (None, ("threads", None)),
     ],
 )

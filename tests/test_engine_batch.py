@@ -74,9 +74,9 @@ def test_eight_at_once(engine: BatchEngine, certificates: Certificates) -> None:
     crowd = Crowd(key, 16 + rest)
     assert engine.turn() == 8 + rest
     assert (crowd.answered, counted(engine)) == (8, (1, 8, 8))
-    assert engine.turn(joining=1000) == rest, "a full batch waits for nobody"
-    assert engine.turn(joining=1000) == rest, "one with room does"
-    assert engine.turn(joining=rest) == 0, "but not if all have come"
+    assert engine.turn(1000, patient=True) == rest, "a full batch waits for nobody"
+    assert engine.turn(1000, patient=True) == rest, "one with room does"
+    assert engine.turn(rest, patient=True) == 0, "but not if all have come"
     assert (crowd.answered, counted(engine)) == (16 + rest, (3, 16 + rest, 16 + rest))
     crowd.verify(certificates["rsa2048"])
     assert engine.statistics().turn_max_ns > 0
@@ -122,7 +122,7 @@ def test_a_kind_without_batches_waits_for_nobody(engine: BatchEngine, certificat
     jobs = [Job(key.sign, b"x", digest="SHA384") for _ in range(3)]
     for job in jobs:
         job.start()
-    assert [engine.turn(joining=1000) for _ in range(3)] == [2, 1, 0]
+    assert [engine.turn(1000, patient=True) for _ in range(3)] == [2, 1, 0]
     assert counted(engine) == (0, 0, 3)
     for job in jobs:
         job.start()
@@ -174,12 +174,75 @@ def test_without_a_job_the_caller_performs(engine: BatchEngine, certificates: Ce
     assert engine.statistics().performed == 1
 
 
-def test_a_caller_helps_those_before_it(engine: BatchEngine, certificates: Certificates) -> None:
+def test_a_caller_performs_its_own_op_only(engine: BatchEngine, certificates: Certificates) -> None:
     key = engine.load_key(certificates["rsa2048"].key)
     crowd = Crowd(key, 3)
     assert key.sign(b"the fourth")
+    assert crowd.answered == 0
+    assert counted(engine) == (0, 0, 1)
+    while engine.turn():
+        pass
     assert crowd.answered == 3
     crowd.close()
+
+
+def test_a_caller_whose_op_waits_for_room(certificates: Certificates) -> None:
+    with BatchEngine(0, queue_size=1) as engine:
+        key = engine.load_key(certificates["rsa2048"].key)
+        crowd = Crowd(key, 2)
+        assert engine.statistics().waiting == 1
+        assert key.sign(b"the third")
+        while engine.turn():
+            pass
+        assert crowd.answered == 2
+        crowd.close()
+
+
+@needs_lanes
+def test_with_too_few_for_a_batch_nothing_pauses(engine: BatchEngine, certificates: Certificates) -> None:
+    key = engine.load_key(certificates["rsa2048"].key)
+    least = pays_from(key)
+    assert engine.turn(least - 1) == 0
+    for number in range(3):
+        job = Job(key.sign, b"alone")
+        assert job.start() is JobStatus.FINISHED
+        assert job.result()
+        job.close()
+        assert counted(engine) == (0, 0, number + 1)
+    assert engine.turn(least) == 0
+    job = Job(key.sign, b"not alone")
+    assert job.start() is JobStatus.PAUSED
+    assert engine.turn(1) == 0
+    assert job.start() is JobStatus.FINISHED
+    job.close()
+
+
+def test_a_batch_that_gathers_is_not_passed_by(engine: BatchEngine, certificates: Certificates) -> None:
+    crowd = Crowd(engine.load_key(certificates["rsa2048"].key), 2)
+    assert engine.turn(1) == 1
+    later = Crowd(engine.load_key(certificates["rsa2048"].key), 1)
+    while engine.turn(1):
+        pass
+    assert crowd.answered + later.answered == 3
+    for one in (crowd, later):
+        one.close()
+
+
+def test_what_no_batch_can_have_does_not_pause(engine: BatchEngine, certificates: Certificates) -> None:
+    key = engine.load_key(certificates["p384"].key)
+    engine.turn(1000)
+    job = Job(key.sign, b"x", digest="SHA384")
+    assert job.start() is JobStatus.FINISHED
+    assert job.result()
+    job.close()
+
+
+def test_at_once_in_a_closed_engine(engine: BatchEngine, certificates: Certificates) -> None:
+    key = engine.load_key(certificates["p384"].key)
+    engine.turn(1000)
+    engine.close()
+    with pytest.raises(EngineClosedError):
+        key.sign(b"x", digest="SHA384")
 
 
 def test_closing_fails_what_is_queued(engine: BatchEngine, certificates: Certificates) -> None:

@@ -19,11 +19,11 @@ class FakeEngine:
     def __init__(self, queued: int = 0) -> None:
         self.queued = queued
         self.closed = False
-        self.asked: list[int] = []
+        self.asked: list[tuple[int, bool]] = []
 
-    def turn(self, *, joining: int = 0) -> int:
-        self.asked.append(joining)
-        if self.queued >= 8 or self.queued >= joining:
+    def turn(self, in_progress: int, *, patient: bool) -> int:
+        self.asked.append((in_progress, patient))
+        if self.queued >= 8 or self.queued >= in_progress or not patient:
             self.queued -= min(self.queued, 8)
         return self.queued
 
@@ -58,7 +58,7 @@ def test_a_batch_with_room_waits_one_turn_for_those_in_progress(turns: Turns, re
     assert next_turn_is_due(reactor)
     turns.take(5)
     assert engine.queued == 0
-    assert engine.asked == [5, 0]
+    assert engine.asked == [(5, True), (5, False)]
 
 
 def test_nobody_to_wait_for(turns: Turns, reactor: Reactor) -> None:
@@ -84,7 +84,7 @@ def test_after_waiting_the_next_may_wait_again(turns: Turns) -> None:
     turns.take(9)
     engine.queued = 2
     turns.take(9)
-    assert engine.asked == [9, 0, 9]
+    assert engine.asked == [(9, True), (9, False), (9, True)]
 
 
 def test_every_engine_has_its_turn_until_it_is_closed(turns: Turns) -> None:

@@ -15,7 +15,8 @@ class Turns:
     """Gives the engines of one loop their turns. Loop thread only.
 
     A batch with room in it is left for one more turn of the loop, which comes at once: those whose handshakes are in
-    progress may join it. It is never left for a second one, and if nobody can join it, not at all.
+    progress may join it. It is never left for a second one, and if nobody can join it, not at all. Where there are too
+    few handshakes in progress for any batch, nothing is queued: an op is performed when it is asked for.
     """
 
     def __init__(self, reactor: Reactor) -> None:
@@ -37,7 +38,7 @@ class Turns:
         """
         left = 0
         for engine in self._engines:
-            left += engine.turn(joining=0 if self._has_waited else in_progress)
+            left += engine.turn(in_progress, patient=not self._has_waited)
         self._has_waited = left > 0
         if left:
             self._reactor.call_soon(_nothing)

@@ -25,6 +25,7 @@ struct engine *engine_create(const struct engine_kind *kind, size_t size, size_t
     e->kind = kind;
     e->capacity = capacity;
     e->workers_wanted = workers;
+    e->in_progress = SIZE_MAX;
     atomic_init(&e->refs, 1);
     if (pthread_mutex_init(&e->lock, NULL) || init_condition(&e->changed) || init_condition(&e->ended)) {
         free(e); /* glibc's initialisers own nothing */
@@ -150,7 +151,10 @@ shim_status engine_submit(struct engine *e, struct op *op) {
 
 bool engine_take_this(struct engine *e, struct op *op) {
     if (e->forking) return false;
-    op_list_remove(&e->queued, op);
+    if (op->place == OP_WAITING)
+        op_list_remove(&e->waiting, op_ref(op));
+    else
+        op_list_remove(&e->queued, op);
     op->place = OP_TAKEN;
     e->statistics.in_flight++;
     admit_waiting(e);
@@ -170,6 +174,27 @@ void engine_busy_begin(struct engine *e) {
 void engine_busy_end(struct engine *e) {
     pthread_mutex_lock(&e->lock);
     if (--e->busy == 0) pthread_cond_broadcast(&e->ended);
+}
+
+/* Under the lock, which it lets go of meanwhile. */
+static void perform_at_once(struct engine *e, struct op *op) {
+    e->statistics.submitted++;
+    e->statistics.in_flight++;
+    engine_perform(e, op);
+    e->statistics.in_flight--;
+    *(op->status == SHIM_OK ? &e->statistics.performed : &e->statistics.failed) += 1;
+}
+
+bool engine_performs_at_once(struct engine *e, struct op *op) {
+    if (e->kind->at_once == NULL) return false;
+    pthread_mutex_lock(&e->lock);
+    bool at_once = !e->closed && e->kind->at_once(e, op);
+    if (at_once) {
+        while (e->forking) pthread_cond_wait(&e->changed, &e->lock);
+        perform_at_once(e, op);
+    }
+    pthread_mutex_unlock(&e->lock);
+    return at_once;
 }
 
 void engine_perform(struct engine *e, struct op *op) {

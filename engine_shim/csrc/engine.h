@@ -28,8 +28,11 @@ struct engine_kind {
     int batches;   /* its keys are prepared for batch.h */
     /* A worker's life; entered and left under the lock, returns once the engine is closed. NULL: no workers. */
     void (*work)(struct engine *e);
-    /* No lock held; a thread that cannot pause waits for its op: it performs until the op is done, or in another's hands. NULL: workers answer. */
+    /* No lock held; a thread that cannot pause waits for its op: it performs it, if nobody has it in hand. NULL: workers
+     * answer. */
     void (*help)(struct engine *e, struct op *op);
+    /* Under the lock: nothing is gained by waiting, so the thread that asks performs the op here and now. NULL: never. */
+    bool (*at_once)(const struct engine *e, const struct op *op);
     /* Under the lock: takes an op at place OP_HELD out of the kind's own lists. NULL: it holds none. */
     void (*remove_held)(struct engine *e, struct op *op);
     /* Under the lock: moves every held op to `out`. NULL: it holds none. */
@@ -49,7 +52,8 @@ struct engine {
     struct op_list waiting; /* their connections hold the only reference */
     size_t capacity;
     unsigned workers_wanted, workers;
-    unsigned busy; /* threads that perform or deliver at this moment: a fork waits for them (fork.h) */
+    unsigned busy;      /* threads that perform or deliver at this moment: a fork waits for them (fork.h) */
+    size_t in_progress; /* handshakes of the loop that had the last turn; SIZE_MAX: nobody has told */
     bool closed, orphan, forking;
     struct engine_statistics statistics;
 };
@@ -62,12 +66,14 @@ struct engine *engine_ref(struct engine *e);
 
 /* The loop's thread. On SHIM_OK the op will be finished, unless it is cancelled. */
 shim_status engine_submit(struct engine *e, struct op *op) MUST_CHECK;
+/* The loop's thread, instead of submitting. True: the op was performed (or refused) and its status says how it went. */
+bool engine_performs_at_once(struct engine *e, struct op *op);
 /* The loop's thread. The result is not wanted any more: unlinks the op, or lets it finish into the void. */
 void engine_cancel(struct engine *e, struct op *op);
 
 /* Under the lock. The caller owns the reference that the queue held. NULL: nothing may be taken now. */
 struct op *engine_take(struct engine *e);
-bool engine_take_this(struct engine *e, struct op *op); /* the same for an op that is in the queue */
+bool engine_take_this(struct engine *e, struct op *op); /* the same for one op, in the queue or waiting for room */
 /* Under the lock; let go of until engine_busy_end(). In between a fork waits. */
 void engine_busy_begin(struct engine *e);
 void engine_busy_end(struct engine *e);

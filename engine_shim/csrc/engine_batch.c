@@ -9,7 +9,8 @@
  *
  * Decision. The workers take turns like that until the engine is closed. Without workers the loop's thread takes the
  * turns, each at the end of one of its own (batch_turn), at most one batch each; and a batch that is not full may be
- * left for the next turn. An op that cannot pause is helped along by the thread that waits for it.
+ * left for the next turn. There, an op that can hope for no batch does not pause at all: the same thread performs it,
+ * now or at the end of the turn. One that cannot pause is performed by the thread that waits for it.
  *
  * Trade-off. With several workers the first one finds a batch and the others what is left of it: more in parallel, but
  * less in lanes. One worker is the default.
@@ -81,32 +82,50 @@ static void work(struct engine *e) {
         if (!perform_next(e)) pthread_cond_wait(&e->changed, &e->lock);
 }
 
+/* The op alone, through OpenSSL: its thread may stand on a job's stack, which has no room for lanes. */
 static void help(struct engine *e, struct op *op) {
     pthread_mutex_lock(&e->lock);
-    while (op->place == OP_QUEUED || op->place == OP_WAITING)
-        if (!perform_next(e)) pthread_cond_wait(&e->changed, &e->lock);
+    while (op->place == OP_QUEUED || op->place == OP_WAITING) {
+        if (!engine_take_this(e, op)) {
+            pthread_cond_wait(&e->changed, &e->lock);
+            continue;
+        }
+        engine_perform(e, op);
+        engine_deliver(e, op);
+    }
     pthread_mutex_unlock(&e->lock);
     if (!op_is_done(op)) wake_wait(op->wake); /* in another thread's hands */
 }
 
+/*
+ * The loop's thread performs in any case: pausing pays only if a batch may come together. One that has begun to gather
+ * is not passed by.
+ */
+static bool at_once(const struct engine *e, const struct op *op) {
+    if (e->in_progress == SIZE_MAX || e->queued.length > 0) return false;
+    return op->share == BATCH_NONE || e->in_progress < costs_pays_from(op->share);
+}
+
 static const struct engine_kind with_workers = {.name = "batch", .can_block = 1, .batches = 1, .work = work};
-static const struct engine_kind with_turns = {.name = "batch", .can_block = 1, .batches = 1, .help = help};
+static const struct engine_kind with_turns = {
+    .name = "batch", .can_block = 1, .batches = 1, .help = help, .at_once = at_once};
 
 struct engine *engine_new_batch(unsigned workers, size_t capacity) {
     return engine_create(workers > 0 ? &with_workers : &with_turns, sizeof(struct engine), capacity, workers);
 }
 
 /* Under the lock. A batch with room in it is worth a turn's waiting if others may join; what no batch can have is not. */
-static bool may_wait(const struct engine *e, size_t joining) {
+static bool may_wait(const struct engine *e) {
     const struct op *oldest = e->queued.first;
-    return e->queued.length < joining && oldest != NULL && oldest->share != BATCH_NONE &&
+    return e->queued.length < e->in_progress && oldest != NULL && oldest->share != BATCH_NONE &&
            gather(e).count < BATCH_MOST && costs_pays_from(oldest->share) <= BATCH_MOST;
 }
 
-size_t batch_turn(struct engine *e, size_t joining) {
+size_t batch_turn(struct engine *e, size_t in_progress, int patient) {
     uint64_t begun = now_ns();
     pthread_mutex_lock(&e->lock);
-    if (!may_wait(e, joining) && perform_next(e)) {
+    e->in_progress = in_progress;
+    if (!(patient && may_wait(e)) && perform_next(e)) {
         uint64_t took = now_ns() - begun;
         if (took > e->statistics.turn_max_ns) e->statistics.turn_max_ns = took;
     }

@@ -154,6 +154,7 @@ shim_status pause_for(struct op *op) {
     if (cancelled()) return SHIM_ERR_CANCELLED;
     ASYNC_JOB *job = ossl.ASYNC_get_current_job();
     if (job == NULL && !op->key->engine->kind->can_block) return SHIM_ERR_NO_JOB;
+    if (engine_performs_at_once(op->key->engine, op)) return op->status;
     op->wake = wake_new();
     if (op->wake == NULL) return SHIM_ERR_SYSTEM;
     return job != NULL ? run_in_job(op, ossl.ASYNC_get_wait_ctx(job)) : submit_and_wait(op, NULL);

@@ -99,9 +99,10 @@ int engine_close_all(double timeout); /* at exit: every engine of the process; 1
 
 /*
  * engine_batch.c, without threads: performs at most one batch, or one op alone. Returns how many are left in the queue.
- * A batch that is not full is left as well while fewer than `joining` ops are queued.
+ * `in_progress`: handshakes of this loop, queued or not; SIZE_MAX: unknown, so every op pauses. Patient: a batch that is
+ * not full is left as well while fewer are queued than in progress.
  */
-size_t batch_turn(struct engine *e, size_t joining);
+size_t batch_turn(struct engine *e, size_t in_progress, int patient);
 int batch_is_usable(void); /* 1: this build and this CPU have lanes */
 const char *batch_description(void);
 void batch_inject_fault(unsigned lanes); /* for tests: these lanes of the next batch come out wrong */

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -152,3 +154,17 @@ def test_two_engines_in_one_context(certificates: Certificates) -> None:
             assert passing.finish() is Status.DONE
             slow.perform()
             assert waiting.finish() is Status.DONE
+
+
+def threads() -> list[int]:
+    """Give the numbers of this process's threads (proc(5))."""
+    return [int(entry.name) for entry in Path("/proc/self/task").iterdir()]
+
+
+def test_workers_give_way_to_the_loop(certificates: Certificates) -> None:
+    """sched(7): one nice value a thread."""
+    with ThreadEngine(1) as engine:
+        assert engine.load_key(certificates["p256"].key).sign(b"so that there is a worker")
+        nice = {thread: os.getpriority(os.PRIO_PROCESS, thread) for thread in threads()}
+    own = nice[threading.get_native_id()]
+    assert min(own + 5, 19) in nice.values()

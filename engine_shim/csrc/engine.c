@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "fork.h"
 #include "ossl.h"
@@ -69,8 +70,16 @@ int engine_can_block(const struct engine *e) {
     return e->kind->can_block;
 }
 
+/*
+ * Workers give way to the loop where there are more threads than cores: those who are being served come before those who
+ * want to be. Three to one, so that a machine full of other work does not starve handshakes. Linux has one nice value a
+ * thread (sched(7)).
+ */
+enum { GIVES_WAY = 5 };
+
 static void *worker(void *argument) {
     struct engine *e = argument;
+    (void)!nice(GIVES_WAY);
     pthread_mutex_lock(&e->lock);
     e->kind->work(e);
     pthread_mutex_unlock(&e->lock);

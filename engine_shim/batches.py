@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from engine_shim.native import ffi, lib
 
-__all__ = ["BatchCosts", "batch_lanes", "describe_batches"]
+__all__ = ["LANES", "BatchCosts", "batch_lanes", "describe_batches"]
 
-_LANES = 8
+LANES = 8
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class BatchCosts:
 
 def batch_lanes() -> int:
     """Return how many ops one batch can hold: 8, or 0 where this build or this CPU has no batches."""
-    return _LANES if lib.batch_is_usable() else 0
+    return LANES if lib.batch_is_usable() else 0
 
 
 def describe_batches() -> str:
@@ -48,5 +48,5 @@ def costs_of(key: object) -> BatchCosts | None:
     out = ffi.new("struct batch_costs *")
     if not lib.key_batch_costs(key, out):
         return None
-    pays_from = int(out.pays_from) if out.pays_from <= _LANES else None
+    pays_from = int(out.pays_from) if out.pays_from <= LANES else None
     return BatchCosts(out.one_ns / 1e9, out.eight_ns / 1e9, pays_from)

@@ -77,7 +77,9 @@ def choose_for(key: Key, cpus: int) -> EngineChoice:
     signs = f"{name} signs in {_microseconds(signature)}"
     if costs is not None and key.type == "RSA" and costs.eight < 8 * costs.one * _WORTH_A_BATCH:
         return _batch(signs, costs, cpus)
-    if signature < _WORTH_A_THREAD:
+    if signature == 0:
+        signs = f"what a signature of this {name} key takes cannot be measured"
+    elif signature < _WORTH_A_THREAD:
         return EngineChoice("off", None, f"{signs}, which is less than handing it over is worth")
     if cpus > 1:
         return EngineChoice("threads", None, f"{signs}, and there are {cpus} CPUs")

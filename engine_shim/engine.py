@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from engine_shim import linkage
 from engine_shim.base import BaseEngine, NativeEngine
-from engine_shim.batches import batch_lanes, describe_batches
+from engine_shim.batches import LANES, batch_lanes, describe_batches
 from engine_shim.key import Key, read_source
 from engine_shim.native import check, ffi, lib
 
@@ -96,7 +96,7 @@ class BatchEngine(_ShimEngine):
     Args:
         threads: Number of threads. They start with the first op. 0: the loop's own thread performs, at the end of its
             turns, at most one batch a turn (:meth:`turn`); the servers of tlsserver do it by themselves.
-        queue_size: Ops that may be queued; more wait in their connections, in order.
+        queue_size: Ops that may be queued, at least one batch of eight; more wait in their connections, in order.
 
     Raises:
         LinkageError: OpenSSL cannot be reached.
@@ -105,7 +105,7 @@ class BatchEngine(_ShimEngine):
 
     def __init__(self, threads: int = 1, *, queue_size: int = 1024) -> None:
         _check_range("threads", threads, 0, _MOST_THREADS)
-        _check_range("queue_size", queue_size, 1, 1 << 20)
+        _check_range("queue_size", queue_size, LANES, 1 << 20)
         linkage.attach()
         self._threads = threads
         super().__init__(lib.engine_new_batch(threads, queue_size))

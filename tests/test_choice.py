@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,6 +66,33 @@ def test_what_batches_cost_decides(
     monkeypatch.setattr(engine_shim.Key, "measure_signature", lambda _: 0.0014)
     chosen = choose_engine(certificates["rsa2048"].key, cpus=2)
     assert (chosen.offload, chosen.threads) == expected
+
+
+def restricted(digest: str, salt_length: int) -> bytes:
+    """Give a key that signs with this digest only (RFC 4055); cryptography makes none."""
+    options = (
+        *("rsa_keygen_bits:2048", f"rsa_pss_keygen_md:{digest}", f"rsa_pss_keygen_mgf1_md:{digest}"),
+        f"rsa_pss_keygen_saltlen:{salt_length}",
+    )
+    arguments = [argument for option in options for argument in ("-pkeyopt", option)]
+    command = ["openssl", "genpkey", "-algorithm", "RSA-PSS", *arguments]
+    return subprocess.run(command, capture_output=True, check=True).stdout
+
+
+@pytest.mark.parametrize(("digest", "salt_length"), [("sha384", 48), ("sha512", 64)])
+def test_keys_for_one_digest_only(digest: str, salt_length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "_WORTH_A_THREAD", 1e-6)
+    chosen = choose_engine(restricted(digest, salt_length), cpus=2)
+    assert chosen.offload == "threads"
+    assert " signs in 0 us" not in chosen.reason
+
+
+def test_a_key_that_cannot_be_measured_does_not_stay_on_the_loop(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_shim.Key, "measure_signature", lambda _: 0)
+    chosen = choose_engine(certificates["p384"].key, cpus=2)
+    assert (chosen.offload, "cannot be measured" in chosen.reason) == ("threads", True)
 
 
 def test_no_key(tmp_path_factory: pytest.TempPathFactory) -> None:

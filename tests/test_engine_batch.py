@@ -187,15 +187,20 @@ def test_a_caller_performs_its_own_op_only(engine: BatchEngine, certificates: Ce
 
 
 def test_a_caller_whose_op_waits_for_room(certificates: Certificates) -> None:
-    with BatchEngine(0, queue_size=1) as engine:
+    with BatchEngine(0, queue_size=8) as engine:
         key = engine.load_key(certificates["rsa2048"].key)
-        crowd = Crowd(key, 2)
+        crowd = Crowd(key, 9)
         assert engine.statistics().waiting == 1
-        assert key.sign(b"the third")
+        assert key.sign(b"the tenth")
         while engine.turn():
             pass
-        assert crowd.answered == 2
+        assert crowd.answered == 9
         crowd.close()
+
+
+def test_a_queue_holds_at_least_a_batch() -> None:
+    with pytest.raises(ValueError, match="queue_size is 7, it must be between 8 and"):
+        BatchEngine(0, queue_size=7)
 
 
 @needs_lanes

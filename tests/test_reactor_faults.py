@@ -6,6 +6,8 @@ import errno
 import functools
 import logging
 import os
+import selectors
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -293,3 +295,19 @@ def test_a_fork_inside_a_callback_ends_the_childs_loop(reactor: Reactor) -> None
     if children == [0]:
         os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_reactor_that_cannot_be_made_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise OSError(errno.EMFILE, "no more")
+
+    monkeypatch.setattr("tlsserver.reactor.nestable", refuse)
+    with selectors.SelectSelector() as selector:
+        before = open_descriptors()
+        with pytest.raises(OSError, match="no more"):
+            Reactor(selector)
+        assert open_descriptors() == before

@@ -309,3 +309,17 @@ def test_numbers_of_engines_that_were_closed_are_kept(identity: Identity) -> Non
         (_, newest), _ = house.server._engines._known
         newest.close()
         assert house.server._context.engine is newest
+
+
+def test_an_engine_that_comes_back_closed_is_not_counted_twice(identity: Identity) -> None:
+    with House(identity, engine_shim.ThreadEngine(1)) as house:
+        first = house.server._context
+        house.connected().say_goodbye()
+        house.until(house.is_empty)
+        assert first.engine is not None
+        first.engine.close()
+        house.server.swap_context(make_context(identity))
+        house.server.swap_context(make_context(identity, engine := engine_shim.ThreadEngine(1)))
+        house.server.swap_context(first)
+        assert house.statistics.ops_performed == 1
+        engine.close()

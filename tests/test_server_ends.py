@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from helpers_server import Echo, House
 from tlsserver.errors import PeerLeftError, TruncatedError
 
 if TYPE_CHECKING:
+    import engine_shim
     from support.certificates import Identity
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -107,3 +109,61 @@ def test_a_large_request_is_whole(identity: Identity) -> None:
             client.send(bytes(50_000))
             house.quiet(10)
         house.until(lambda: Count.total == 2_000_000)
+
+
+class PausesAndCloses(Ends):
+    """Stops reading at the first data, and closes in the turn after."""
+
+    transport: Any
+
+    def data_received(self, _data: bytes) -> None:
+        self.transport.pause_reading()
+        self.transport.get_extra_info("reactor").call_soon(self.transport.close)
+
+
+def test_a_goodbye_that_came_while_reading_was_paused(identity: Identity, ends: list[Any]) -> None:
+    """The client keeps TCP open: nothing but its close_notify, which OpenSSL has read already, tells of the end."""
+    PausesAndCloses.ends = ends
+    with House(identity, factory=PausesAndCloses, timeout_shutdown=3600) as house:
+        client = house.connected()
+        house.quiet()
+        client.tls.write(b"one")
+        client.tls.write(b"two")
+        client.say_goodbye()
+        house.until(house.is_empty)
+    assert ends == [None]
+
+
+class ClosesItsSocket(Ends):
+    """The first one does what no protocol may do."""
+
+    did = False
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if not type(self).did:
+            type(self).did = True
+            transport.pause_reading()
+            transport.get_extra_info("socket").close()
+
+
+def test_a_socket_that_its_protocol_has_closed_costs_nobody_else(
+    identity: Identity, ends: list[Any], manual: engine_shim.ManualEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Four handshakes end in one turn."""
+    ClosesItsSocket.ends, ClosesItsSocket.did = ends, False
+    with House(identity, manual, factory=ClosesItsSocket) as house:
+        clients = [house.client() for _ in range(4)]
+        house.until(lambda: manual.pending == 4)
+        for _ in range(4):
+            manual.perform()
+        house.until(lambda: len(ends) == 1)
+        for client in clients:
+            with contextlib.suppress(OSError):  # ssl.SSLError is one: that client's connection has gone
+                client.send(b"still here")
+        house.until(lambda: sum(client.received == b"STILL HERE" for client in clients) == 3)
+        for client in clients:
+            client.close()
+        house.clients.clear()
+        house.until(house.is_empty)
+    assert "a connection failed and is dropped" in caplog.text

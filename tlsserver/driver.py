@@ -56,7 +56,7 @@ class Hub:
         now = self.reactor.time()
         touched, self.touched = self.touched, []
         for driver in [driver for driver in touched if driver.release(now)]:
-            driver.acquire()
+            driver.acquire(now)
         if self.touched:
             self.reactor.call_soon(_nothing)
 
@@ -180,23 +180,33 @@ class Driver:
             connection.settle(now)
         except Exception as error:  # noqa: BLE001 - see _failed
             self._failed(error, now)
+        if connection.tls is not None and connection.state is not State.CLOSED:
+            self._make_urgent(now)
         if connection.state is State.CLOSED or self not in self._hub.drivers:
             self._dispose()
             return False
-        if connection.tls is not None:
-            # Whoever has finished the handshake is not held up by those who have not.
-            self._hub.reactor.make_urgent(self._registration)
         before, self._watch = self._watch, connection.watch()
         if self._fds and self._fds != self._watch.wait_fds:
             self._release_fds(self._watch.wait_fds)
         return self._timer is None or self._watch.again or before != self._watch or self._fds != self._watch.wait_fds
 
-    def acquire(self) -> None:
+    def _make_urgent(self, now: float) -> None:
+        """Whoever has finished the handshake is not held up by those who have not."""
+        try:
+            self._hub.reactor.make_urgent(self._registration)
+        except OSError as error:  # a protocol has closed the socket, or the kernel watches no more
+            self._failed(error, now)
+
+    def acquire(self, now: float) -> None:
         """Second pass: watch what is wanted from now on."""
         watch = self._watch
         events = (EVENT_READ if watch.read else 0) | (EVENT_WRITE if watch.write else 0)
         if events != self._registration.events:
-            self._hub.reactor.modify(self._registration, events)
+            try:
+                self._hub.reactor.modify(self._registration, events)
+            except OSError as error:  # the same
+                self._failed(error, now)
+                self.touch()
         if self._fds != watch.wait_fds:
             self._acquire_fds(watch.wait_fds)
         self._set_timer(watch.deadline)

@@ -17,7 +17,8 @@ __all__ = ["EngineSums"]
 class EngineSums:
     """The engines of all contexts so far, each once, and the sums of their numbers.
 
-    Of engines that were swapped out and closed only the numbers are kept, from when the next one comes.
+    Of engines that were swapped out and closed only the numbers are kept, from when the next one comes; one that comes
+    closed has done nothing for this server since.
     """
 
     def __init__(self, context: ContextLike) -> None:
@@ -30,7 +31,7 @@ class EngineSums:
         """Count the engine of another context as well."""
         engine = context.engine
         engines, gone = self._known
-        if engine is not None and engine not in engines:
+        if engine is not None and not engine.closed and engine not in engines:
             closed = [known for known in engines if known.closed]
             self._known = ((*(known for known in engines if not known.closed), engine), _sums(closed, gone))
 

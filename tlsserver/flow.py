@@ -303,6 +303,8 @@ class Flow:
             return
         if step is Step.DONE:
             self._notified = True
+            # While reading was paused the client's close_notify may have come; what OpenSSL holds, no event tells.
+            self.again = self.again or not self.is_reading
             self._goodbye_deadline = now + self._config.timeout_shutdown
             # A client that ignores close_notify waits for FIN.
             self._wire.half_close()

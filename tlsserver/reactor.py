@@ -41,7 +41,7 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
 from tlsserver.errors import ForkedProcessError, ServerStateError
@@ -76,7 +76,7 @@ class Reactor:
         """
         self._selector: SelectorLike = new_selector() if selector is None else selector
         self._registrations: dict[int, Registration] = {}
-        self._backlog: dict[Registration, int] = {}
+        self._backlog: OrderedDict[Registration, int] = OrderedDict()  # whose first is found at once, however many went
         self._timers = Timers()
         self._soon: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._hooks: list[Callable[[], object]] = []
@@ -86,9 +86,9 @@ class Reactor:
         self._forked = False
         self._closed = False
         self._wake_lock = threading.RLock()
+        self._crowd = nestable(self._selector) or self._selector
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.add(self._wake_read, EVENT_READ, self._drain_wakeups, urgent=True)
-        self._crowd = nestable(self._selector) or self._selector
         if self._crowd is not self._selector:
             self.add(self._crowd.fileno(), EVENT_READ, self._gather, urgent=True)  # type: ignore[attr-defined]
         _alive.add(self)
@@ -319,8 +319,7 @@ class Reactor:
         backlog = self._backlog
         until = time.monotonic() + _BACKLOG_SECONDS
         while backlog:
-            registration = next(iter(backlog))
-            self._serve(registration, backlog.pop(registration))
+            self._serve(*backlog.popitem(last=False))
             if time.monotonic() >= until:
                 return
 

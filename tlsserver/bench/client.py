@@ -16,6 +16,7 @@ from tlsserver.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
     from tlsserver.bench.settings import Settings
 
@@ -44,7 +45,7 @@ class Client:
         engine_shim.read_ahead(context)
         _choose_algorithms(context, settings)
         if settings.alpn:
-            context.set_alpn_protos([name.encode() for name in settings.alpn])
+            _offer(context, settings.alpn)
         if settings.ca_certs is None:
             context.set_verify(SSL.VERIFY_NONE)
             engine_shim.believe_certificates(context)
@@ -117,12 +118,21 @@ def _choose_algorithms(context: SSL.Context, settings: Settings) -> None:
         raise ConfigurationError(
             f"cipher list {settings.ciphers!r} has no suite that OpenSSL knows: see `openssl ciphers`"
         ) from error
-    suites = settings.ciphersuites.encode()
-    if _openssl.SSL_CTX_set_ciphersuites(context._context, suites) != 1:  # noqa: SLF001 - public from pyOpenSSL 25.2 on
+    suites = settings.ciphersuites.encode(errors="backslashreplace")
+    if not suites or _openssl.SSL_CTX_set_ciphersuites(context._context, suites) != 1:  # noqa: SLF001 - public from pyOpenSSL 25.2 on
         _openssl.ERR_clear_error()
         raise ConfigurationError(
             f"cipher suites {settings.ciphersuites!r} are not all known to OpenSSL: see `openssl ciphers -tls1_3`"
         )
+
+
+def _offer(context: SSL.Context, protocols: Sequence[str]) -> None:
+    try:
+        context.set_alpn_protos([name.encode() for name in protocols])
+    except (SSL.Error, ValueError) as error:
+        raise ConfigurationError(
+            f"protocols {', '.join(map(repr, protocols))} cannot be offered: --ssl-alpn takes 1 to 255 bytes (RFC 7301)"
+        ) from error
 
 
 def _verify(context: SSL.Context, settings: Settings) -> None:

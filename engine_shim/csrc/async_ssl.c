@@ -177,14 +177,15 @@ static void wait_to_send(struct async_ssl *a) {
     ossl.ERR_clear_error();
 }
 
-/*
- * send(2) has failed. As OpenSSL does with its session tickets: a peer that has gone does not make the handshake fail,
- * and the next read will tell.
- */
-static void fail_to_send(struct async_ssl *a, int error) {
+/* All that is left then is session tickets: OpenSSL does not fail for them either, and the next read will tell. */
+static bool does_not_matter(const struct async_ssl *a, int error) {
     bool peer_left = error == EPIPE || error == ECONNRESET;
+    return peer_left && a->step.status == SSL_ERROR_NONE && ossl.SSL_version(a->ssl) >= TLS1_3_VERSION;
+}
+
+static void fail_to_send(struct async_ssl *a, int error) {
     socket_bio_drop(a->bio);
-    if (peer_left && a->step.status == SSL_ERROR_NONE) return;
+    if (does_not_matter(a, error)) return;
     a->step.status = SSL_ERROR_SYSCALL;
     a->system_error = error;
 }

@@ -210,7 +210,8 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define TLSEXT_NAMETYPE_host_name 0
 #define TLSEXT_nid_unknown 0x1000000
 
-/* bio.h, for socket_bio.c */
+/* bio.h, ssl.h, for socket_bio.c */
+#define TLS1_3_VERSION 0x0304
 #define BIO_TYPE_DESCRIPTOR 0x0100
 #define BIO_TYPE_SOURCE_SINK 0x0400
 #define BIO_FLAGS_READ 0x01

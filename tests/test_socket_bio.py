@@ -5,123 +5,25 @@ Messages (SOCK_SEQPACKET) show each send(2) of the server's as it was, and lose 
 
 from __future__ import annotations
 
-import errno
 import socket
-import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 from OpenSSL import SSL
 
-from engine_shim import Acceptor, AsyncSSL, ManualEngine, Status
+from engine_shim import ManualEngine, Status
+from support.accepted import MESSAGES, VERSIONS, Ends
 from support.pair import client_context, server_context
 from support.waiting import PATIENCE, readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
-
-    from typing_extensions import Self
 
     from support.certificates import Identity
 
-STREAM = socket.SOCK_STREAM
-MESSAGES = socket.SOCK_SEQPACKET
-VERSIONS = ("1.2", "1.3")
 CHANGE_CIPHER_SPEC = bytes([20, 3, 3, 0, 1, 1])  # RFC 8446, D.4: ignored until the client's Finished
-
-Sockets = tuple[socket.socket, socket.socket]
-
-
-class Ends:
-    """A server's end over a socket, and a client's in memory: what passes between them is the test's."""
-
-    def __init__(self, tls: AsyncSSL, sockets: Sockets, client: SSL.Context) -> None:
-        self.server = tls
-        self.near, self.far = sockets
-        self.client = SSL.Connection(client, None)
-        self.client.set_connect_state()
-
-    @classmethod
-    def accepted(cls, server: SSL.Context, client: SSL.Context, kind: int = STREAM, *, offloaded: bool = False) -> Self:
-        near, far = pair_of(kind)
-        return cls(Acceptor(server, handshake=offloaded).accept(near.fileno()), (near, far), client)
-
-    def spoken(self) -> bytes:
-        """Let the client go on as far as it can; what it has to say."""
-        with suppress(SSL.WantReadError):
-            self.client.do_handshake()
-        return self.outgoing()
-
-    def outgoing(self) -> bytes:
-        try:
-            return self.client.bio_read(1 << 16)
-        except SSL.WantReadError:
-            return b""
-
-    def hear(self, count: int = 1 << 16) -> bytes:
-        """Take what has come, one message of it where there are messages."""
-        try:
-            heard = self.far.recv(count)
-        except BlockingIOError:
-            return b""
-        if heard:
-            self.client.bio_write(heard)
-        return heard
-
-    def shake(self) -> Status:
-        """Go through the handshake, until the server's end says something else than that it waits."""
-        while True:
-            self.hear()
-            if spoken := self.spoken():
-                self.far.send(spoken)
-            status = self.server.handshake()
-            if status not in (Status.WANT_READ, Status.WANT_WRITE):
-                self.hear()
-                self.spoken()
-                return status
-
-    def to_last_step(self) -> bytes:
-        """Go on until only the client's Finished is missing, and return that."""
-        self.far.send(self.spoken())
-        assert readable([self.near.fileno()], PATIENCE)
-        assert self.server.handshake() is Status.WANT_READ
-        assert readable([self.far.fileno()], PATIENCE)
-        self.hear()
-        return self.spoken()
-
-    def read(self) -> bytes:
-        buffer = bytearray(1 << 15)
-        assert self.server.read_into(buffer) is Status.DONE
-        return bytes(buffer[: self.server.count])
-
-    def close(self) -> None:
-        assert self.server.close()
-        self.near.close()
-        self.far.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def pair_of(kind: int) -> Sockets:
-    near, far = socket.socketpair(socket.AF_UNIX, kind)
-    near.setblocking(False)
-    far.setblocking(False)
-    return near, far
-
-
-def tcp_pair() -> Sockets:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        far = socket.create_connection(listener.getsockname())
-        near, _ = listener.accept()
-    near.setblocking(False)
-    far.setblocking(False)
-    return near, far
 
 
 @pytest.fixture
@@ -201,6 +103,9 @@ def test_what_was_read_ahead_outlives_a_pause(identity: Identity) -> None:
             assert paused.server.handshake() is Status.WANT_ASYNC
             assert not readable([paused.near.fileno()])
             assert other.shake() is Status.DONE
+            other.client.send(bytes(8192))
+            other.far.send(other.outgoing())
+            assert other.read() == bytes(8192)
             engine.perform()
             assert paused.server.handshake() is Status.WANT_READ
             paused.far.send(CHANGE_CIPHER_SPEC[3:])
@@ -318,123 +223,3 @@ def test_a_full_socket_does_not_hide_why_a_handshake_failed(ends: Ends) -> None:
     ends.far.send(bytes([22, 3, 1, 0, 4, 1, 0, 0, 0]))
     assert ends.server.handshake() is Status.ERROR
     assert ends.server.errors()
-
-
-# The end: the same answers as with OpenSSL's own socket BIO.
-
-
-def until_told(ends: Ends, call: Callable[[], Status]) -> Status:
-    """Wait and repeat, as a loop does."""
-    while (status := call()) is Status.WANT_READ:
-        assert readable([ends.near.fileno()], PATIENCE)
-    return status
-
-
-def to_the_end(ends: Ends) -> list[Status]:
-    """Read until there is nothing more to read."""
-    buffer = bytearray(10)
-    statuses = [Status.DONE]
-    while statuses[-1] is Status.DONE:
-        statuses.append(until_told(ends, lambda: ends.server.read_into(buffer)))
-    return statuses
-
-
-def open_it(ends: Ends) -> None:
-    """To the end of the handshake and of what follows it: a client that closes with bytes unread sends a reset."""
-    assert ends.shake() is Status.DONE
-    assert ends.server.write(b".") is Status.DONE
-    text = b""
-    while not text:
-        assert readable([ends.far.fileno()], PATIENCE)
-        ends.hear()
-        with suppress(SSL.WantReadError):
-            text = ends.client.recv(1)
-
-
-def leave_in_hello(ends: Ends) -> list[Status]:
-    ends.far.send(ends.spoken()[:50])
-    ends.far.close()
-    return [until_told(ends, ends.server.handshake)]
-
-
-def leave_before_the_flight(ends: Ends) -> list[Status]:
-    ends.far.send(ends.spoken())
-    ends.far.close()
-    return [until_told(ends, ends.server.handshake)]
-
-
-def leave_before_tickets(ends: Ends) -> list[Status]:
-    ends.far.send(ends.to_last_step())
-    ends.far.close()
-    status = until_told(ends, ends.server.handshake)
-    return [status, *(to_the_end(ends) if status is Status.DONE else ())]
-
-
-def leave_between_records(ends: Ends) -> list[Status]:
-    open_it(ends)
-    ends.far.close()
-    return to_the_end(ends)
-
-
-def leave_in_a_record(ends: Ends) -> list[Status]:
-    open_it(ends)
-    ends.client.send(b"all")
-    whole = ends.outgoing()
-    ends.client.send(b"half")
-    ends.far.send(whole + ends.outgoing()[:8])
-    ends.far.close()
-    return to_the_end(ends)
-
-
-def say_goodbye(ends: Ends) -> list[Status]:
-    open_it(ends)
-    ends.client.shutdown()
-    ends.far.send(ends.outgoing())
-    return [*to_the_end(ends), ends.server.shutdown()]
-
-
-def reset(ends: Ends) -> list[Status]:
-    open_it(ends)
-    ends.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    ends.far.close()
-    return to_the_end(ends)
-
-
-ENDINGS = (
-    leave_in_hello,
-    leave_before_the_flight,
-    leave_before_tickets,
-    leave_between_records,
-    leave_in_a_record,
-    say_goodbye,
-    reset,
-)
-
-
-def seen(ends: Ends, ending: Callable[[Ends], list[Status]]) -> tuple[list[Status], int, list[int]]:
-    with ends:
-        statuses = ending(ends)
-        reasons = [error.code for error in ends.server.errors()]
-        return statuses, ends.server.system_error, reasons
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("sockets", [tcp_pair, lambda: pair_of(STREAM)], ids=["tcp", "unix"])
-def test_ends_as_with_openssls_bio(
-    identity: Identity, version: str, ending: Callable[[Ends], list[Status]], sockets: Callable[[], Sockets]
-) -> None:
-    server, client = server_context(identity, None), client_context(identity, version)
-    theirs, ours = sockets(), sockets()
-    connection = SSL.Connection(server, theirs[0])
-    connection.set_accept_state()
-    expected = seen(Ends(AsyncSSL(connection, handshake=False), theirs, client), ending)
-    assert seen(Ends(Acceptor(server, handshake=False).accept(ours[0].fileno()), ours, client), ending) == expected
-
-
-def test_send_fails(identity: Identity) -> None:
-    with Ends.accepted(server_context(identity, None), client_context(identity)) as ends:
-        ends.far.send(ends.spoken())
-        ends.near.shutdown(socket.SHUT_WR)
-        assert ends.server.handshake() is Status.SYSCALL
-        assert ends.server.system_error == errno.EPIPE

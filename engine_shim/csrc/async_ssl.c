@@ -29,12 +29,14 @@
 #include "errors.h"
 #include "ossl.h"
 #include "runner.h"
+#include "socket_bio.h"
 
 enum { ERRORS_MOST = 8 };
 
 /* The thread that made it only, but for async_ssl_free(). */
 struct async_ssl {
     SSL *ssl;                /* a reference; NULL: closed */
+    struct socket_bio *bio;  /* the SSL's; NULL: it has one that others made, or closed */
     ASYNC_WAIT_CTX *context; /* owned; NULL: no call runs in a job, or closed */
     struct runner runner;
     struct async_step step;
@@ -72,18 +74,14 @@ struct async_ssl *async_ssl_new(void *ssl, int flags) {
     return a;
 }
 
-/*
- * Reading ahead takes several records out of the socket with one recv(2) instead of two for each of them; OpenSSL 3.2
- * and later do so only after the handshake. Whoever drives this end reads until it is told to wait, so that what
- * OpenSSL holds is never forgotten.
- */
 struct async_ssl *async_ssl_accept(void *ssl_ctx, int fd, int flags) {
     SSL *ssl = ossl.SSL_new(ssl_ctx);
     if (ssl == NULL) return NULL;
-    struct async_ssl *a = ossl.SSL_set_fd(ssl, fd) == 1 ? async_ssl_new(ssl, flags) : NULL;
+    struct socket_bio *bio = socket_bio_attach(ssl, fd);
+    struct async_ssl *a = bio != NULL ? async_ssl_new(ssl, flags) : NULL;
     if (a != NULL) {
+        a->bio = bio;
         ossl.SSL_set_accept_state(ssl);
-        ossl.SSL_set_read_ahead(ssl, 1);
     }
     ossl.SSL_free(ssl); /* a reference of its own keeps it */
     return a;
@@ -173,6 +171,38 @@ static void succeed(struct async_ssl *a) {
     if (a->call == CALL_HANDSHAKE) a->asynchronous = (a->flags & ASYNC_IO) != 0;
 }
 
+/* The step wants to write for as long as bytes of a handshake are left. */
+static void wait_to_send(struct async_ssl *a) {
+    a->step.status = SSL_ERROR_WANT_WRITE;
+    ossl.ERR_clear_error();
+}
+
+/* All that is left then is session tickets: OpenSSL does not fail for them either, and the next read will tell. */
+static bool does_not_matter(const struct async_ssl *a, int error) {
+    bool peer_left = error == EPIPE || error == ECONNRESET;
+    return peer_left && a->step.status == SSL_ERROR_NONE && ossl.SSL_version(a->ssl) >= TLS1_3_VERSION;
+}
+
+static void fail_to_send(struct async_ssl *a, int error) {
+    socket_bio_drop(a->bio);
+    if (does_not_matter(a, error)) return;
+    a->step.status = SSL_ERROR_SYSCALL;
+    a->system_error = error;
+}
+
+/* What has failed already, or has paused, stays so; nor is data that was read given up for what is unsent. */
+static void finish_sending(struct async_ssl *a) {
+    int error = a->bio != NULL ? socket_bio_end(a->bio) : 0;
+    if (error == 0) return;
+    int status = a->step.status;
+    bool is_done = status == SSL_ERROR_NONE && a->call == CALL_HANDSHAKE;
+    if (!is_done && status != SSL_ERROR_WANT_READ && status != SSL_ERROR_WANT_WRITE) return;
+    if (error == EAGAIN)
+        wait_to_send(a);
+    else
+        fail_to_send(a, error);
+}
+
 int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length) {
     shim_status refused = check_call(a, call, buffer, length);
     if (refused != SHIM_OK) return -(int)refused;
@@ -180,8 +210,10 @@ int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length) {
     a->call = call;
     a->buffer = buffer;
     a->length = length;
+    if (a->bio != NULL) socket_bio_begin(a->bio, call == CALL_HANDSHAKE);
     int outcome = runner_enter(&a->runner, a->asynchronous ? a->context : NULL, run, a);
     a->step.status = status_of(a, outcome);
+    finish_sending(a);
     if (a->step.status == SSL_ERROR_SYSCALL) a->step.system_error = a->system_error;
     if (a->step.status == SSL_ERROR_WANT_ASYNC) read_fds(a);
     if (a->step.status == SSL_ERROR_NONE)
@@ -222,6 +254,7 @@ static void give_back(struct async_ssl *a) {
     SSL *ssl = a->ssl;
     ASYNC_WAIT_CTX *context = a->context;
     a->ssl = NULL;
+    a->bio = NULL;
     a->context = NULL;
     ossl.SSL_free(ssl);
     ossl.ASYNC_WAIT_CTX_free(context);
@@ -231,6 +264,7 @@ static void give_back(struct async_ssl *a) {
 /* The job, and the wait context that it uses, are left behind. */
 static void forget(struct async_ssl *a) {
     a->ssl = NULL;
+    a->bio = NULL;
     a->context = NULL;
 }
 

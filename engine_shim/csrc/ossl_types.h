@@ -12,6 +12,7 @@
 
 typedef struct async_job_st ASYNC_JOB;
 typedef struct async_wait_ctx_st ASYNC_WAIT_CTX;
+typedef struct bio_method_st BIO_METHOD;
 typedef struct bio_st BIO;
 typedef struct engine_st ENGINE;
 typedef struct evp_md_ctx_st EVP_MD_CTX;
@@ -186,6 +187,8 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 /* ssl.h */
 #define SSL_ERROR_NONE 0
 #define SSL_ERROR_SSL 1
+#define SSL_ERROR_WANT_READ 2
+#define SSL_ERROR_WANT_WRITE 3
 #define SSL_ERROR_SYSCALL 5
 #define SSL_ERROR_WANT_ASYNC 9
 #define SSL_ERROR_WANT_ASYNC_JOB 10
@@ -206,6 +209,21 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define SSL_TLSEXT_ERR_ALERT_FATAL 2
 #define TLSEXT_NAMETYPE_host_name 0
 #define TLSEXT_nid_unknown 0x1000000
+
+/* bio.h, ssl.h, for socket_bio.c */
+#define TLS1_3_VERSION 0x0304
+#define BIO_TYPE_DESCRIPTOR 0x0100
+#define BIO_TYPE_SOURCE_SINK 0x0400
+#define BIO_FLAGS_READ 0x01
+#define BIO_FLAGS_WRITE 0x02
+#define BIO_FLAGS_RWS 0x07
+#define BIO_FLAGS_SHOULD_RETRY 0x08
+#define BIO_CTRL_EOF 2
+#define BIO_CTRL_PENDING 10
+#define BIO_CTRL_FLUSH 11
+#define BIO_CTRL_DUP 12
+#define BIO_CTRL_WPENDING 13
+#define BIO_C_GET_FD 105
 
 /* async.h */
 #define ASYNC_ERR 0

@@ -1,0 +1,20 @@
+/* socket_bio.h: OpenSSL's way to a socket, with fewer system calls. The connection's thread only. */
+#ifndef ENGINE_SHIM_SOCKET_BIO_H
+#define ENGINE_SHIM_SOCKET_BIO_H
+
+#include "common.h"
+#include "ossl_types.h"
+
+struct socket_bio;
+
+/* For both directions of the SSL, which owns it from then on; borrows fd. NULL: no memory. */
+struct socket_bio *socket_bio_attach(SSL *ssl, int fd) MUST_CHECK;
+
+/* Around each step. What is written between them goes out at its end, if it is to be collected, and else at once. */
+void socket_bio_begin(struct socket_bio *s, bool collects);
+/* 0: all is sent. Else errno: EAGAIN if the socket is full. What is unsent is kept, and tried again in each step. */
+int socket_bio_end(struct socket_bio *s) MUST_CHECK;
+/* What is unsent is of no use any more. */
+void socket_bio_drop(struct socket_bio *s);
+
+#endif

@@ -121,7 +121,7 @@ struct wait_signal *wait_signal_new(void) {
     struct wait_signal *s;
     while ((s = take_unused()) != NULL)
         if (wake_fd(s->wake) >= 0) { /* one that a fork closed stays out of use */
-            wake_clear(s->wake);
+            wake_take(s->wake);
             return s;
         }
     s = calloc(1, sizeof *s);
@@ -134,7 +134,7 @@ struct wait_signal *wait_signal_new(void) {
 
 void wait_signal_free(struct wait_signal *s) {
     if (s == NULL) return;
-    wake_clear(s->wake);
+    wake_take(s->wake);
     pthread_mutex_lock(&lock);
     s->unused = unused;
     unused = s;
@@ -146,7 +146,7 @@ int wait_signal_fd(const struct wait_signal *s) {
 }
 
 uint64_t wait_signal_take(struct wait_signal *s) {
-    return wake_clear(s->wake);
+    return wake_take(s->wake);
 }
 
 struct wake *wait_signal_wake(const struct wait_signal *s) {

@@ -114,7 +114,13 @@ void wake_signal(struct wake *w) {
  * readable. Whoever lets go of the last reference misses none, because signalling takes one.
  */
 uint64_t wake_clear(struct wake *w) {
-    if (w->fd < 0 || atomic_exchange_explicit(&w->signals, 0, memory_order_acquire) == 0) return 0;
+    return atomic_load_explicit(&w->signals, memory_order_acquire) == 0 ? 0 : wake_take(w);
+}
+
+/* The signals are forgotten before the read: one that comes in between is counted, and read once more for nothing. */
+uint64_t wake_take(struct wake *w) {
+    if (w->fd < 0) return 0;
+    atomic_store_explicit(&w->signals, 0, memory_order_seq_cst);
     uint64_t count;
     ssize_t got;
     do got = read(w->fd, &count, sizeof count);

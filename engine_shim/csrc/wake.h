@@ -23,8 +23,10 @@ int wake_fd(const struct wake *w);
 uint64_t wake_serial(const struct wake *w);
 /* Blocks the calling thread until the wake is readable, then takes the signal back. */
 void wake_wait(struct wake *w);
-/* The thread that resumed: takes the signal back; returns how often it was given. */
+/* The thread that resumed: takes the signal back; returns how often it was given. One given just now may stay. */
 uint64_t wake_clear(struct wake *w);
+/* The same, but none stays that has made the fd readable; a read(2) in any case. */
+uint64_t wake_take(struct wake *w);
 
 /* fork.c only: all wakes are locked across a fork; the child closes its copies of the fds. */
 void wake_fork_prepare(void);

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine_shim.batches import batch_lanes
-from engine_shim.engine import BatchEngine, ManualEngine
+from engine_shim.engine import BatchEngine, ThreadEngine
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from engine_shim.batches import BatchCosts
+    from engine_shim.engine import Engine
     from engine_shim.key import Key
 
-__all__ = ["EngineChoice", "choose_engine", "choose_for"]
+__all__ = ["EngineChoice", "choose_engine", "choose_for", "measuring_engine"]
 
 # A pause and what follows (docs/performance.md has the figures) costs the loop some 15 us, and a handshake without its
 # signature 200 us: below this a thread would cost more than 3 % of the handshake.
@@ -37,11 +38,13 @@ class EngineChoice:
         offload: ``"batch"``, ``"threads"`` or ``"off"``: by OpenSSL on the loop's thread.
         threads: Of the engine; 0: by turns of the loop; None: as many as there are CPUs.
         reason: Why, in one line.
+        signature: What one takes that OpenSSL makes alone, in seconds; 0: it cannot be measured.
     """
 
     offload: str
     threads: int | None
     reason: str
+    signature: float
 
 
 def choose_engine(
@@ -65,14 +68,19 @@ def choose_engine(
         LinkageError: OpenSSL cannot be reached.
         OSError: The file cannot be read.
     """
-    with BatchEngine(threads=0) if batch_lanes() else ManualEngine() as engine:
+    with measuring_engine() as engine:
         return choose_for(engine.load_key(source, password), cpus or len(os.sched_getaffinity(0)))
+
+
+def measuring_engine() -> Engine:
+    """Make an engine to load keys into that are to be measured: with batches, where there are any."""
+    return BatchEngine(threads=0) if batch_lanes() else ThreadEngine(1)
 
 
 def choose_for(key: Key, cpus: int) -> EngineChoice:
     """Tell which engine pays for a key that is loaded; its batches count where its engine has them."""
     costs = key.batch_costs
-    signature = key.measure_signature()
+    signature = key.measure_signature() if costs is None else costs.one
     name = f"{key.type}-{key.bits}" if key.type.startswith("RSA") else key.type
     signs = f"{name} signs in {_microseconds(signature)}"
     if costs is not None and key.type == "RSA" and costs.eight < 8 * costs.one * _WORTH_A_BATCH:
@@ -80,17 +88,17 @@ def choose_for(key: Key, cpus: int) -> EngineChoice:
     if signature == 0:
         signs = f"what a signature of this {name} key takes cannot be measured"
     elif signature < _WORTH_A_THREAD:
-        return EngineChoice("off", None, f"{signs}, which is less than handing it over is worth")
+        return EngineChoice("off", None, f"{signs}, which is less than handing it over is worth", signature)
     if cpus > 1:
-        return EngineChoice("threads", None, f"{signs}, and there are {cpus} CPUs")
-    return EngineChoice("off", None, f"{signs}, but there is only one CPU")
+        return EngineChoice("threads", None, f"{signs}, and there are {cpus} CPUs", signature)
+    return EngineChoice("off", None, f"{signs}, but there is only one CPU", signature)
 
 
 def _batch(signs: str, costs: BatchCosts, cpus: int) -> EngineChoice:
     reason = f"{signs}, eight together in {_microseconds(costs.eight)}"
     if cpus > 1 and costs.eight > _LONGEST_TURN:
-        return EngineChoice("batch", 1, f"{reason}: on a thread of its own")
-    return EngineChoice("batch", 0, f"{reason}: on the loop's thread")
+        return EngineChoice("batch", 1, f"{reason}: on a thread of its own", costs.one)
+    return EngineChoice("batch", 0, f"{reason}: on the loop's thread", costs.one)
 
 
 def _microseconds(seconds: float) -> str:

@@ -58,7 +58,7 @@ class Hub:
         for driver in [driver for driver in touched if driver.release(now)]:
             driver.acquire(now)
         if self.touched:
-            self.reactor.call_soon(_nothing)
+            self.reactor.hurry()
 
 
 class Driver:
@@ -257,7 +257,3 @@ class Driver:
                 timer.cancel()
         self._socket.close()
         self._on_closed()
-
-
-def _nothing() -> None:
-    """Being asked for makes the next turn come at once."""

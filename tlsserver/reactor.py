@@ -83,6 +83,7 @@ class Reactor:
         self._now = time.monotonic()
         self._thread: int | None = None
         self._stopping = False
+        self._is_hurried = False
         self._forked = False
         self._closed = False
         self._wake_lock = threading.RLock()
@@ -186,6 +187,10 @@ class Reactor:
         """Call it in the next turn, in the order asked for."""
         self._soon.append((callback, args))
 
+    def hurry(self) -> None:
+        """Let the next turn come at once: it does not wait for events."""
+        self._is_hurried = True
+
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:  # noqa: ANN401 - as in asyncio
         """Call it on the loop's thread, and wake the loop. Any thread, and signal handlers; it never waits."""
         self._soon.append((callback, args))
@@ -268,6 +273,7 @@ class Reactor:
         """
         self._check_usable()
         ready = self._select(self._patience(timeout))
+        self._is_hurried = False
         self._now = time.monotonic()
         self._take(ready)
         for timer in self._timers.take_due(self._now):
@@ -346,7 +352,7 @@ class Reactor:
 
     def _patience(self, timeout: float | None) -> float | None:
         """Return how long to wait: not at all if work is there, else until the first living deadline."""
-        if self._soon or self._backlog or self._stopping:
+        if self._soon or self._backlog or self._stopping or self._is_hurried:
             return 0
         when = self._timers.next_when()
         if when is None:

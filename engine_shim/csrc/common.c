@@ -23,10 +23,18 @@ void shim_counters(struct shim_counters *out) {
     };
 }
 
-uint64_t now_ns(void) {
+static uint64_t read_clock(clockid_t clock) {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t now_ns(void) {
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+uint64_t thread_cpu_ns(void) {
+    return read_clock(CLOCK_THREAD_CPUTIME_ID);
 }
 
 void *wiped_free(void *bytes, size_t length) {

@@ -30,6 +30,7 @@ static inline void count_down(atomic_uint_fast64_t *counter) {
 
 /* Any thread. */
 uint64_t now_ns(void);                        /* CLOCK_MONOTONIC */
+uint64_t thread_cpu_ns(void);                 /* what this thread has used of a CPU */
 void *wiped_free(void *bytes, size_t length); /* wipes, frees, returns NULL */
 
 #endif

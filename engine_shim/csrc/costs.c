@@ -1,7 +1,6 @@
 #include "costs.h"
 
 #include <string.h>
-#include <time.h>
 
 #include "key.h"
 #include "ossl_types.h"
@@ -14,27 +13,26 @@ static struct cost {
     atomic_uint_fast64_t one_ns, eight_ns;
 } costs[BATCH_CLASSES];
 
-/* Of this thread: time in which others had the CPU is no cost of the op's. */
-static uint64_t cpu_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+/* Time in which others had the CPU is no cost of the op's. */
+static void least(uint64_t *of, uint64_t begun) {
+    uint64_t took = thread_cpu_ns() - begun;
+    if (took < *of) *of = took;
 }
 
-static void least(uint64_t *of, uint64_t begun) {
-    uint64_t took = cpu_ns() - begun;
-    if (took < *of) *of = took;
+/* Another round is worth its time; the first one began at `begun`. */
+static bool goes_on(int rounds, uint64_t begun) {
+    return rounds < ROUNDS_FEWEST || (rounds < ROUNDS_MOST && thread_cpu_ns() - begun < ROUNDS_NS);
 }
 
 /* The ops are the caller's. */
 static void run_rounds(struct op *const ops[BATCH_MOST], uint64_t *one, uint64_t *eight) {
-    uint64_t first = cpu_ns();
+    uint64_t first = thread_cpu_ns();
     *one = *eight = UINT64_MAX;
-    for (int i = 0; i < ROUNDS_MOST && (i < ROUNDS_FEWEST || cpu_ns() - first < ROUNDS_NS); i++) {
-        uint64_t begun = cpu_ns();
+    for (int i = 0; goes_on(i, first); i++) {
+        uint64_t begun = thread_cpu_ns();
         op_perform(ops[0]);
         least(one, begun);
-        begun = cpu_ns();
+        begun = thread_cpu_ns();
         batch_perform(ops, BATCH_MOST);
         least(eight, begun);
     }
@@ -105,12 +103,10 @@ int key_batch_costs(const struct key *k, struct batch_costs *out) {
 
 static uint64_t signature_ns(struct key *k, const char *digest) {
     struct op *op = make_op(k, digest);
-    uint64_t one = UINT64_MAX, first = cpu_ns();
+    uint64_t one = UINT64_MAX, first = thread_cpu_ns();
     if (op == NULL) return 0;
-    op->status = SHIM_OK;
-    for (int i = 0; op->status == SHIM_OK && i < ROUNDS_MOST && (i < ROUNDS_FEWEST || cpu_ns() - first < ROUNDS_NS);
-         i++) {
-        uint64_t begun = cpu_ns();
+    for (int i = 0; op->status == SHIM_OK && goes_on(i, first); i++) {
+        uint64_t begun = thread_cpu_ns();
         op_perform(op);
         least(&one, begun);
     }

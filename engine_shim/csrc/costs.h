@@ -8,7 +8,7 @@
 
 /* Any thread. Measures the class of the key's signatures, once a process; some 10 to 40 ms, nothing without batches. */
 void costs_measure(struct key *k);
-/* Any thread. So many ops are cheaper in a batch than one by one; more than BATCH_MOST: never (or not measured). */
+/* Any thread. So many ops are cheaper in a batch than one by one; more than BATCH_MOST: never (BATCH_NONE, or not measured). */
 size_t costs_pays_from(enum batch_class c);
 
 #endif

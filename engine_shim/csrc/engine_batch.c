@@ -39,8 +39,7 @@ static struct choice gather(const struct engine *e) {
 
 /* Where lanes cost more than OpenSSL does, the oldest goes alone. */
 static void settle(struct choice *c) {
-    if (c->count == 0) return;
-    c->in_lanes = c->ops[0]->share != BATCH_NONE && c->count >= costs_pays_from(c->ops[0]->share);
+    c->in_lanes = c->count >= costs_pays_from(c->ops[0]->share);
     if (!c->in_lanes) c->count = 1;
 }
 
@@ -69,17 +68,19 @@ static void perform(struct engine *e, const struct choice *c) {
 }
 
 /* Under the lock, which it lets go of meanwhile. False: there was nothing that could be done. */
-static bool perform_next(struct engine *e) {
-    struct choice c = gather(e);
-    settle(&c);
-    if (c.count == 0 || !take(e, &c)) return false;
-    perform(e, &c);
+static bool perform_gathered(struct engine *e, struct choice *c) {
+    if (c->count == 0) return false;
+    settle(c);
+    if (!take(e, c)) return false;
+    perform(e, c);
     return true;
 }
 
 static void work(struct engine *e) {
-    while (!e->closed)
-        if (!perform_next(e)) pthread_cond_wait(&e->changed, &e->lock);
+    while (!e->closed) {
+        struct choice c = gather(e);
+        if (!perform_gathered(e, &c)) pthread_cond_wait(&e->changed, &e->lock);
+    }
 }
 
 /* The op alone, through OpenSSL: its thread may stand on a job's stack, which has no room for lanes. */
@@ -115,17 +116,17 @@ struct engine *engine_new_batch(unsigned workers, size_t capacity) {
 }
 
 /* Under the lock. A batch with room in it is worth a turn's waiting if others may join; what no batch can have is not. */
-static bool may_wait(const struct engine *e) {
-    const struct op *oldest = e->queued.first;
-    return e->queued.length < e->in_progress && oldest != NULL && oldest->share != BATCH_NONE &&
-           gather(e).count < BATCH_MOST && costs_pays_from(oldest->share) <= BATCH_MOST;
+static bool may_wait(const struct engine *e, const struct choice *c) {
+    return e->queued.length < e->in_progress && c->count > 0 && c->count < BATCH_MOST &&
+           costs_pays_from(c->ops[0]->share) <= BATCH_MOST;
 }
 
 size_t batch_turn(struct engine *e, size_t in_progress, int patient) {
     uint64_t begun = now_ns();
     pthread_mutex_lock(&e->lock);
     e->in_progress = in_progress;
-    if (!(patient && may_wait(e)) && perform_next(e)) {
+    struct choice c = gather(e);
+    if (!(patient && may_wait(e, &c)) && perform_gathered(e, &c)) {
         uint64_t took = now_ns() - begun;
         if (took > e->statistics.turn_max_ns) e->statistics.turn_max_ns = took;
     }

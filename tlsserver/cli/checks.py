@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from engine_shim import BatchEngine, LinkageError, ShimError, ThreadEngine, attach
-from engine_shim.batches import batch_lanes, describe_batches
-from engine_shim.choice import choose_for
+from engine_shim import LinkageError, ShimError, attach
+from engine_shim.batches import describe_batches
+from engine_shim.choice import choose_for, measuring_engine
 from engine_shim.linkage import explain, shared
 from engine_shim.openssl_engine import engines_folder, why_no_engines
 from tlsserver.cli.version import version
@@ -119,7 +119,7 @@ def look() -> Findings:
 
 def _keys() -> dict[str, Key | None]:
     """Make a key of each kind; None where it cannot be loaded and sign."""
-    with BatchEngine(threads=0) if batch_lanes() else ThreadEngine(1) as engine:
+    with measuring_engine() as engine:
         return {name: _key(engine, name, make) for name, make in {**KEY_TYPES, **_ml_dsa()}.items()}
 
 
@@ -143,7 +143,7 @@ def _signature(key: Key, cpus: int) -> dict[str, Any]:
     costs = key.batch_costs
     chosen = choose_for(key, cpus)
     return {
-        "one": _microseconds(costs.one if costs else key.measure_signature()),
+        "one": _microseconds(chosen.signature),
         "eight": _microseconds(costs.eight) if costs else None,
         "pays_from": costs.pays_from if costs else None,
         "auto": chosen.offload if chosen.threads is None else f"{chosen.offload}, {chosen.threads} threads",

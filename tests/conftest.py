@@ -112,3 +112,12 @@ def nothing_left() -> Iterator[None]:
     from helpers_server import check_nothing_left  # noqa: PLC0415 - as above
 
     yield from check_nothing_left()
+
+
+@pytest.fixture
+def pipe() -> Iterator[int]:
+    """An fd to wait for."""
+    read, write = os.pipe()
+    yield read
+    os.close(read)
+    os.close(write)

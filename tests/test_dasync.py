@@ -20,8 +20,9 @@ from helpers_server import House
 from engine_shim import AsyncSSL, KeyLoadError, OpenSSLEngine, Status, counters
 from support import apart, dasync
 from support.certificates import Certificates, Identity
+from support.child_server import allow_many_files
 from support.clients import reset
-from support.engine_server import EngineServer, allow_many_files
+from support.engine_server import EngineServer
 from support.leaks import complaint, holdings
 from support.memory import TUNABLES, usage
 from support.pair import Pair, client_context, server_context

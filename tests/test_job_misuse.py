@@ -16,17 +16,9 @@ from support.leaks import wait_until
 from support.source_tree import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from support.certificates import Identity
-
-
-@pytest.fixture
-def pipe() -> Iterator[int]:
-    read, write = os.pipe()
-    yield read
-    os.close(read)
-    os.close(write)
 
 
 def elsewhere(call: Callable[[], object]) -> list[BaseException]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,14 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from support.certificates import Identity
-
-
-@pytest.fixture
-def pipe() -> Iterator[int]:
-    read, write = os.pipe()
-    yield read
-    os.close(read)
-    os.close(write)
 
 
 @pytest.fixture

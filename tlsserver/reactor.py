@@ -82,8 +82,7 @@ class Reactor:
         self._hooks: list[Callable[[], object]] = []
         self._now = time.monotonic()
         self._thread: int | None = None
-        self._stopping = False
-        self._is_hurried = False
+        self._stopping = self._is_hurried = False
         self._forked = False
         self._closed = False
         self._wake_lock = threading.RLock()

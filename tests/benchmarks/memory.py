@@ -27,6 +27,7 @@ from benchmarks.peers.crowd import Crowd, client_context  # noqa: E402 - the sam
 from benchmarks.peers.running import readable_folder, running  # noqa: E402 - the same
 
 from support.certificates import Certificates  # noqa: E402 - the same
+from support.child_server import allow_many_files  # noqa: E402 - the same
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,7 +128,7 @@ def main(
     as_json: bool,
 ) -> None:
     """Measure and print."""
-    processes.allow_many_files()
+    allow_many_files()
     failed = False
     names = choice.chosen(only, (*OURS, *PARKED), tools, peers=peers, extra=PARKED)
     results = []

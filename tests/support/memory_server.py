@@ -7,22 +7,18 @@ included.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 from engine_shim import Engine, ManualEngine, ThreadEngine
-from support import apart
-from support.engine_server import allow_many_files
+from support.child_server import ChildServer, allow_many_files, say
 from support.leaks import wait_until
-from support.memory import TUNABLES, Usage, usage
+from support.memory import Usage, usage
 from tlsserver import Server, ServerConfig, TLSContext
 from tlsserver.protocols.echo import EchoProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from typing_extensions import Self
 
     from support.certificates import Identity
 
@@ -31,59 +27,28 @@ _IDLE_JOBS = 4
 _ENGINES: dict[str, Callable[[], Engine]] = {"threads": ThreadEngine, "manual": ManualEngine}
 
 
-class MemoryServer:
-    """The server, seen from the clients' process; a context manager.
+class MemoryServer(ChildServer):
+    """The server, seen from the clients' process.
 
     Args:
         identity: Its certificate and key.
         engine: "off", "threads" or "manual".
-
-    Attributes:
-        address: Where it listens.
     """
 
     def __init__(self, identity: Identity, engine: str) -> None:
-        self._process = subprocess.Popen(
-            apart.command(__name__, "serve", identity.cert, identity.key, engine),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=apart.environment(**TUNABLES),
-        )
-        self.address = ("127.0.0.1", self._answer())
+        super().__init__(__name__, identity.cert, identity.key, engine)
 
     def idle(self, count: int) -> Usage:
         """Wait until so many connections are open and nothing is in progress, and tell what is in use then."""
-        return self._ask("idle", count)
+        return Usage(*self.ask(["idle", count]))
 
     def parked(self, count: int) -> Usage:
         """Wait until so many ops of the manual engine are pending, and tell what is in use then."""
-        return self._ask("parked", count)
+        return Usage(*self.ask(["parked", count]))
 
     def perform(self, count: int) -> Usage:
         """Let the manual engine perform so many ops."""
-        return self._ask("perform", count)
-
-    def _ask(self, *question: object) -> Usage:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        return Usage(*self._answer())
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, f"the server has ended: {self._process.wait()}"
-        return json.loads(line)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._process:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            assert self._process.wait(30) == 0
+        return Usage(*self.ask(["perform", count]))
 
 
 def serve(certificate: str, key: str, engine_name: str) -> None:
@@ -95,11 +60,11 @@ def serve(certificate: str, key: str, engine_name: str) -> None:
     jobs = _IDLE_JOBS if engine_name == "threads" else None
     limits = ServerConfig(port=0, max_handshakes=10_000, timeout_handshake=600, async_jobs=jobs)
     with Server(context, EchoProtocol, config=limits) as server:
-        _say(server.address[1])
+        say(server.address[1])
         for line in sys.stdin:
             kind, count = json.loads(line)
             _DO[kind](server, engine, count)
-            _say(usage())
+            say(usage())
     if engine is not None:
         engine.close()
 
@@ -126,8 +91,3 @@ _DO: dict[str, Callable[[Server, Any, int], None]] = {
     "parked": _until_parked,
     "perform": _perform,
 }
-
-
-def _say(value: object) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()

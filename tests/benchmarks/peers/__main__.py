@@ -13,12 +13,13 @@ from click.core import ParameterSource
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[number]) for number in (2, 3)]
 
-from benchmarks.peers import choice, install, machine, measure, plot, processes, report  # noqa: E402 - found by the line above  # noqa: E402 - the same
+from benchmarks.peers import choice, install, machine, measure, plot, report  # noqa: E402 - found by the line above
 from benchmarks.peers.figures import Figures, Measurement  # noqa: E402 - the same
 from benchmarks.peers.running import readable_folder  # noqa: E402 - the same
 from benchmarks.peers.servers import ROOT, SERVERS  # noqa: E402 - the same
 
 from support.certificates import KINDS, Certificates  # noqa: E402 - the same
+from support.child_server import allow_many_files  # noqa: E402 - the same
 
 DOCUMENT = ROOT / "docs" / "performance.md"
 CORES = sorted(os.sched_getaffinity(0))
@@ -93,7 +94,7 @@ def main(only: str | None, tools: Path, *, peers: bool, installing: bool, **opti
     plan = make_plan(choice.chosen(only, OURS, tools, peers=peers), tools, options)
     versions = {name: SERVERS[name].version(tools) for name in plan.servers}
     click.echo(f"{len(plan.servers)} servers, about {plan.duration() / 60:.1f} minutes", err=True)
-    processes.allow_many_files()
+    allow_many_files()
     run = measure.Run([], {})
     try:
         with readable_folder() as folder:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 import socket
 import subprocess
 import time
@@ -102,12 +101,6 @@ def pinned(command: Sequence[str | Path], core: int | None) -> list[str]:
     """The command, bound to a core, and ended by the kernel if we die."""
     taskset = [] if core is None else ["taskset", "--cpu-list", str(core)]
     return ["setpriv", "--pdeathsig", "TERM", *taskset, *map(str, command)]
-
-
-def allow_many_files() -> None:
-    """Raise our limit on open files, which who we start inherits, as far as the system allows."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class Process:

@@ -242,6 +242,21 @@ def test_what_no_batch_can_have_does_not_pause(engine: BatchEngine, certificates
     job.close()
 
 
+@pytest.mark.parametrize("kind", ["rsa2048", "rsa3072", "rsa4096", "p256"])
+def test_only_what_a_batch_makes_cheaper_pauses(engine: BatchEngine, certificates: Certificates, kind: str) -> None:
+    """Which those are depends on CPU and OpenSSL: RSA-3072 is mostly none of them with OpenSSL 4.0, and is with 3.0."""
+    key = engine.load_key(certificates[kind].key)
+    engine.turn(1000)
+    job = Job(key.sign, b"x")
+    pauses = job.start() is JobStatus.PAUSED
+    assert pauses == (key.batch_costs is not None and key.batch_costs.pays_from is not None)
+    if pauses:
+        engine.turn(1)
+        assert job.start() is JobStatus.FINISHED
+    assert job.result()
+    job.close()
+
+
 def test_at_once_in_a_closed_engine(engine: BatchEngine, certificates: Certificates) -> None:
     key = engine.load_key(certificates["p384"].key)
     engine.turn(1000)

@@ -104,7 +104,8 @@ static void help(struct engine *e, struct op *op) {
  */
 static bool at_once(const struct engine *e, const struct op *op) {
     if (e->in_progress == SIZE_MAX || e->queued.length > 0) return false;
-    return op->share == BATCH_NONE || e->in_progress < costs_pays_from(op->share);
+    size_t pays_from = costs_pays_from(op->share);
+    return pays_from > BATCH_MOST || e->in_progress < pays_from;
 }
 
 static const struct engine_kind with_workers = {.name = "batch", .can_block = 1, .batches = 1, .work = work};

@@ -202,6 +202,7 @@ ONE_LINE = re.compile(r"tlsserver: error: [^\n]{20,600}\n")
 KEY_MISTAKES = {
     "missing certificate": (["--certfile={missing}"], "certificate .* cannot be read: No such file"),
     "missing key": (["--certfile={certificate}", "--keyfile={missing}"], "key .* cannot be read: No such file"),
+    "a URI for no provider": (["--certfile={certificate}", "--keyfile=pkcs11:token=x"], "give --offload provider:NAME"),
     "a folder for a certificate": (["--certfile=."], "cannot be read: Is a directory"),
     "key without certificate": (["--keyfile={key}"], "give --ssl-certfile"),
     "no PEM": (["--certfile={garbage}", "--keyfile={key}"], "PEM"),

@@ -194,9 +194,15 @@ def needs_file(source: str, offload: str) -> bool:
     """Tell whether `--ssl-keyfile` names a file.
 
     Raises:
-        ConfigurationError: It names a key of an ENGINE that `--offload` does not name.
+        ConfigurationError: It names a key of an ENGINE or of a provider that `--offload` does not name.
     """
-    return _engines_key(source, offload) is None and not (offload.startswith("provider:") and _is_uri(source))
+    if _engines_key(source, offload) is not None:
+        return False
+    if _is_uri(source) and offload.startswith("provider:"):
+        return False
+    if _is_uri(source) and not Path(source).exists():
+        raise ConfigurationError(f"key {source!r} is a URI, which providers load: give --offload provider:NAME as well")
+    return True
 
 
 def _engines_key(source: str, offload: str) -> str | None:

@@ -43,7 +43,8 @@ LAYERS = (
     ("tlsserver.parking", "tlsserver.life", "tlsserver.flow", "tlsserver.site"),
     ("tlsserver.session", "tlsserver.context", "tlsserver.connection", "tlsserver.transport"),
     # The loop.
-    ("tlsserver.registration", "tlsserver.selector", "tlsserver.timers", "tlsserver.reactor", "tlsserver.signals"),
+    ("tlsserver.registration", "tlsserver.selector", "tlsserver.timers", "tlsserver.wakeup", "tlsserver.reactor"),
+    ("tlsserver.signals",),
     ("tlsserver.listener", "tlsserver.waitfds", "tlsserver.turns", "tlsserver.driver"),
     # Where loop, TLS and protocol meet.
     ("tlsserver.service", "tlsserver.engine_sums"),
@@ -129,6 +130,7 @@ COVERED_BY = {
     "tlsserver/driver.py": "test_service.py",
     "tlsserver/engine_sums.py": "test_server.py",
     "tlsserver/registration.py": "test_reactor_faults.py",
+    "tlsserver/wakeup.py": "test_reactor.py",
     "tlsserver/signals.py": "test_server_life.py",
     "tlsserver/cli/__init__.py": "test_bad_input.py",
     "tlsserver/cli/checks.py": "test_cli_doctor.py",

@@ -151,9 +151,8 @@ class Driver:
 
     def _feed(self, tell: Callable[[float], object]) -> None:
         """Tell the connection something."""
+        self.touch()
         now = self._hub.reactor.time()
-        if not self._is_touched:
-            self.touch()
         try:
             tell(now)
         except Exception as error:  # noqa: BLE001 - see _failed
@@ -180,7 +179,7 @@ class Driver:
             connection.settle(now)
         except Exception as error:  # noqa: BLE001 - see _failed
             self._failed(error, now)
-        if connection.tls is not None and connection.state is not State.CLOSED:
+        if connection.tls is not None and not self._registration.urgent and connection.state is not State.CLOSED:
             self._make_urgent(now)
         if connection.state is State.CLOSED or self not in self._hub.drivers:
             self._dispose()

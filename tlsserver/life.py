@@ -54,8 +54,8 @@ class Life:
         Raises:
             IllegalTransitionError: The table does not have it; nothing has changed.
         """
-        old, new = self.state, next_state(self.state, event)
-        self.state = new
+        old = self.state
+        new = self.state = next_state(old, event)
         if old in _GAUGED:
             self._leave(old, new)
         if new in _GAUGED:

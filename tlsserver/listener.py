@@ -94,6 +94,8 @@ class Listener:
             budget: Accept at most so many in a turn.
         """
         self._socket = listening
+        # What socket.accept() finds out anew each time, which costs more than accept4(2).
+        self._kind = int(listening.family), int(listening.type), listening.proto
         self._reactor = reactor
         self._accepted = accepted
         self._room = room
@@ -130,7 +132,7 @@ class Listener:
     def _accept_one(self) -> bool:
         """Return whether it is worth while to ask for the next."""
         try:
-            sock, address = self._socket.accept()
+            fd, address = self._socket._accept()  # noqa: SLF001 - what accept() is made of: _socket's own
         except BlockingIOError:
             return False
         except OSError as error:
@@ -139,7 +141,7 @@ class Listener:
             self._rest(error)
             return False
         self._exhausted = False
-        self._hand_over(sock, address)
+        self._hand_over(socket.socket(*self._kind, fileno=fd), address)
         return True
 
     def _hand_over(self, sock: socket.socket, address: Any) -> None:  # noqa: ANN401 - its form depends on the family

@@ -48,6 +48,7 @@ from tlsserver.errors import ForkedProcessError, ServerStateError
 from tlsserver.registration import Registration, is_open, nobody
 from tlsserver.selector import EVENT_READ, EVENT_WRITE, SelectorLike, nestable, new_selector
 from tlsserver.timers import Timer, Timers
+from tlsserver.wakeup import WakePipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,8 +60,6 @@ logger = logging.getLogger(__name__)
 # How long the events that are not urgent may hold a turn. An open connection waits at most so long, and for one event
 # more, whatever the number of handshakes.
 _BACKLOG_SECONDS = 0.002
-
-_WAKE_READ_SIZE = 4096
 
 
 class Reactor:
@@ -83,12 +82,10 @@ class Reactor:
         self._now = time.monotonic()
         self._thread: int | None = None
         self._stopping = self._is_hurried = False
-        self._forked = False
-        self._closed = False
-        self._wake_lock = threading.RLock()
+        self._is_barred = self._forked = self._closed = False  # barred: either of the others
         self._crowd = nestable(self._selector) or self._selector
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.add(self._wake_read, EVENT_READ, self._drain_wakeups, urgent=True)
+        self._pipe = WakePipe()
+        self.add(self._pipe.read_fd, EVENT_READ, self._pipe.drain, urgent=True)
         if self._crowd is not self._selector:
             self.add(self._crowd.fileno(), EVENT_READ, self._gather, urgent=True)  # type: ignore[attr-defined]
         _alive.add(self)
@@ -111,7 +108,8 @@ class Reactor:
             OSError: The descriptor cannot be watched (a regular file, not open).
             ForkedProcessError: The reactor belongs to the parent process.
         """
-        self._check_usable()
+        if self._is_barred:
+            self._refuse()
         owner = self._registrations.pop(fd, None)
         if owner is not None:
             self._unwatch(owner)
@@ -126,7 +124,8 @@ class Reactor:
         Raises:
             ForkedProcessError: The reactor belongs to the parent process.
         """
-        self._check_usable()
+        if self._is_barred:
+            self._refuse()
         if events == registration.events or self._registrations.get(registration.fd) is not registration:
             return
         if events and registration.events:
@@ -152,7 +151,8 @@ class Reactor:
         Raises:
             ForkedProcessError: The reactor belongs to the parent process.
         """
-        self._check_usable()
+        if self._is_barred:
+            self._refuse()
         self._backlog.pop(registration, None)
         registration.callback = nobody  # its owner knows it: a cycle would keep both until a garbage collection
         if self._registrations.get(registration.fd) is registration:
@@ -193,7 +193,7 @@ class Reactor:
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:  # noqa: ANN401 - as in asyncio
         """Call it on the loop's thread, and wake the loop. Any thread, and signal handlers; it never waits."""
         self._soon.append((callback, args))
-        self._wake()
+        self._pipe.wake()
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:  # noqa: ANN401 - as in asyncio
         """Call it ``delay`` seconds after the beginning of this turn.
@@ -222,7 +222,7 @@ class Reactor:
     @property
     def wakeup_fd(self) -> int:
         """The writing end of the pipe that wakes the loop, for `signal.set_wakeup_fd`."""
-        return self._wake_write
+        return self._pipe.write_fd
 
     @property
     def thread_ident(self) -> int | None:
@@ -248,7 +248,8 @@ class Reactor:
             ForkedProcessError: The reactor was made before a fork, by the parent.
             ServerStateError: It is closed, or runs already.
         """
-        self._check_usable()
+        if self._is_barred:
+            self._refuse()
         if self._thread is not None:
             message = "this reactor runs already"
             raise ServerStateError(message)
@@ -270,7 +271,8 @@ class Reactor:
         Raises:
             ForkedProcessError: The reactor was made before a fork, by the parent.
         """
-        self._check_usable()
+        if self._is_barred:
+            self._refuse()
         ready = self._select(self._patience(timeout))
         self._is_hurried = False
         self._now = time.monotonic()
@@ -317,7 +319,11 @@ class Reactor:
         """Make the callback of an event, if its registration is still the descriptor's and still wants it."""
         wanted = events & registration.events
         if wanted and self._registrations.get(registration.fd) is registration:
-            self._call(registration.callback, (wanted,))
+            callback = registration.callback
+            try:
+                callback(wanted)
+            except Exception:
+                logger.exception("a callback of the loop failed: %r", callback)
 
     def _serve_backlog(self) -> None:
         """Serve what is not urgent, first come, first served, until its time is up; the rest comes next turn."""
@@ -331,16 +337,14 @@ class Reactor:
     def stop(self) -> None:
         """End `run` after the turn in progress. Any thread, and signal handlers."""
         self._stopping = True
-        self._wake()
+        self._pipe.wake()
 
     def close(self) -> None:
         """Free the selector and the pipe. Idempotent. In a forked child it closes the child's copies only."""
-        with self._wake_lock:
-            if self._closed:
-                return
-            self._closed = True
-            os.close(self._wake_read)
-            os.close(self._wake_write)
+        if self._closed:
+            return
+        self._is_barred = self._closed = True
+        self._pipe.close()
         self._registrations.clear()
         self._backlog.clear()
         self._timers.clear()
@@ -365,25 +369,12 @@ class Reactor:
         except Exception:
             logger.exception("a callback of the loop failed: %r", callback)
 
-    def _wake(self) -> None:
-        # A full pipe wakes the loop as well as one more byte would. The lock keeps `close` from giving the number to a
-        # stranger between the question and the write; it is re-entrant because a signal handler may interrupt its
-        # holder.
-        with self._wake_lock, contextlib.suppress(BlockingIOError):
-            if not self._closed:
-                os.write(self._wake_write, b"\0")
-
-    def _drain_wakeups(self, _events: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_read, _WAKE_READ_SIZE)
-
-    def _check_usable(self) -> None:
+    def _refuse(self) -> None:
         if self._forked:
             message = "this reactor belongs to the parent process: after a fork the child makes its own"
             raise ForkedProcessError(message)
-        if self._closed:
-            message = "this reactor is closed"
-            raise ServerStateError(message)
+        message = "this reactor is closed"
+        raise ServerStateError(message)
 
 
 _alive: weakref.WeakSet[Reactor] = weakref.WeakSet()
@@ -391,9 +382,8 @@ _alive: weakref.WeakSet[Reactor] = weakref.WeakSet()
 
 def _mark_forked() -> None:
     for reactor in list(_alive):
-        reactor._forked = True  # noqa: SLF001 - one mechanism in the classes of one file
-        # A thread that the child does not have may have held the parent's.
-        reactor._wake_lock = threading.RLock()  # noqa: SLF001 - one mechanism in the classes of one file
+        reactor._is_barred = reactor._forked = True  # noqa: SLF001 - one mechanism in the classes of one file
+        reactor._pipe.forget_lock()  # noqa: SLF001 - one mechanism in the classes of one file
 
 
 os.register_at_fork(after_in_child=_mark_forked)

@@ -35,7 +35,8 @@ class ScriptedSocket(socket.socket):
         if self.errors:
             number = self.errors.pop(0)
             raise OSError(number, os.strerror(number))
-        return super()._accept()
+        accepted: tuple[int, Any] = super()._accept()  # type: ignore[misc]
+        return accepted
 
 
 class Stage:

@@ -132,7 +132,7 @@ class Listener:
     def _accept_one(self) -> bool:
         """Return whether it is worth while to ask for the next."""
         try:
-            fd, address = self._socket._accept()  # noqa: SLF001 - what accept() is made of: _socket's own
+            fd, address = self._socket._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - what accept() is made of
         except BlockingIOError:
             return False
         except OSError as error:

@@ -182,7 +182,13 @@ bench: venv
 
 # Other servers beside ours, for docs/performance.md: about an hour, on a machine with nothing else to do.
 PEERS_ARGS ?=
-peers: venv $(DISTRO)/.stamp
+# Debian's Python is built with profile-guided optimization; here it has the packages of PyPI.
+build/pgo/.stamp: $(BUILD_INPUTS)
+	test -x build/pgo/bin/python || $(DISTRO_PYTHON) -m venv build/pgo
+	build/pgo/bin/python $(PIP) install --editable .
+	touch $@
+
+peers: venv $(DISTRO)/.stamp build/pgo/.stamp
 	$(BIN)/python tests/benchmarks/peers --document $(PEERS_ARGS)
 	$(BIN)/python tests/benchmarks/round_trip.py --peers --document
 	$(BIN)/python tests/benchmarks/memory.py --peers --document

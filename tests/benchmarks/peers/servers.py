@@ -27,8 +27,13 @@ ROOT = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).resolve().parent
 MANY = 4096  # connections that the kernel holds until they are accepted: no server is to lose any
 
-# Environments of ours: the name's ending, and where the Python is.
-ENVIRONMENTS = {"": Path(sys.executable), "-distro": ROOT / ".venv-distro" / "bin" / "python"}
+# Environments of ours: the name's ending, and where the Python is. The last has the same packages as the first, on a
+# Python that was built with profile-guided optimization.
+ENVIRONMENTS = {
+    "": Path(sys.executable),
+    "-distro": ROOT / ".venv-distro" / "bin" / "python",
+    "-pgo": ROOT / "build" / "pgo" / "bin" / "python",
+}
 
 
 @dataclass(frozen=True)
@@ -192,8 +197,8 @@ def _script(name: str) -> Callable[[Place], list[str]]:
 # Name: arguments of `tlsserver serve`, and whether it runs by default in each environment.
 OURS = {
     "off": (("--offload", "off"), {"", "-distro"}),
-    "auto": (("--offload", "auto"), {"", "-distro"}),
-    "batch0": (("--offload", "batch", "--offload-threads", "0"), {"", "-distro"}),
+    "auto": (("--offload", "auto"), {"", "-distro", "-pgo"}),
+    "batch0": (("--offload", "batch", "--offload-threads", "0"), {"", "-distro", "-pgo"}),
     "batch1": (("--offload", "batch", "--offload-threads", "1"), {""}),
     "threads": (("--offload", "threads", "--offload-threads", "1"), {""}),
 }

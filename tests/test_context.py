@@ -80,7 +80,7 @@ def test_what_cannot_be_replaced(certificates: Certificates) -> None:
     context = TLSContext(identity.cert, identity.key)
     with pytest.raises(TypeError):
         context.replace(no_such_setting=1)  # type: ignore[call-arg]
-    with pytest.raises(ConfigurationError, match="TLS version '1.1' is not known"):
+    with pytest.raises(ConfigurationError, match=r"TLS version '1\.1' is not known"):
         context.replace(min_version="1.1")
     taken_over = TLSContext.from_pyopenssl(context.pyopenssl)
     with pytest.raises(ConfigurationError, match="made by from_pyopenssl"):

@@ -86,6 +86,7 @@ FUNCTION_LINES = 50
 COVERED_BY = {
     "engine_shim/csrc/context_data.c": "test_context.py",
     "tlsserver/policy/*.py": "test_context.py",
+    "tlsserver/cli/tls_options.py": "test_cli_serve.py",
     "engine_shim/__init__.py": "test_async_ssl.py",  # what it does at exit
     "engine_shim/_build.py": "test_extension.py",
     "engine_shim/_crypto_mb.py": "test_crypto_mb.py",

@@ -16,6 +16,7 @@ from engine_shim.openssl_engine import DEFAULT_ALGORITHMS
 from tlsserver import Server, ServerConfig, TLSContext, local_certificate
 from tlsserver.cli import params
 from tlsserver.cli.offload import AUTO, FORMS, EngineSettings, load_key, needs_file, open_engine, resolve
+from tlsserver.cli.tls_options import context_options, tls_options
 from tlsserver.errors import ConfigurationError
 from tlsserver.protocols.http1 import protocol_factory
 from tlsserver.protocols.messages import DEFAULT_LIMITS
@@ -68,7 +69,7 @@ class Identity:
 @click.option(
     "--ssl-keyfile-password", metavar="SOURCE", help="Of the key: file:PATH, env:NAME, pass:TEXT, or the text."
 )
-@click.option("--ssl-ciphers", metavar="LIST", help="TLS 1.2 suites, as ciphers(1) writes them.  [default: Mozilla's]")
+@tls_options
 @click.option(
     "--offload", metavar=FORMS, default=AUTO, help="Engine for private-key operations; auto: what pays for this key."
 )
@@ -223,8 +224,8 @@ def _context(identity: Identity, engine: Engine | None, options: dict[str, Any])
         key,
         password=identity.password,
         alpn=("http/1.1",),
-        ciphers=options["ssl_ciphers"],
         async_io=options["async_io"],
+        **context_options(options),
     )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from engine_shim import Engine, Key
+    from tlsserver.policy.settings import ContextOptions
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
@@ -219,14 +220,13 @@ def _context(identity: Identity, engine: Engine | None, options: dict[str, Any])
     key: Key | str = identity.key
     if engine is not None:
         key = load_key(engine, options["offload"], identity.key, identity.password)
-    return TLSContext(
-        identity.certificate,
-        key,
-        password=identity.password,
-        alpn=("http/1.1",),
-        async_io=options["async_io"],
+    settings: ContextOptions = {
         **context_options(options),
-    )
+        "password": identity.password,
+        "alpn": ("http/1.1",),
+        "async_io": options["async_io"],
+    }
+    return TLSContext(identity.certificate, key, **settings)
 
 
 def _banner(host: str, port: int, directory: Path | None, identity: Identity) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from OpenSSL import SSL
 import engine_shim
 import tlsserver
 from engine_shim import ManualEngine, Status
+from engine_shim.server_context import set_session_context
 from engine_shim.thirdparty import ThirdPartyEngine
 from support.pair import Pair, client_context
 from tlsserver import ConfigurationError, TLSContext
@@ -228,3 +229,9 @@ def test_context_cannot_be_changed(certificates: Certificates) -> None:
     with pytest.raises(AttributeError):
         context.engine = None  # type: ignore[misc]
     assert tlsserver.TLSContext is TLSContext
+
+
+def test_a_session_context_has_its_length(certificates: Certificates) -> None:
+    context = TLSContext(certificates["p256"].cert, certificates["p256"].key).pyopenssl
+    with pytest.raises(ValueError, match="has 31 bytes, it must have 32"):
+        set_session_context(context, bytes(31))

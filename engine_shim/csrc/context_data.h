@@ -9,7 +9,8 @@
 
 /* One a source; to add one, add a line. */
 enum context_part {
-    CONTEXT_ALPN, /* callbacks.c */
+    CONTEXT_ALPN,       /* callbacks.c */
+    CONTEXT_SESSION_ID, /* session_id.c */
     CONTEXT_PARTS
 };
 

@@ -49,7 +49,7 @@ LAYERS = (
     ("tlsserver.listener", "tlsserver.waitfds", "tlsserver.turns", "tlsserver.driver"),
     # Where loop, TLS and protocol meet.
     ("tlsserver.service", "tlsserver.engine_sums"),
-    ("tlsserver.server",),
+    ("tlsserver.server", "tlsserver.reload"),
     # The load generator: beside the server, not on it.
     ("tlsserver.bench.settings", "tlsserver.bench.addresses", "tlsserver.bench.failures", "tlsserver.bench.answer"),
     ("tlsserver.bench.client", "tlsserver.bench.tally", "tlsserver.bench.report"),

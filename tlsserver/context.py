@@ -15,7 +15,7 @@ from engine_shim import key_exchange
 from engine_shim.base import NativeEngine
 from tlsserver import policy
 from tlsserver.errors import ConfigurationError
-from tlsserver.policy.identity import reason
+from tlsserver.policy.identity import engine_of, reason
 from tlsserver.policy.settings import ContextSettings
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ class TLSContext:
         engine_shim.attach()
         context = _make_context(ahead=settings.key_exchange_ahead)
         policy.apply(context, settings)
-        engine = key.engine if isinstance(key, engine_shim.Key) else None
-        self._set(context, engine, settings, async_io=settings.async_io)
+        self._set(context, engine_of(settings), settings, async_io=settings.async_io)
 
     def _set(
         self, context: SSL.Context, engine: BaseEngine | None, settings: ContextSettings | None, *, async_io: bool
@@ -121,6 +120,11 @@ class TLSContext:
         made = cls.__new__(cls)
         made._set(context, engine, None, async_io=async_io)  # noqa: SLF001 - our own, half made
         return made
+
+    @property
+    def files(self) -> tuple[str | Path, ...]:
+        """What it was read from; nothing after `from_pyopenssl`."""
+        return () if self._settings is None else self._settings.files()
 
     @property
     def pyopenssl(self) -> SSL.Context:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import click
 
 import engine_shim
 from engine_shim.openssl_engine import DEFAULT_ALGORITHMS
-from tlsserver import Server, ServerConfig, TLSContext, local_certificate
+from tlsserver import Reloader, Server, ServerConfig, TLSContext, local_certificate
 from tlsserver.cli import params
 from tlsserver.cli.offload import AUTO, FORMS, EngineSettings, load_key, needs_file, open_engine, resolve
 from tlsserver.cli.tls_options import context_options, tls_options
@@ -23,7 +24,7 @@ from tlsserver.protocols.messages import DEFAULT_LIMITS
 from tlsserver.site import demo, files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from engine_shim import Engine, Key
     from tlsserver.policy.settings import ContextOptions
@@ -104,6 +105,12 @@ class Identity:
     default=_DEFAULT.timeout_graceful_shutdown,
     help="For what is under way when the server stops.",
 )
+@click.option(
+    "--reload-interval",
+    type=_SECONDS,
+    default=5.0,
+    help="Between looks at the certificate's files, which are reloaded when they change, and on SIGHUP.",
+)
 @click.option("--backlog", type=_COUNT, default=_DEFAULT.backlog, help="Connections that the kernel holds for us.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
 def command(directory: Path | None, **options: Any) -> None:  # noqa: ANN401 - see the options above
@@ -118,14 +125,20 @@ def command(directory: Path | None, **options: Any) -> None:  # noqa: ANN401 - s
     offload, settings, reason = resolve(options["offload"], _settings(options), identity.key, identity.password)
     options["offload"] = offload
     with _engine(offload, settings) as engine:
-        context = _context(identity, engine, options)
+        make = functools.partial(_context, identity, engine, options)
         about = f"{offload} (auto: {reason})" if reason else offload
-        _serve(directory, identity, about, context, options)
+        _serve(directory, identity, about, make, options)
 
 
 def _serve(
-    directory: Path | None, identity: Identity, about_engine: str, context: TLSContext, options: dict[str, Any]
+    directory: Path | None,
+    identity: Identity,
+    about_engine: str,
+    make: Callable[[], TLSContext],
+    options: dict[str, Any],
 ) -> None:
+    context = make()
+
     def statistics() -> dict[str, Any]:
         return server.statistics().as_dict()
 
@@ -144,7 +157,8 @@ def _serve(
         f"  linkage      {linkage.name}, {linkage.openssl_version}",
         "  stop         Ctrl-C; twice to stop at once",
     )
-    with _collected_rarely():
+    sources = (identity.certificate, *context.files, identity.key)
+    with Reloader(server, make=make, files=sources, interval=options["reload_interval"]), _collected_rarely():
         # Not before signals are heeded: who waits for these lines may send one at once.
         server.run(started=lambda: click.echo("\n".join(lines)))
 

@@ -14,21 +14,26 @@ from tlsserver.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from engine_shim import Key
+    from engine_shim import BaseEngine
     from tlsserver.policy.settings import ContextSettings
 
-__all__ = ["apply", "reason"]
+__all__ = ["apply", "engine_of", "reason"]
 
 
 def apply(context: SSL.Context, settings: ContextSettings) -> None:
     """Load the certificate and its chain, then the key.
 
     Raises:
-        ConfigurationError: A file cannot be read, or is no certificate.
+        ConfigurationError: A file cannot be read, or is no certificate; or the key is another engine's.
         engine_shim.ShimError: The key cannot be read or is not the certificate's.
     """
     _set_certificate(context, Path(settings.certificate))
-    _set_key(context, settings.key, settings.password)
+    _set_key(context, settings)
+
+
+def engine_of(settings: ContextSettings) -> BaseEngine | None:
+    """Return who performs the key; None: OpenSSL, on the loop's thread."""
+    return settings.key.engine if isinstance(settings.key, engine_shim.Key) else settings.engine
 
 
 @contextmanager
@@ -53,12 +58,19 @@ def _set_certificate(context: SSL.Context, path: Path) -> None:
         raise ConfigurationError(message) from error
 
 
-def _set_key(context: SSL.Context, key: Key | str | Path, password: str | bytes | None) -> None:
+def _set_key(context: SSL.Context, settings: ContextSettings) -> None:
+    key, engine, password = settings.key, settings.engine, settings.password
     if isinstance(key, engine_shim.Key):
+        if engine not in (None, key.engine):
+            message = f"the key is in engine {key.engine.name}, and the engine {engine.name} is given as well: give one"
+            raise ConfigurationError(message)
         key.use(context)
-    else:
-        with _readable("private key", key):
+        return
+    with _readable("private key", key):
+        if engine is None:
             engine_shim.use_plain_key(context, key, password)
+        else:
+            engine.load_key(key, password).use(context)
 
 
 def reason(error: SSL.Error) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from engine_shim import Key
+    from engine_shim import Engine, Key
 
 __all__ = ["ContextChanges", "ContextOptions", "ContextSettings"]
 
@@ -18,6 +19,7 @@ class ContextOptions(TypedDict, total=False):
     """The fields of `ContextSettings` as the keyword arguments of `tlsserver.TLSContext`; a test compares the two."""
 
     password: str | bytes | None
+    engine: Engine | None
     alpn: Sequence[str]
     min_version: str
     max_version: str | None
@@ -39,9 +41,10 @@ class ContextSettings:
 
     Attributes:
         certificate: Path of a PEM file: the server's certificate, then its chain.
-        key: A `engine_shim.Key`, whose engine performs it, or the path of a private key that OpenSSL performs on the
-            loop's thread.
+        key: An `engine_shim.Key`, whose engine performs it, or the path of a private key (or whatever else ``engine``
+            loads keys by), which is read anew for each context.
         password: Of the private key, where ``key`` is a path.
+        engine: Performs a key that is given by its path; None: OpenSSL does, on the loop's thread.
         alpn: Application protocols in the order of preference (RFC 7301); empty: the extension is ignored.
         min_version: ``"1.2"`` or ``"1.3"``. Older ones are forbidden (RFC 8996).
         max_version: The same; None: the newest that OpenSSL has.
@@ -54,12 +57,17 @@ class ContextSettings:
     certificate: str | Path
     key: Key | str | Path
     password: str | bytes | None = None
+    engine: Engine | None = None
     alpn: Sequence[str] = ()
     min_version: str = "1.2"
     max_version: str | None = None
     ciphers: str | None = None
     async_io: bool = False
     key_exchange_ahead: bool = True
+
+    def files(self) -> tuple[str | Path, ...]:
+        """Return what was read, to be looked at for changes; names that are no files are among them."""
+        return (self.certificate, *((self.key,) if isinstance(self.key, (str, PurePath)) else ()))
 
     def with_changes(self, changes: ContextChanges) -> dict[str, Any]:
         """Return these settings as keyword arguments, changed."""

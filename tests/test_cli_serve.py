@@ -177,6 +177,23 @@ def test_a_stop_ends_the_live_counters_and_lets_a_request_finish(given: Files) -
         assert served.wait()[0] == 0
 
 
+def test_sighup_reloads_the_certificate(tmp_path: Path) -> None:
+    first, second = (local_certificate.generate(["localhost"], "ec:p256") for _ in range(2))
+    path, trusted = tmp_path / "both.pem", tmp_path / "trusted.pem"
+    path.write_bytes(first.key + first.certificate)
+    trusted.write_bytes(second.certificate)
+    with serving("--certfile", str(path), "--reload-interval=3600") as served:
+        path.write_bytes(b"nothing of use")
+        served.process.send_signal(signal.SIGHUP)
+        assert served.process.stderr is not None
+        assert any("reload failed, the last good certificates stay: certif" in line for line in served.process.stderr)
+        path.write_bytes(second.key + second.certificate)
+        served.process.send_signal(signal.SIGHUP)
+        assert any("certificates and keys are reloaded" in line for line in served.process.stderr)
+        assert served.get(trusted)
+        assert served.stop(signal.SIGTERM)[0] == 0
+
+
 def test_a_second_signal_stops_at_once(given: Files) -> None:
     with serving("--certfile", given["both"], "--timeout-graceful-shutdown=3600") as served:
         slow = served.connect(given["certificate"])

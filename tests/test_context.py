@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,11 @@ from OpenSSL import SSL
 import engine_shim
 import tlsserver
 from engine_shim import ManualEngine, Status
+from engine_shim.server_context import set_session_context
 from engine_shim.thirdparty import ThirdPartyEngine
 from support.pair import Pair, client_context
 from tlsserver import ConfigurationError, TLSContext
+from tlsserver.policy.settings import ContextChanges, ContextOptions, ContextSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +61,36 @@ def test_versions_and_ciphers(certificates: Certificates) -> None:
         assert pair.finish() is Status.DONE
         assert pair.client.get_protocol_version_name() == "TLSv1.2"
         assert pair.client.get_cipher_name() == "ECDHE-RSA-AES256-GCM-SHA384"
+
+
+def test_replace_changes_what_is_named_and_nothing_else(certificates: Certificates) -> None:
+    old, new = certificates["p256"], certificates["rsa2048"]
+    first = TLSContext(old.cert, old.key, alpn=("h2",), max_version="1.2")
+    second = first.replace(certificate=new.cert, key=new.key, ciphers="ECDHE-RSA-AES256-GCM-SHA384")
+    assert second.pyopenssl is not first.pyopenssl
+    with Pair(second.pyopenssl, client_context(new), offloaded=False) as pair:
+        assert pair.finish() is Status.DONE
+        assert pair.client.get_protocol_version_name() == "TLSv1.2"
+        assert pair.client.get_cipher_name() == "ECDHE-RSA-AES256-GCM-SHA384"
+    with Pair(first.pyopenssl, client_context(old), offloaded=False) as pair:
+        assert pair.finish() is Status.DONE
+
+
+def test_what_cannot_be_replaced(certificates: Certificates) -> None:
+    identity = certificates["p256"]
+    context = TLSContext(identity.cert, identity.key)
+    with pytest.raises(TypeError):
+        context.replace(no_such_setting=1)  # type: ignore[call-arg]
+    with pytest.raises(ConfigurationError, match=r"TLS version '1\.1' is not known"):
+        context.replace(min_version="1.1")
+    taken_over = TLSContext.from_pyopenssl(context.pyopenssl)
+    with pytest.raises(ConfigurationError, match="made by from_pyopenssl"):
+        taken_over.replace(min_version="1.3")
+
+
+def test_options_and_settings_are_the_same() -> None:
+    settings = {field.name for field in dataclasses.fields(ContextSettings)}
+    assert settings == set(ContextChanges.__annotations__) | set(ContextOptions.__annotations__)
 
 
 def test_static_rsa_is_not_offered_by_default(certificates: Certificates) -> None:
@@ -196,3 +229,9 @@ def test_context_cannot_be_changed(certificates: Certificates) -> None:
     with pytest.raises(AttributeError):
         context.engine = None  # type: ignore[misc]
     assert tlsserver.TLSContext is TLSContext
+
+
+def test_a_session_context_has_its_length(certificates: Certificates) -> None:
+    context = TLSContext(certificates["p256"].cert, certificates["p256"].key).pyopenssl
+    with pytest.raises(ValueError, match="has 31 bytes, it must have 32"):
+        set_session_context(context, bytes(31))

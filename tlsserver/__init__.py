@@ -5,6 +5,7 @@ from __future__ import annotations
 from tlsserver.config import ServerConfig
 from tlsserver.context import TLSContext
 from tlsserver.errors import ConfigurationError, EngineError, LocalError, PeerError, TLSServerError
+from tlsserver.reload import Reloader
 from tlsserver.server import Server
 from tlsserver.stats import Statistics
 
@@ -13,6 +14,7 @@ __all__ = [
     "EngineError",
     "LocalError",
     "PeerError",
+    "Reloader",
     "Server",
     "ServerConfig",
     "Statistics",

@@ -6,8 +6,6 @@ keep the one that they began with.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
@@ -15,23 +13,20 @@ from OpenSSL import SSL
 import engine_shim
 from engine_shim import key_exchange
 from engine_shim.base import NativeEngine
+from tlsserver import policy
 from tlsserver.errors import ConfigurationError
+from tlsserver.policy.identity import engine_of, reason
+from tlsserver.policy.settings import ContextSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from typing_extensions import Unpack
 
     from engine_shim import BaseEngine, Key
+    from tlsserver.policy.settings import ContextChanges, ContextOptions
 
 __all__ = ["TLSContext"]
-
-VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
-
-# Mozilla's intermediate profile (guidelines 5.7): forward secrecy and AEAD only. TLS 1.3 suites are OpenSSL's own.
-INTERMEDIATE_CIPHERS = (
-    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
-    "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
-    "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
-)
 
 # pyOpenSSL's attributes, because OpenSSL has no getter for most of these callbacks. All would run on a job's stack.
 _PYTHON_CALLBACKS = {
@@ -53,52 +48,49 @@ class TLSContext:
         certificate: Path of a PEM file: the server's certificate, then its chain.
         key: A :class:`engine_shim.Key`, whose engine performs it, or the path of a private key that OpenSSL
             performs on the loop's thread.
-        password: Of the private key, where ``key`` is a path.
-        alpn: Application protocols in the order of preference (RFC 7301); empty: the extension is ignored.
-        min_version: ``"1.2"`` or ``"1.3"``.
-        max_version: The same; None: the newest that OpenSSL has.
-        ciphers: TLS 1.2 suites, in OpenSSL's form (ciphers(1)); None: Mozilla's intermediate profile.
-        async_io: Whether reading and writing run in jobs too, for engines that offload ciphers.
-        key_exchange_ahead: Whether X25519 key pairs are made ahead of need, eight at a time, where this machine can
-            (engine_shim.key_exchange); False: OpenSSL makes each when it is needed, as it does elsewhere.
+        options: The fields of `tlsserver.policy.settings.ContextSettings`, which says what each is.
 
     Raises:
         ConfigurationError: A file or a setting cannot work.
         engine_shim.ShimError: The key cannot be read or is not the certificate's.
+        TypeError: There is no such option.
     """
 
-    __slots__ = ("__weakref__", "_async_io", "_engine", "_pyopenssl")
+    __slots__ = ("__weakref__", "_async_io", "_engine", "_pyopenssl", "_settings")
 
-    def __init__(
-        self,
-        certificate: str | Path,
-        key: Key | str | Path,
-        *,
-        password: str | bytes | None = None,
-        alpn: Sequence[str] = (),
-        min_version: str = "1.2",
-        max_version: str | None = None,
-        ciphers: str | None = None,
-        async_io: bool = False,
-        key_exchange_ahead: bool = True,
-    ) -> None:
+    def __init__(self, certificate: str | Path, key: Key | str | Path, **options: Unpack[ContextOptions]) -> None:
+        settings = ContextSettings(certificate, key, **options)
         engine_shim.attach()
-        context = _make_context(ahead=key_exchange_ahead)
-        context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
-        context.set_min_proto_version(_version(min_version))
-        if max_version is not None:
-            context.set_max_proto_version(_version(max_version))
-        _set_ciphers(context, ciphers or INTERMEDIATE_CIPHERS)
-        _set_certificate(context, Path(certificate))
-        _set_alpn(context, alpn)
-        _set_key(context, key, password)
-        engine = key.engine if isinstance(key, engine_shim.Key) else None
-        self._set(context, engine, async_io=async_io)
+        context = _make_context(ahead=settings.key_exchange_ahead)
+        policy.apply(context, settings)
+        self._set(context, engine_of(settings), settings, async_io=settings.async_io)
 
-    def _set(self, context: SSL.Context, engine: BaseEngine | None, *, async_io: bool) -> None:
+    def _set(
+        self, context: SSL.Context, engine: BaseEngine | None, settings: ContextSettings | None, *, async_io: bool
+    ) -> None:
         self._pyopenssl = context
         self._engine = engine
+        self._settings = settings
         self._async_io = async_io
+
+    def replace(self, **changes: Unpack[ContextChanges]) -> TLSContext:
+        """Make another context, with some settings changed; files are read anew.
+
+        Args:
+            changes: ``certificate``, ``key`` and the options of the constructor.
+
+        Returns:
+            A new context, for `tlsserver.Server.swap_context`.
+
+        Raises:
+            ConfigurationError: A file or a setting cannot work, or this context was not made of settings.
+            engine_shim.ShimError: The key cannot be read or is not the certificate's.
+            TypeError: There is no such setting.
+        """
+        if self._settings is None:
+            message = "a context that was made by from_pyopenssl() has no settings to replace: make another one"
+            raise ConfigurationError(message)
+        return TLSContext(**self._settings.with_changes(changes))
 
     @classmethod
     def from_pyopenssl(
@@ -126,8 +118,13 @@ class TLSContext:
         elif engine is not None:
             _check_key(context)
         made = cls.__new__(cls)
-        made._set(context, engine, async_io=async_io)  # noqa: SLF001 - our own, half made
+        made._set(context, engine, None, async_io=async_io)  # noqa: SLF001 - our own, half made
         return made
+
+    @property
+    def files(self) -> tuple[str | Path, ...]:
+        """What it was read from; nothing after `from_pyopenssl`."""
+        return () if self._settings is None else self._settings.files()
 
     @property
     def pyopenssl(self) -> SSL.Context:
@@ -169,66 +166,8 @@ def _check_key(context: SSL.Context) -> None:
     try:
         context.check_privatekey()
     except SSL.Error as error:
-        message = f"the SSL.Context has no private key for its certificate ({_reason(error)}): use the engine's first"
+        message = f"the SSL.Context has no private key for its certificate ({reason(error)}): use the engine's first"
         raise ConfigurationError(message) from error
-
-
-def _version(name: str) -> int:
-    if name not in VERSIONS:
-        message = f"TLS version {name!r} is not known: choose from {', '.join(VERSIONS)}"
-        raise ConfigurationError(message)
-    return VERSIONS[name]
-
-
-def _set_ciphers(context: SSL.Context, ciphers: str) -> None:
-    try:
-        context.set_cipher_list(ciphers.encode())
-    except (SSL.Error, UnicodeError) as error:
-        message = f"cipher list {ciphers!r} has no suite that OpenSSL knows: see `openssl ciphers`"
-        raise ConfigurationError(message) from error
-
-
-def _set_alpn(context: SSL.Context, protocols: Sequence[str]) -> None:
-    try:
-        if protocols:
-            engine_shim.set_alpn(context, protocols)
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error
-
-
-@contextmanager
-def _readable(what: str, path: object) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        message = f"{what} {path}: {error.strerror}: give the path of a file that this process may read"
-        raise ConfigurationError(message) from error
-
-
-def _set_certificate(context: SSL.Context, path: Path) -> None:
-    with _readable("certificate", path):
-        data = path.read_bytes()
-    if b"-----BEGIN" not in data:
-        message = f"certificate {path} is not a PEM file: convert it with `openssl x509 -inform DER`"
-        raise ConfigurationError(message)
-    try:
-        context.use_certificate_chain_file(str(path))
-    except SSL.Error as error:
-        message = f"certificate {path} cannot be used: {_reason(error)}"
-        raise ConfigurationError(message) from error
-
-
-def _set_key(context: SSL.Context, key: Key | str | Path, password: str | bytes | None) -> None:
-    if isinstance(key, engine_shim.Key):
-        key.use(context)
-    else:
-        with _readable("private key", key):
-            engine_shim.use_plain_key(context, key, password)
-
-
-def _reason(error: SSL.Error) -> str:
-    entries = error.args[0] if error.args else []
-    return entries[0][-1] if entries else "OpenSSL gives no reason"
 
 
 def _refuse_python_callbacks(context: SSL.Context) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tlsserver.config import ServerConfig
 from tlsserver.drains import Drains
 from tlsserver.engine_sums import EngineSums
-from tlsserver.errors import ForkedProcessError, ServerStateError
+from tlsserver.errors import ConfigurationError, ForkedProcessError, ServerStateError
 from tlsserver.listener import bind
 from tlsserver.reactor import Reactor
 from tlsserver.selector import SelectorLike, new_selector
@@ -21,6 +21,7 @@ from tlsserver.stats import Counters, Statistics
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+    from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Self, Unpack
@@ -177,6 +178,37 @@ class Server:
         """Use another context for new connections; open ones keep theirs. Any thread."""
         self._engines.add(context)
         self._context = context
+
+    def reload(self, make: Callable[[], ContextLike] | None = None) -> None:
+        """Make the context anew from its files, and use it for new connections. Any thread.
+
+        The caller waits while files are parsed; the loop does not, unless it is the caller.
+
+        Args:
+            make: Makes the next context; None: `tlsserver.TLSContext.replace`, with nothing changed but the files.
+
+        Raises:
+            ConfigurationError: A file cannot be used, or the context cannot make the next one; nothing has changed.
+            engine_shim.ShimError: The key cannot be read or is not the certificate's; nothing has changed.
+        """
+        if make is None:
+            make = getattr(self._context, "replace", None)
+        if make is None:
+            message = f"a context of type {type(self._context).__name__} cannot be made anew: give make"
+            raise ConfigurationError(message)
+        self.swap_context(make())
+
+    def context_files(self) -> tuple[str | Path, ...]:
+        """Return the files that the context is made of.
+
+        Raises:
+            ConfigurationError: It names none.
+        """
+        files: tuple[str | Path, ...] = getattr(self._context, "files", ())
+        if not files:
+            message = f"a context of type {type(self._context).__name__} names no files: say which to look at"
+            raise ConfigurationError(message)
+        return files
 
     def statistics(self) -> Statistics:
         """Take a snapshot of the server's numbers. Any thread; it does not wait for the loop.

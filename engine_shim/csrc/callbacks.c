@@ -4,29 +4,17 @@
  * ALPN (RFC 7301): the first protocol of the server's list that the client offers; none in
  * common ends the handshake with no_application_protocol, as section 3.2 asks.
  */
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "errors.h"
+#include "context_data.h"
 #include "ossl.h"
 
-/* Owned by the SSL_CTX (its ex_data); immutable. Wire form: a byte of length, the name, and so on. */
+/* Owned by the SSL_CTX (context_data.h); immutable. Wire form: a byte of length, the name, and so on. */
 struct protocols {
     size_t length;
     unsigned char list[];
 };
-
-static int ex_index = -1;
-
-static void free_protocols(void *parent, void *p, CRYPTO_EX_DATA *data, int index, long number, void *pointer) {
-    (void)parent;
-    (void)data;
-    (void)index;
-    (void)number;
-    (void)pointer;
-    free(p);
-}
 
 /* libssl has checked the form of the peer's list; the bounds are ours all the same. */
 static bool offers(const unsigned char *offered, unsigned length, const unsigned char *name) {
@@ -50,24 +38,16 @@ static int select_protocol(SSL *ssl, const unsigned char **out, unsigned char *o
     return SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
-static void make_index(void) {
-    ex_index = ossl.CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL_CTX, 0, NULL, NULL, NULL, free_protocols);
-}
-
 int callbacks_set_alpn(void *ssl_ctx, const void *list, size_t length) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, make_index);
-    if (ex_index < 0) return errors_keep(SHIM_ERR_OPENSSL);
     struct protocols *p = malloc(sizeof *p + length);
     if (p == NULL) return SHIM_ERR_MEMORY;
     p->length = length;
     memcpy(p->list, list, length);
-    void *before = ossl.SSL_CTX_get_ex_data(ssl_ctx, ex_index);
-    if (ossl.SSL_CTX_set_ex_data(ssl_ctx, ex_index, p) != 1) {
+    shim_status status = context_data_set(ssl_ctx, CONTEXT_ALPN, p, free);
+    if (status != SHIM_OK) {
         free(p);
-        return errors_keep(SHIM_ERR_OPENSSL);
+        return status;
     }
     ossl.SSL_CTX_set_alpn_select_cb(ssl_ctx, select_protocol, p);
-    free(before);
     return SHIM_OK;
 }

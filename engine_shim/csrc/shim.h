@@ -249,6 +249,9 @@ void openssl_engine_free(struct openssl_engine *e);
 /* callbacks.c: what pyOpenSSL would do in Python, on the job's stack. */
 int callbacks_set_alpn(void *ssl_ctx, const void *protocols, size_t length); /* wire form, server's order */
 
+/* session_id.c: sessions resume only where these 32 bytes are equal, and the virtual host. */
+int session_id_set(void *ssl_ctx, const void *bytes);
+
 /*
  * openssl_provider.c: loadable providers of others, each in a library context of its own, which lives as long as the
  * process. `init` is the module's OSSL_provider_init; NULL: OpenSSL finds and loads the module itself.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 from dataclasses import dataclass, replace
@@ -13,18 +14,20 @@ import click
 
 import engine_shim
 from engine_shim.openssl_engine import DEFAULT_ALGORITHMS
-from tlsserver import Server, ServerConfig, TLSContext, local_certificate
+from tlsserver import Reloader, Server, ServerConfig, TLSContext, local_certificate
 from tlsserver.cli import params
 from tlsserver.cli.offload import AUTO, FORMS, EngineSettings, load_key, needs_file, open_engine, resolve
+from tlsserver.cli.tls_options import context_options, tls_options
 from tlsserver.errors import ConfigurationError
 from tlsserver.protocols.http1 import protocol_factory
 from tlsserver.protocols.messages import DEFAULT_LIMITS
 from tlsserver.site import demo, files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from engine_shim import Engine, Key
+    from tlsserver.policy.settings import ContextOptions
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
@@ -68,7 +71,7 @@ class Identity:
 @click.option(
     "--ssl-keyfile-password", metavar="SOURCE", help="Of the key: file:PATH, env:NAME, pass:TEXT, or the text."
 )
-@click.option("--ssl-ciphers", metavar="LIST", help="TLS 1.2 suites, as ciphers(1) writes them.  [default: Mozilla's]")
+@tls_options
 @click.option(
     "--offload", metavar=FORMS, default=AUTO, help="Engine for private-key operations; auto: what pays for this key."
 )
@@ -102,6 +105,12 @@ class Identity:
     default=_DEFAULT.timeout_graceful_shutdown,
     help="For what is under way when the server stops.",
 )
+@click.option(
+    "--reload-interval",
+    type=_SECONDS,
+    default=5.0,
+    help="Between looks at the certificate's files, which are reloaded when they change, and on SIGHUP.",
+)
 @click.option("--backlog", type=_COUNT, default=_DEFAULT.backlog, help="Connections that the kernel holds for us.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
 def command(directory: Path | None, **options: Any) -> None:  # noqa: ANN401 - see the options above
@@ -116,14 +125,20 @@ def command(directory: Path | None, **options: Any) -> None:  # noqa: ANN401 - s
     offload, settings, reason = resolve(options["offload"], _settings(options), identity.key, identity.password)
     options["offload"] = offload
     with _engine(offload, settings) as engine:
-        context = _context(identity, engine, options)
+        make = functools.partial(_context, identity, engine, options)
         about = f"{offload} (auto: {reason})" if reason else offload
-        _serve(directory, identity, about, context, options)
+        _serve(directory, identity, about, make, options)
 
 
 def _serve(
-    directory: Path | None, identity: Identity, about_engine: str, context: TLSContext, options: dict[str, Any]
+    directory: Path | None,
+    identity: Identity,
+    about_engine: str,
+    make: Callable[[], TLSContext],
+    options: dict[str, Any],
 ) -> None:
+    context = make()
+
     def statistics() -> dict[str, Any]:
         return server.statistics().as_dict()
 
@@ -142,7 +157,8 @@ def _serve(
         f"  linkage      {linkage.name}, {linkage.openssl_version}",
         "  stop         Ctrl-C; twice to stop at once",
     )
-    with _collected_rarely():
+    sources = (identity.certificate, *context.files, identity.key)
+    with Reloader(server, make=make, files=sources, interval=options["reload_interval"]), _collected_rarely():
         # Not before signals are heeded: who waits for these lines may send one at once.
         server.run(started=lambda: click.echo("\n".join(lines)))
 
@@ -218,14 +234,13 @@ def _context(identity: Identity, engine: Engine | None, options: dict[str, Any])
     key: Key | str = identity.key
     if engine is not None:
         key = load_key(engine, options["offload"], identity.key, identity.password)
-    return TLSContext(
-        identity.certificate,
-        key,
-        password=identity.password,
-        alpn=("http/1.1",),
-        ciphers=options["ssl_ciphers"],
-        async_io=options["async_io"],
-    )
+    settings: ContextOptions = {
+        **context_options(options),
+        "password": identity.password,
+        "alpn": ("http/1.1",),
+        "async_io": options["async_io"],
+    }
+    return TLSContext(identity.certificate, key, **settings)
 
 
 def _banner(host: str, port: int, directory: Path | None, identity: Identity) -> tuple[str, ...]:

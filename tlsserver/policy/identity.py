@@ -1,0 +1,79 @@
+"""Certificate and private key."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from OpenSSL import SSL
+
+import engine_shim
+from tlsserver.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from engine_shim import BaseEngine
+    from tlsserver.policy.settings import ContextSettings
+
+__all__ = ["apply", "engine_of", "reason"]
+
+
+def apply(context: SSL.Context, settings: ContextSettings) -> None:
+    """Load the certificate and its chain, then the key.
+
+    Raises:
+        ConfigurationError: A file cannot be read, or is no certificate; or the key is another engine's.
+        engine_shim.ShimError: The key cannot be read or is not the certificate's.
+    """
+    _set_certificate(context, Path(settings.certificate))
+    _set_key(context, settings)
+
+
+def engine_of(settings: ContextSettings) -> BaseEngine | None:
+    """Return who performs the key; None: OpenSSL, on the loop's thread."""
+    return settings.key.engine if isinstance(settings.key, engine_shim.Key) else settings.engine
+
+
+@contextmanager
+def _readable(what: str, path: object) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        message = f"{what} {path}: {error.strerror}: give the path of a file that this process may read"
+        raise ConfigurationError(message) from error
+
+
+def _set_certificate(context: SSL.Context, path: Path) -> None:
+    with _readable("certificate", path):
+        data = path.read_bytes()
+    if b"-----BEGIN" not in data:
+        message = f"certificate {path} is not a PEM file: convert it with `openssl x509 -inform DER`"
+        raise ConfigurationError(message)
+    try:
+        context.use_certificate_chain_file(str(path))
+    except SSL.Error as error:
+        message = f"certificate {path} cannot be used: {reason(error)}"
+        raise ConfigurationError(message) from error
+
+
+def _set_key(context: SSL.Context, settings: ContextSettings) -> None:
+    key, engine, password = settings.key, settings.engine, settings.password
+    if isinstance(key, engine_shim.Key):
+        if engine not in (None, key.engine):
+            message = f"the key is in engine {key.engine.name}, and the engine {engine.name} is given as well: give one"
+            raise ConfigurationError(message)
+        key.use(context)
+        return
+    with _readable("private key", key):
+        if engine is None:
+            engine_shim.use_plain_key(context, key, password)
+        else:
+            engine.load_key(key, password).use(context)
+
+
+def reason(error: SSL.Error) -> str:
+    """Return what OpenSSL says about an error, in a few words."""
+    entries = error.args[0] if error.args else []
+    return entries[0][-1] if entries else "OpenSSL gives no reason"

@@ -1,0 +1,146 @@
+"""A server's context made anew when its files have changed, or on SIGHUP; open connections keep the one they have.
+
+Facts
+- A renewed certificate comes as several files that change one after the other, or, in Kubernetes, as a symbolic link
+  (``..data``) that is swapped: the names stay, what they lead to is another file.
+- Parsing files takes milliseconds, some of them longer than a turn of the loop may be.
+- A handler of Python's may interrupt whatever the main thread holds, so it must take no lock.
+
+Decision
+- A thread of its own looks at the files (stat(2), through links) and makes the next context; the loop only swaps.
+- Files that have changed are loaded when they have stood still for one more look. What cannot be loaded changes
+  nothing: the last good context stays, which is said once for each state of the files.
+- Whoever asks, asks through a queue whose ``put`` is made for signal handlers.
+
+Trade-off
+- A change is seen after one to two intervals. A notification (inotify(7)) would be sooner, at the price of one watch
+  for each directory on the way of each link.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine_shim import ShimError
+from tlsserver.errors import ConfigurationError, TLSServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from tlsserver.server import Server
+    from tlsserver.session import ContextLike
+
+__all__ = ["Reloader"]
+
+logger = logging.getLogger(__name__)
+
+_STOP, _RELOAD = False, True
+
+# device, inode, size, time of change; None: there is no such file.
+_Look = tuple[tuple[int, int, int, int] | None, ...]
+
+
+class Reloader:
+    """Keeps a server's context as new as its files.
+
+    A context manager around `tlsserver.Server.run`::
+
+    with Reloader(server, files=["cert.pem", "key.pem"]):
+        server.run()
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        make: Callable[[], ContextLike] | None = None,
+        files: Iterable[str | Path] | None = None,
+        interval: float = 5.0,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            server: Whose context it is.
+            make: Makes the next context, on another thread than the loop's; None: `tlsserver.TLSContext.replace`.
+            files: What to look at; None: the files that the context is made of.
+            interval: Seconds between two looks, above 0.
+
+        Raises:
+            ConfigurationError: The interval is not above 0, or the context names no files.
+        """
+        if not interval > 0:
+            message = f"a reload interval of {interval:g} s cannot work: give seconds above 0"
+            raise ConfigurationError(message)
+        self._server = server
+        self._make = make
+        self._files = tuple(files) if files is not None else server.context_files()
+        self._interval = interval
+        self._wishes: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._previous: Any = None
+        self._tried = self._last = self._look()
+
+    def __enter__(self) -> Self:
+        """Begin to look; on the main thread SIGHUP asks for a reload from now on."""
+        self._thread = threading.Thread(target=self._run, name="tlsserver-reload", daemon=True)
+        self._thread.start()
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGHUP, lambda _number, _frame: self.request())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGHUP, self._previous)
+        self._wishes.put(_STOP)
+        if self._thread is not None:
+            self._thread.join()
+
+    def request(self) -> None:
+        """Reload soon, whether or not the files have changed. Any thread, and signal handlers."""
+        self._wishes.put(_RELOAD)
+
+    def _run(self) -> None:
+        while (wish := self._wish()) is not _STOP:
+            look = self._look()
+            stands_still = look == self._last
+            self._last = look
+            if wish is _RELOAD or (stands_still and look != self._tried):
+                self._tried = look
+                self._reload()
+
+    def _wish(self) -> bool | None:
+        try:
+            return self._wishes.get(timeout=self._interval)
+        except queue.Empty:
+            return None
+
+    def _reload(self) -> None:
+        try:
+            self._server.reload(self._make)
+        except (TLSServerError, ShimError, OSError) as error:
+            logger.error("reload failed, the last good certificates stay: %s", error)  # noqa: TRY400 - a user's mistake
+        except Exception:
+            logger.exception("reload failed, the last good certificates stay")
+        else:
+            logger.info("certificates and keys are reloaded")
+
+    def _look(self) -> _Look:
+        return tuple(_stamp(file) for file in self._files)
+
+
+def _stamp(file: str | Path) -> tuple[int, int, int, int] | None:
+    try:
+        found = Path(file).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

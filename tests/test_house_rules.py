@@ -90,6 +90,7 @@ COVERED_BY = {
     "engine_shim/server_context.py": "test_context.py",
     "tlsserver/policy/*.py": "test_context.py",
     "tlsserver/cli/tls_options.py": "test_cli_serve.py",
+    "tlsserver/cli/gen_ticket_keys.py": "test_ticket_files.py",
     "engine_shim/__init__.py": "test_async_ssl.py",  # what it does at exit
     "engine_shim/_build.py": "test_extension.py",
     "engine_shim/_crypto_mb.py": "test_crypto_mb.py",

@@ -11,14 +11,14 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers_server import House
+from helpers_server import Echo, House
 from helpers_web import Serving, serving
 
 from engine_shim import ShimError, TicketKeys
 from engine_shim.server_context import set_session_context
 from support.pair import client_context
 from support.resumption import connect, meet
-from tlsserver import ConfigurationError, TLSContext, cli
+from tlsserver import ConfigurationError, Server, TLSContext, cli
 from tlsserver.policy.ticket_source import RotatingKeys, TicketSource
 
 if TYPE_CHECKING:
@@ -61,6 +61,16 @@ def test_another_policy_refuses_the_session_under_the_same_keys(identity: Identi
     second = first.replace()
     set_session_context(second.pyopenssl, b"another policy".ljust(32))
     assert not meet(second.pyopenssl, client, session).reused
+
+
+def test_sessions_go_on_when_a_running_server_swaps(identity: Identity, client: SSL.Context) -> None:
+    with Server(TLSContext(identity.cert, identity.key), Echo, port=0) as server:
+        session = connect(server.address, client).session
+        server.reload()
+        again = connect(server.address, client, session)
+        assert again.reused
+        server.swap_context(TLSContext(identity.cert, identity.key))
+        assert not connect(server.address, client, again.session).reused, "a context with keys of its own"
 
 
 def test_keys_of_ones_own(identity: Identity, client: SSL.Context) -> None:

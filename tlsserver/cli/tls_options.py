@@ -22,7 +22,7 @@ _OPTIONS = (
     ),
     click.option(
         "--ssl-ticket-keys",
-        metavar="FILE",
+        metavar="FILE|redis://HOST",
         multiple=True,
         help="Keys of session tickets, 80 or 48 bytes each; the first encrypts.  [default: this process's own]",
     ),

@@ -57,8 +57,8 @@ class ContextSettings:
         key_exchange_ahead: Whether X25519 key pairs are made ahead of need, eight at a time, where this machine can
             (engine_shim.key_exchange); False: OpenSSL makes each when it is needed, as it does elsewhere.
         ticket_keys: What session tickets are sealed with: the path of a file of keys (or several, of which the first
-            encrypts), `engine_shim.TicketKeys` of your own, or None: random keys of this process and those that it
-            forks, which rotate by time. `tlsserver.TLSContext.replace` hands them on.
+            encrypts), the URL of a Redis, `engine_shim.TicketKeys` of your own, or None: random keys of this process
+            and those that it forks, which rotate by time. `tlsserver.TLSContext.replace` hands them on.
     """
 
     certificate: str | Path

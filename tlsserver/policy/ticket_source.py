@@ -25,18 +25,18 @@ from engine_shim import ShimError, TicketKeys
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["RotatingKeys", "TicketSource"]
+__all__ = ["LIFETIME", "PERIODS", "SHORTEST_PERIOD", "RotatingKeys", "TicketSource"]
 
 logger = logging.getLogger(__name__)
 
 # Of a session's lifetime: how long a key encrypts, and how many more such times it is accepted.
-_PERIODS = 2
+PERIODS = 2
 
 # Of OpenSSL, until a context says otherwise.
-_LIFETIME = 7200.0
+LIFETIME = 7200.0
 
 # Sessions that live for seconds only are not worth a new key each second.
-_SHORTEST_PERIOD = 60.0
+SHORTEST_PERIOD = 60.0
 
 
 class TicketSource:
@@ -75,13 +75,13 @@ class RotatingKeys(TicketSource):
     def __init__(self) -> None:
         super().__init__(TicketKeys())
         self._lock = threading.Lock()
-        self._period = _LIFETIME / _PERIODS
+        self._period = LIFETIME / PERIODS
         self._due = time.monotonic() + self._period
 
     def accept_for(self, lifetime: float) -> None:
         """Rotate as the longest of the lifetimes asks for; the key in use is not used longer for it."""
         with self._lock:
-            self._period = max(lifetime / _PERIODS, _SHORTEST_PERIOD)
+            self._period = max(lifetime / PERIODS, SHORTEST_PERIOD)
 
     def keep_up(self, now: float) -> float:
         """Rotate as often as it is due: forked processes come to the same keys at the same time."""
@@ -89,7 +89,7 @@ class RotatingKeys(TicketSource):
             while self._due <= now:
                 self._due += self._period
                 try:
-                    self.keys.rotate(keep=_PERIODS)
+                    self.keys.rotate(keep=PERIODS)
                 except ShimError as error:
                     logger.error("ticket keys cannot be rotated, those before stay: %s", error)  # noqa: TRY400 - a reason
             return self._due

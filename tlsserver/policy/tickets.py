@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from engine_shim import TicketKeys
 from tlsserver.errors import ConfigurationError
 from tlsserver.policy.ticket_files import FileKeys
+from tlsserver.policy.ticket_redis import SCHEMES, RedisKeys
 from tlsserver.policy.ticket_source import RotatingKeys, TicketSource
 
 if TYPE_CHECKING:
@@ -41,10 +42,23 @@ def source_of(setting: TicketSetting) -> TicketSource:
     if isinstance(setting, TicketKeys):
         return TicketSource(setting)
     files = (setting,) if isinstance(setting, (str, PurePath)) else tuple(setting)
+    if any(_is_url(file) for file in files):
+        return _from_redis([str(file) for file in files])
     if not files:
         message = "ticket keys: there is no file: name one, or give None for keys of this process"
         raise ConfigurationError(message)
     return FileKeys(files)
+
+
+def _is_url(file: str | PurePath) -> bool:
+    return isinstance(file, str) and file.startswith(SCHEMES)
+
+
+def _from_redis(urls: list[str]) -> RedisKeys:
+    if len(urls) > 1:
+        message = "ticket keys: a Redis is given beside others, and its keys are the only ones: give it alone"
+        raise ConfigurationError(message)
+    return RedisKeys(urls[0])
 
 
 def apply(context: SSL.Context, settings: ContextSettings) -> None:

@@ -15,6 +15,7 @@ from engine_shim import key_exchange
 from engine_shim.base import NativeEngine
 from tlsserver import policy
 from tlsserver.errors import ConfigurationError
+from tlsserver.policy import tickets
 from tlsserver.policy.identity import engine_of, reason
 from tlsserver.policy.settings import ContextSettings
 
@@ -59,7 +60,7 @@ class TLSContext:
     __slots__ = ("__weakref__", "_async_io", "_engine", "_pyopenssl", "_settings")
 
     def __init__(self, certificate: str | Path, key: Key | str | Path, **options: Unpack[ContextOptions]) -> None:
-        settings = ContextSettings(certificate, key, **options)
+        settings = tickets.opened(ContextSettings(certificate, key, **options))
         engine_shim.attach()
         context = _make_context(ahead=settings.key_exchange_ahead)
         policy.apply(context, settings)
@@ -91,6 +92,17 @@ class TLSContext:
             message = "a context that was made by from_pyopenssl() has no settings to replace: make another one"
             raise ConfigurationError(message)
         return TLSContext(**self._settings.with_changes(changes))
+
+    def keep_up(self, now: float) -> float | None:
+        """Do what is due by time, such as new ticket keys; the loop that serves with it calls this.
+
+        Args:
+            now: The time of CLOCK_MONOTONIC.
+
+        Returns:
+            When to call it again; None: never.
+        """
+        return None if self._settings is None else tickets.keep_up(self._settings, now)
 
     @classmethod
     def from_pyopenssl(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tlsserver.config import ServerConfig
     from tlsserver.drains import Drain, Drains
-    from tlsserver.reactor import Reactor
+    from tlsserver.reactor import Reactor, Timer
     from tlsserver.stats import Counters
 
 __all__ = ["Service"]
@@ -143,6 +143,7 @@ class Service:
         self._has_bound_jobs = False
         self._stopping = False
         self._graceful_until = 0.0
+        self._keep_up_timer: Timer | None = None
         self._drain_until: float | None = None  # None: `_drain` has not begun
         reactor.at_end_of_turn(self._end_of_turn)
 
@@ -291,7 +292,16 @@ class Service:
             drain = self._drains.of(context.engine, engine or "off")
             shared = Shared(context, self._read_buffer)
             offer = self._offer = _Offer(context, shared, engine, drain, self.reactor, self.reactor.time)
+            self._keep_up()
         return offer
+
+    def _keep_up(self) -> None:
+        """Let the current context do what is due by time, now and whenever it says."""
+        if self._keep_up_timer is not None:
+            self._keep_up_timer.cancel()
+        keep_up = getattr(self._current_context(), "keep_up", None)
+        when = None if keep_up is None else keep_up(self.reactor.time())
+        self._keep_up_timer = None if when is None else self.reactor.call_at(when, self._keep_up)
 
     # Turns
 

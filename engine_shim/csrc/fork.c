@@ -6,6 +6,7 @@
 #include "common.h"
 #include "engine.h"
 #include "kx.h"
+#include "ticket_keys.h"
 #include "wake.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -25,7 +26,7 @@ static double left_until(uint64_t when_ns) {
     return now < when_ns ? (double)(when_ns - now) / 1e9 : 0;
 }
 
-/* Lock order: engines' list, engines, wakes, workers, the store of key pairs. */
+/* Lock order: engines' list, engines, wakes, workers, the store of key pairs, ticket keys. */
 static void prepare(void) {
     pthread_mutex_lock(&lock);
     uint64_t until_ns = now_ns() + patience_ns;
@@ -34,9 +35,11 @@ static void prepare(void) {
     wake_fork_prepare();
     pthread_mutex_lock(&workers_lock);
     kx_store_fork_prepare();
+    ticket_keys_fork_prepare();
 }
 
 static void in_parent(void) {
+    ticket_keys_fork_done();
     kx_store_fork_parent();
     pthread_mutex_unlock(&workers_lock);
     wake_fork_parent();
@@ -45,6 +48,7 @@ static void in_parent(void) {
 }
 
 static void in_child(void) {
+    ticket_keys_fork_done();
     kx_store_fork_child();
     generation++;
     workers = 0;

@@ -15,6 +15,9 @@ typedef struct async_wait_ctx_st ASYNC_WAIT_CTX;
 typedef struct bio_method_st BIO_METHOD;
 typedef struct bio_st BIO;
 typedef struct engine_st ENGINE;
+typedef struct evp_cipher_ctx_st EVP_CIPHER_CTX;
+typedef struct evp_cipher_st EVP_CIPHER;
+typedef struct evp_mac_ctx_st EVP_MAC_CTX;
 typedef struct evp_md_ctx_st EVP_MD_CTX;
 typedef struct evp_md_st EVP_MD;
 typedef struct evp_pkey_ctx_st EVP_PKEY_CTX;
@@ -167,6 +170,10 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define OSSL_FUNC_KEYMGMT_VALIDATE 22
 #define OSSL_PKEY_PARAM_PRIV_KEY "priv"
 #define OSSL_CAPABILITY_TLS_GROUP_ALG "tls-group-alg"
+
+/* core_names.h, for ticket_keys.c */
+#define OSSL_MAC_PARAM_DIGEST "digest"
+#define OSSL_MAC_PARAM_KEY "key"
 
 /* ssl.h, for kx_*.c */
 #define SSL_CTRL_SET_MIN_PROTO_VERSION 123

@@ -253,6 +253,19 @@ int callbacks_set_alpn(void *ssl_ctx, const void *protocols, size_t length); /* 
 int session_id_set(void *ssl_ctx, const void *bytes);
 
 /*
+ * ticket_keys.c: the keys of session tickets, which any number of SSL_CTXs share. Any thread.
+ * Each is 80 or 48 bytes, as nginx has them: name, HMAC, AES-256; or name, AES-128, HMAC. The first encrypts, all decrypt.
+ */
+struct ticket_keys;
+enum ticket_keys_bounds { TICKET_KEYS_MOST = 64 };
+int ticket_keys_new(struct ticket_keys **out); /* with one random key */
+int ticket_keys_set(struct ticket_keys *k, const void *bytes, const size_t *lengths, size_t count); /* copies */
+int ticket_keys_rotate(struct ticket_keys *k, size_t keep); /* a random first one, and so many of those before */
+int ticket_keys_use(struct ticket_keys *k, void *ssl_ctx);  /* before its first SSL; it takes a reference */
+size_t ticket_keys_names(struct ticket_keys *k, void *out, size_t room); /* 16 bytes each; returns how many keys */
+void ticket_keys_free(struct ticket_keys *k);
+
+/*
  * openssl_provider.c: loadable providers of others, each in a library context of its own, which lives as long as the
  * process. `init` is the module's OSSL_provider_init; NULL: OpenSSL finds and loads the module itself.
  */

@@ -12,14 +12,20 @@ from typing import TYPE_CHECKING
 import click
 
 from engine_shim import ShimError
-from tlsserver.cli import bench, doctor, gen_cert, serve
+from tlsserver.cli import bench, doctor, gen_cert, gen_ticket_keys, serve
 from tlsserver.cli.version import version
 from tlsserver.errors import TLSServerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = {"serve": serve.command, "doctor": doctor.command, "gen-cert": gen_cert.command, "bench": bench.command}
+COMMANDS = {
+    "serve": serve.command,
+    "doctor": doctor.command,
+    "gen-cert": gen_cert.command,
+    "bench": bench.command,
+    "gen-ticket-keys": gen_ticket_keys.command,
+}
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130  # what a shell makes of SIGINT

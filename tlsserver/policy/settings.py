@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from engine_shim import Engine, Key
+    from engine_shim import Engine, Key, TicketKeys
+    from tlsserver.policy.ticket_source import TicketSource
+
+    TicketSetting = TicketSource | TicketKeys | str | Path | Sequence[str | Path] | None
 
 __all__ = ["ContextChanges", "ContextOptions", "ContextSettings"]
 
@@ -26,6 +29,7 @@ class ContextOptions(TypedDict, total=False):
     ciphers: str | None
     async_io: bool
     key_exchange_ahead: bool
+    ticket_keys: TicketSetting
 
 
 class ContextChanges(ContextOptions, total=False):
@@ -52,6 +56,9 @@ class ContextSettings:
         async_io: Whether reading and writing run in jobs too, for engines that offload ciphers.
         key_exchange_ahead: Whether X25519 key pairs are made ahead of need, eight at a time, where this machine can
             (engine_shim.key_exchange); False: OpenSSL makes each when it is needed, as it does elsewhere.
+        ticket_keys: What session tickets are sealed with: the path of a file of keys (or several, of which the first
+            encrypts), the URL of a Redis, `engine_shim.TicketKeys` of your own, or None: random keys of this process
+            and those that it forks, which rotate by time. `tlsserver.TLSContext.replace` hands them on.
     """
 
     certificate: str | Path
@@ -64,10 +71,12 @@ class ContextSettings:
     ciphers: str | None = None
     async_io: bool = False
     key_exchange_ahead: bool = True
+    ticket_keys: TicketSetting = None
 
     def files(self) -> tuple[str | Path, ...]:
         """Return what was read, to be looked at for changes; names that are no files are among them."""
-        return (self.certificate, *((self.key,) if isinstance(self.key, (str, PurePath)) else ()))
+        key = (self.key,) if isinstance(self.key, (str, PurePath)) else ()
+        return (self.certificate, *key, *getattr(self.ticket_keys, "files", ()))
 
     def with_changes(self, changes: ContextChanges) -> dict[str, Any]:
         """Return these settings as keyword arguments, changed."""

@@ -252,6 +252,13 @@ int callbacks_set_alpn(void *ssl_ctx, const void *protocols, size_t length); /* 
 /* session_id.c: sessions resume only where these 32 bytes are equal, and the virtual host. */
 int session_id_set(void *ssl_ctx, const void *bytes);
 
+/* handshake_policy.c: what a server's SSL_CTX negotiates, before its first SSL. SHIM_ERR_OPENSSL: OpenSSL refuses it. */
+int policy_ciphers(void *ssl_ctx, const char *list);      /* TLS 1.2; what it does not know it leaves out */
+int policy_ciphersuites(void *ssl_ctx, const char *list); /* TLS 1.3; the same */
+int policy_signature_algorithms(void *ssl_ctx, const char *list);
+int policy_num_tickets(void *ssl_ctx, size_t count);
+void policy_session_cache(void *ssl_ctx, long most); /* sessions that are kept in memory; 0: none */
+
 /*
  * openssl_provider.c: loadable providers of others, each in a library context of its own, which lives as long as the
  * process. `init` is the module's OSSL_provider_init; NULL: OpenSSL finds and loads the module itself.

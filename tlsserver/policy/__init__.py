@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tlsserver.policy import alpn, identity, session_id, suites, versions
+from tlsserver.policy import (
+    alpn,
+    groups,
+    identity,
+    session_id,
+    session_limits,
+    signature_algorithms,
+    suites,
+    versions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +32,9 @@ __all__ = ["PARTS", "apply"]
 PARTS: tuple[Callable[[SSL.Context, ContextSettings], None], ...] = (
     versions.apply,
     suites.apply,
+    groups.apply,
+    signature_algorithms.apply,
+    session_limits.apply,
     alpn.apply,
     session_id.apply,
     identity.apply,

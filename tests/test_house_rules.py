@@ -29,7 +29,7 @@ LAYERS = (
     ("engine_shim.base", "engine_shim.wait", "engine_shim.batches"),
     ("engine_shim.counters", "engine_shim.key", "engine_shim.async_ssl", "engine_shim._build"),
     ("engine_shim.key_exchange", "engine_shim.client_context", "engine_shim.server_context"),
-    ("engine_shim.handshake_policy",),
+    ("engine_shim.handshake_policy", "engine_shim.key_log"),
     ("engine_shim.engine",),
     ("engine_shim.thirdparty", "engine_shim.provider_module", "engine_shim.choice"),
     ("engine_shim.openssl_engine", "engine_shim.openssl_provider", "engine_shim.job"),

@@ -66,6 +66,9 @@ struct shim_counters {
     uint64_t x25519_made;  /* key pairs of kx_store.c: computed */
     uint64_t x25519_used;  /* given to key exchanges */
     uint64_t x25519_ahead; /* in the store now */
+    /* Lines of key_log.c: written, and not. */
+    uint64_t key_log_lines;
+    uint64_t key_log_failures;
 };
 void shim_counters(struct shim_counters *out);
 
@@ -258,6 +261,12 @@ int policy_ciphersuites(void *ssl_ctx, const char *list); /* TLS 1.3; the same *
 int policy_signature_algorithms(void *ssl_ctx, const char *list);
 int policy_num_tickets(void *ssl_ctx, size_t count);
 void policy_session_cache(void *ssl_ctx, long most); /* sessions that are kept in memory; 0: none */
+
+/*
+ * key_log.c: secrets of the handshakes of an SSL_CTX, appended to a file. Takes fd, opened with O_APPEND; `is_new`:
+ * the process had not opened that file yet.
+ */
+int key_log_use(void *ssl_ctx, int fd, const char *path, int *is_new);
 
 /*
  * openssl_provider.c: loadable providers of others, each in a library context of its own, which lives as long as the

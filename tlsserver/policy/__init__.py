@@ -12,6 +12,7 @@ from tlsserver.policy import (
     alpn,
     groups,
     identity,
+    key_log,
     session_id,
     session_limits,
     signature_algorithms,
@@ -38,6 +39,7 @@ PARTS: tuple[Callable[[SSL.Context, ContextSettings], None], ...] = (
     alpn.apply,
     session_id.apply,
     identity.apply,
+    key_log.apply,  # last: what cannot work makes no file
 )
 
 

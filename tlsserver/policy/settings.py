@@ -34,6 +34,7 @@ class ContextOptions(TypedDict, total=False):
     num_tickets: int
     session_lifetime: int
     session_cache_size: int
+    key_log: str | Path | None
 
 
 class ContextChanges(ContextOptions, total=False):
@@ -73,6 +74,8 @@ class ContextSettings:
             who steals a session's secret can read what was resumed from it in that time.
         session_cache_size: Sessions in memory, for clients of TLS 1.2 without tickets, which are few; 0: none. 4096 are
             4 MB (1.0 to 1.3 KB each, measured; more with client certificates); OpenSSL's own bound is 20480.
+        key_log: File that the secrets of all handshakes are appended to, for Wireshark; None: no secret leaves. Never
+            in production.
     """
 
     certificate: str | Path
@@ -93,6 +96,7 @@ class ContextSettings:
     num_tickets: int = 2
     session_lifetime: int = 7200
     session_cache_size: int = 4096
+    key_log: str | Path | None = None
 
     def files(self) -> tuple[str | Path, ...]:
         """Return what was read, to be looked at for changes; names that are no files are among them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from tlsserver.errors import ConfigurationError
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 __all__ = ["refuse", "text_of"]
+
+_SHOWN = 350  # characters: five lines of a terminal
 
 
 def text_of(value: str | Sequence[str], what: str) -> str:
@@ -52,5 +55,12 @@ def refuse(what: str, unknown: Iterable[str], known: Iterable[str], hint: str = 
     close = [match for name in names for match in difflib.get_close_matches(name.lower(), have, 1, 0.8)]
     meant = f"; did you mean {', '.join(have[match] for match in dict.fromkeys(close))}?" if close else ""
     raise ConfigurationError(
-        f"{what} not known to this OpenSSL: {', '.join(names)}{hint}{meant}; known: {', '.join(have.values())}"
+        f"{what} not known to this OpenSSL: {', '.join(names)}{hint}{meant}; known: {_shown(list(have.values()))}"
     )
+
+
+def _shown(names: list[str]) -> str:
+    """Return as many as can be read at a glance, and how many more there are."""
+    first = [name for name, end in zip(names, accumulate(len(name) + 2 for name in names), strict=True) if end < _SHOWN]
+    more = len(names) - len(first)
+    return ", ".join(first) + (f" and {more} more" if more else "")

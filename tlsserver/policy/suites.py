@@ -15,7 +15,7 @@ from engine_shim import ShimError
 from engine_shim.handshake_policy import set_ciphers, set_ciphersuites
 from tlsserver.errors import ConfigurationError
 from tlsserver.policy import names
-from tlsserver.policy.profiles import profile_of
+from tlsserver.policy.profiles import INTERMEDIATE_CIPHERS, profile_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,9 +65,9 @@ def apply(context: SSL.Context, settings: ContextSettings) -> None:
 
 
 def known_ciphers() -> list[str]:
-    """Name the suites of TLS 1.2 that this OpenSSL has for servers with a certificate."""
+    """Name the suites of TLS 1.2 that this OpenSSL has for servers with a certificate, the sound ones first."""
     context = _scratch()
-    set_ciphers(context, "ALL:!aNULL:!PSK:!SRP")
+    set_ciphers(context, f"{INTERMEDIATE_CIPHERS}:ECDHE:ALL:!aNULL:!PSK:!SRP:!DSS")
     return [name for name in SSL.Connection(context, None).get_cipher_list() if not name.startswith("TLS_")]
 
 

@@ -30,6 +30,7 @@ LAYERS = (
     ("engine_shim.counters", "engine_shim.key", "engine_shim.async_ssl", "engine_shim._build"),
     ("engine_shim.key_exchange", "engine_shim.client_context", "engine_shim.server_context"),
     ("engine_shim.ticket_keys",),
+    ("engine_shim.handshake_policy", "engine_shim.key_log"),
     ("engine_shim.engine",),
     ("engine_shim.thirdparty", "engine_shim.provider_module", "engine_shim.choice"),
     ("engine_shim.openssl_engine", "engine_shim.openssl_provider", "engine_shim.job"),
@@ -87,6 +88,11 @@ FUNCTION_LINES = 50
 COVERED_BY = {
     "engine_shim/csrc/context_data.c": "test_context.py",
     "engine_shim/csrc/session_id.c": "test_context.py",
+    # Profiles, suites, groups, signature algorithms, limits of sessions.
+    "engine_shim/handshake_policy.py": "test_negotiation.py",
+    "engine_shim/csrc/handshake_policy.c": "test_negotiation.py",
+    "tlsserver/policy/profiles.py": "test_negotiation.py",
+    "tlsserver/policy/session_limits.py": "test_negotiation.py",
     "engine_shim/server_context.py": "test_context.py",
     "tlsserver/policy/*.py": "test_context.py",
     "tlsserver/cli/tls_options.py": "test_cli_serve.py",

@@ -73,6 +73,9 @@ typedef void (*ASYNC_stack_free_fn)(void *addr);
 typedef int (*SSL_CTX_alpn_select_cb_func)(SSL *ssl, const unsigned char **out, unsigned char *outlen,
                                            const unsigned char *in, unsigned int inlen, void *arg);
 
+/* key_log.c */
+typedef void (*SSL_CTX_keylog_cb_func)(const SSL *ssl, const char *line);
+
 typedef void CRYPTO_EX_new(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long argl, void *argp);
 typedef int CRYPTO_EX_dup(CRYPTO_EX_DATA *to, const CRYPTO_EX_DATA *from, void **from_d, int idx, long argl,
                           void *argp);
@@ -216,6 +219,13 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define SSL_TLSEXT_ERR_ALERT_FATAL 2
 #define TLSEXT_NAMETYPE_host_name 0
 #define TLSEXT_nid_unknown 0x1000000
+
+/* ssl.h, for handshake_policy.c */
+#define SSL_CTRL_SET_SESS_CACHE_SIZE 42
+#define SSL_CTRL_SET_SESS_CACHE_MODE 44
+#define SSL_CTRL_SET_SIGALGS_LIST 98
+#define SSL_SESS_CACHE_OFF 0x0000
+#define SSL_SESS_CACHE_SERVER 0x0002
 
 /* bio.h, ssl.h, for socket_bio.c */
 #define TLS1_3_VERSION 0x0304

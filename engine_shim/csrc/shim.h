@@ -66,6 +66,9 @@ struct shim_counters {
     uint64_t x25519_made;  /* key pairs of kx_store.c: computed */
     uint64_t x25519_used;  /* given to key exchanges */
     uint64_t x25519_ahead; /* in the store now */
+    /* Lines of key_log.c: written, and not. */
+    uint64_t key_log_lines;
+    uint64_t key_log_failures;
 };
 void shim_counters(struct shim_counters *out);
 
@@ -251,6 +254,19 @@ int callbacks_set_alpn(void *ssl_ctx, const void *protocols, size_t length); /* 
 
 /* session_id.c: sessions resume only where these 32 bytes are equal, and the virtual host. */
 int session_id_set(void *ssl_ctx, const void *bytes);
+
+/* handshake_policy.c: what a server's SSL_CTX negotiates, before its first SSL. SHIM_ERR_OPENSSL: OpenSSL refuses it. */
+int policy_ciphers(void *ssl_ctx, const char *list);      /* TLS 1.2; what it does not know it leaves out */
+int policy_ciphersuites(void *ssl_ctx, const char *list); /* TLS 1.3; the same */
+int policy_signature_algorithms(void *ssl_ctx, const char *list);
+int policy_num_tickets(void *ssl_ctx, size_t count);
+void policy_session_cache(void *ssl_ctx, long most); /* sessions that are kept in memory; 0: none */
+
+/*
+ * key_log.c: secrets of the handshakes of an SSL_CTX, appended to a file. Takes fd, opened with O_APPEND; `is_new`:
+ * the process had not opened that file yet.
+ */
+int key_log_use(void *ssl_ctx, int fd, const char *path, int *is_new);
 
 /*
  * ticket_keys.c: the keys of session tickets, which any number of SSL_CTXs share. Any thread.

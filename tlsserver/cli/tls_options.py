@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tlsserver.policy import tickets
+from tlsserver.policy.profiles import PROFILES
+from tlsserver.policy.session_limits import LIFETIME_MOST, TICKETS_MOST
+from tlsserver.policy.versions import VERSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,9 +19,49 @@ if TYPE_CHECKING:
 
 __all__ = ["context_options", "tls_options"]
 
+# What is negotiated, and the key log.
+_NEGOTIATION = (
+    click.option(
+        "--ssl-profile",
+        type=click.Choice(tuple(PROFILES)),
+        default="intermediate",
+        help="What holds where no other option says so; modern: TLS 1.3 alone.",
+    ),
+    click.option("--ssl-min-version", type=click.Choice(tuple(VERSIONS)), help="Of TLS.  [default: the profile's]"),
+    click.option("--ssl-max-version", type=click.Choice(tuple(VERSIONS)), help="Of TLS.  [default: the newest]"),
+    click.option("--ssl-ciphersuites", metavar="LIST", help="TLS 1.3 suites, by name.  [default: the profile's]"),
+    click.option(
+        "--ssl-groups",
+        metavar="LIST",
+        help="Of the key exchange, the preferred one first.  [default: X25519MLKEM768/X25519:P-256:P-384]",
+    ),
+    click.option("--ssl-sigalgs", metavar="LIST", help="Signature algorithms.  [default: OpenSSL's]"),
+    click.option(
+        "--ssl-num-tickets", type=click.IntRange(0, TICKETS_MOST), default=2, help="Tickets for a TLS 1.3 client."
+    ),
+    click.option(
+        "--ssl-session-lifetime",
+        type=click.IntRange(1, LIFETIME_MOST),
+        default=7200,
+        help="Seconds for which a session may be resumed.",
+    ),
+    click.option(
+        "--ssl-session-cache",
+        type=click.IntRange(min=0),
+        default=4096,
+        help="Sessions in memory, for TLS 1.2 clients without tickets; 0: none.",
+    ),
+    click.option(
+        "--ssl-keylog",
+        metavar="FILE",
+        envvar=("TLSSERVER_SSL_KEYLOG", "SSLKEYLOGFILE"),
+        help="Write the secrets of all connections to FILE, for Wireshark; also SSLKEYLOGFILE in the environment.",
+    ),
+)
+
 _OPTIONS = (
     click.option(
-        "--ssl-ciphers", metavar="LIST", help="TLS 1.2 suites, as ciphers(1) writes them.  [default: Mozilla's]"
+        "--ssl-ciphers", metavar="LIST", help="TLS 1.2 suites, as ciphers(1) writes them.  [default: the profile's]"
     ),
     click.option(
         "--ssl-ticket-keys",
@@ -26,6 +69,7 @@ _OPTIONS = (
         multiple=True,
         help="Keys of session tickets, 80 or 48 bytes each; the first encrypts.  [default: this process's own]",
     ),
+    *_NEGOTIATION,
 )
 
 
@@ -42,7 +86,7 @@ def context_options(options: dict[str, Any]) -> ContextOptions:
     Raises:
         ConfigurationError: One of them cannot work.
     """
-    return {"ciphers": options["ssl_ciphers"], "ticket_keys": _ticket_source(options)}
+    return {"ciphers": options["ssl_ciphers"], "ticket_keys": _ticket_source(options), **_negotiation(options)}
 
 
 def _ticket_source(options: dict[str, Any]) -> TicketSource:
@@ -51,3 +95,18 @@ def _ticket_source(options: dict[str, Any]) -> TicketSource:
         options["ticket_source"] = tickets.source_of(options["ssl_ticket_keys"] or None)
     source: TicketSource = options["ticket_source"]
     return source
+
+
+def _negotiation(options: dict[str, Any]) -> ContextOptions:
+    return {
+        "profile": options["ssl_profile"],
+        "min_version": options["ssl_min_version"],
+        "max_version": options["ssl_max_version"],
+        "ciphersuites": options["ssl_ciphersuites"],
+        "groups": options["ssl_groups"],
+        "signature_algorithms": options["ssl_sigalgs"],
+        "num_tickets": options["ssl_num_tickets"],
+        "session_lifetime": options["ssl_session_lifetime"],
+        "session_cache_size": options["ssl_session_cache"],
+        "key_log": options["ssl_keylog"] or None,  # empty: not even what SSLKEYLOGFILE says
+    }

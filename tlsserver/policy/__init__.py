@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tlsserver.policy import alpn, identity, session_id, suites, tickets, versions
+from tlsserver.policy import (
+    alpn,
+    groups,
+    identity,
+    key_log,
+    session_id,
+    session_limits,
+    signature_algorithms,
+    suites,
+    tickets,
+    versions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,10 +34,14 @@ __all__ = ["PARTS", "apply"]
 PARTS: tuple[Callable[[SSL.Context, ContextSettings], None], ...] = (
     versions.apply,
     suites.apply,
+    groups.apply,
+    signature_algorithms.apply,
+    session_limits.apply,
     alpn.apply,
     session_id.apply,
     tickets.apply,
     identity.apply,
+    key_log.apply,  # last: what cannot work makes no file
 )
 
 

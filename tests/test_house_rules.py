@@ -29,6 +29,7 @@ LAYERS = (
     ("engine_shim.base", "engine_shim.wait", "engine_shim.batches"),
     ("engine_shim.counters", "engine_shim.key", "engine_shim.async_ssl", "engine_shim._build"),
     ("engine_shim.key_exchange", "engine_shim.client_context", "engine_shim.server_context"),
+    ("engine_shim.clients",),
     ("engine_shim.engine",),
     ("engine_shim.thirdparty", "engine_shim.provider_module", "engine_shim.choice"),
     ("engine_shim.openssl_engine", "engine_shim.openssl_provider", "engine_shim.job"),
@@ -88,6 +89,8 @@ COVERED_BY = {
     "engine_shim/csrc/session_id.c": "test_context.py",
     "engine_shim/server_context.py": "test_context.py",
     "tlsserver/policy/*.py": "test_context.py",
+    "engine_shim/clients.py": "test_clients.py",
+    "engine_shim/csrc/clients.c": "test_clients.py",
     "tlsserver/cli/tls_options.py": "test_cli_serve.py",
     "engine_shim/__init__.py": "test_async_ssl.py",  # what it does at exit
     "engine_shim/_build.py": "test_extension.py",

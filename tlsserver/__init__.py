@@ -5,11 +5,13 @@ from __future__ import annotations
 from tlsserver.config import ServerConfig
 from tlsserver.context import TLSContext
 from tlsserver.errors import ConfigurationError, EngineError, LocalError, PeerError, TLSServerError
+from tlsserver.policy.client_certificates import ClientCertificates
 from tlsserver.reload import Reloader
 from tlsserver.server import Server
 from tlsserver.stats import Statistics
 
 __all__ = [
+    "ClientCertificates",
     "ConfigurationError",
     "EngineError",
     "LocalError",

@@ -252,6 +252,11 @@ int callbacks_set_alpn(void *ssl_ctx, const void *protocols, size_t length); /* 
 /* session_id.c: sessions resume only where these 32 bytes are equal, and the virtual host. */
 int session_id_set(void *ssl_ctx, const void *bytes);
 
+/* clients.c: certificates of clients, before the SSL_CTX's first SSL. */
+void clients_ask(void *ssl_ctx, int required, int depth, int partial);       /* partial: chains may end below a root */
+int clients_trust(void *ssl_ctx, const void *der, size_t length, int named); /* named: to the client as well */
+int clients_revoke(void *ssl_ctx, const void *der, size_t length);           /* a CRL: from now on all are checked */
+
 /*
  * openssl_provider.c: loadable providers of others, each in a library context of its own, which lives as long as the
  * process. `init` is the module's OSSL_provider_init; NULL: OpenSSL finds and loads the module itself.

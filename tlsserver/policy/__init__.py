@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tlsserver.policy import alpn, identity, session_id, suites, versions
+from tlsserver.policy import alpn, clients, identity, session_id, suites, versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,7 @@ PARTS: tuple[Callable[[SSL.Context, ContextSettings], None], ...] = (
     suites.apply,
     alpn.apply,
     session_id.apply,
+    clients.apply,
     identity.apply,
 )
 

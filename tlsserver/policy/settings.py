@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine_shim import Engine, Key
+    from tlsserver.policy.client_certificates import ClientCertificates, Trust
 
 __all__ = ["ContextChanges", "ContextOptions", "ContextSettings"]
 
@@ -26,6 +28,7 @@ class ContextOptions(TypedDict, total=False):
     ciphers: str | None
     async_io: bool
     key_exchange_ahead: bool
+    client_certificates: ClientCertificates | None
 
 
 class ContextChanges(ContextOptions, total=False):
@@ -50,6 +53,7 @@ class ContextSettings:
         max_version: The same; None: the newest that OpenSSL has.
         ciphers: TLS 1.2 suites, in OpenSSL's form (ciphers(1)); None: Mozilla's intermediate profile.
         async_io: Whether reading and writing run in jobs too, for engines that offload ciphers.
+        client_certificates: Which certificates clients are asked for; None: none, because most clients have none.
         key_exchange_ahead: Whether X25519 key pairs are made ahead of need, eight at a time, where this machine can
             (engine_shim.key_exchange); False: OpenSSL makes each when it is needed, as it does elsewhere.
     """
@@ -64,10 +68,21 @@ class ContextSettings:
     ciphers: str | None = None
     async_io: bool = False
     key_exchange_ahead: bool = True
+    client_certificates: ClientCertificates | None = None
 
     def files(self) -> tuple[str | Path, ...]:
         """Return what was read, to be looked at for changes; names that are no files are among them."""
-        return (self.certificate, *((self.key,) if isinstance(self.key, (str, PurePath)) else ()))
+        clients = () if self.client_certificates is None else self.client_certificates.files()
+        return (self.certificate, *((self.key,) if isinstance(self.key, (str, PurePath)) else ()), *clients)
+
+    @cached_property
+    def client_trust(self) -> Trust | None:
+        """What the files of `client_certificates` come to, read once, so that all parts see the same; None: no such.
+
+        Raises:
+            ConfigurationError: They cannot work.
+        """
+        return None if self.client_certificates is None else self.client_certificates.read()
 
     def with_changes(self, changes: ContextChanges) -> dict[str, Any]:
         """Return these settings as keyword arguments, changed."""

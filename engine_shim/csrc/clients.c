@@ -23,7 +23,7 @@ int clients_trust(void *ssl_ctx, const void *der, size_t length, int named) {
                    ossl.X509_STORE_add_cert(ossl.SSL_CTX_get_cert_store(ssl_ctx), authority) == 1 &&
                    (!named || ossl.SSL_CTX_add_client_CA(ssl_ctx, authority) == 1);
     ossl.X509_free(authority);
-    return trusted ? SHIM_OK : errors_keep(SHIM_ERR_OPENSSL);
+    return trusted ? SHIM_OK : (int)errors_keep(SHIM_ERR_OPENSSL);
 }
 
 int clients_revoke(void *ssl_ctx, const void *der, size_t length) {
@@ -34,5 +34,5 @@ int clients_revoke(void *ssl_ctx, const void *der, size_t length) {
     bool added = crl != NULL && ossl.X509_STORE_add_crl(store, crl) == 1 &&
                  ossl.X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL) == 1;
     ossl.X509_CRL_free(crl);
-    return added ? SHIM_OK : errors_keep(SHIM_ERR_OPENSSL);
+    return added ? SHIM_OK : (int)errors_keep(SHIM_ERR_OPENSSL);
 }

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+import ssl
+import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers_web import serving
 
 from support.client_scene import House
 from tlsserver import cli
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.certificates import Identity
 
 
@@ -53,3 +59,19 @@ def test_a_mistake_is_one_line(
     said = capsys.readouterr().err
     assert re.fullmatch(r"tlsserver: error: [^\n]{30,}\n", said)
     assert told in said
+
+
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_the_demo_site_knows_its_visitors(identity: Identity, house: House, tmp_path: Path, place: str) -> None:
+    (tmp_path / "ca.pem").write_bytes(house.root.pem)
+    where = tmp_path / "ca.pem" if place == "file" else tmp_path
+    options = (f"--ssl-ca-certs={where}", f"--ssl-crl={house.crl}", "--ssl-verify-depth=3")
+    server = (f"--ssl-certfile={identity.cert}", f"--ssl-keyfile={identity.key}")
+    with serving(*server, "--ssl-cert-reqs=required", *options) as served:
+        context = ssl.create_default_context(cafile=str(identity.ca))
+        context.load_cert_chain(house.good.cert, house.good.key)
+        with urllib.request.urlopen(f"{served.url}connection.json", context=context, timeout=30) as answer:  # noqa: S310 - our own
+            seen = json.load(answer)
+        code, errors = served.stop()
+    assert (seen["client_subject"], seen["client_sans"]) == ("CN=good", [])
+    assert (code, "Traceback" in errors) == (0, False)

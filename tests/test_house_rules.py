@@ -36,6 +36,7 @@ LAYERS = (
     ("engine_shim",),
     # Leaves: types and settings.
     ("tlsserver.errors", "tlsserver.stats", "tlsserver.audience", "tlsserver.outgoing", "tlsserver.watch"),
+    ("tlsserver.client_certificate",),
     ("tlsserver.jobs", "tlsserver.drains"),
     ("tlsserver.config", "tlsserver.state", "tlsserver.wire", "tlsserver.protocols", "tlsserver.local_certificate"),
     # For the tests of others.
@@ -91,6 +92,7 @@ COVERED_BY = {
     "tlsserver/policy/*.py": "test_context.py",
     "engine_shim/clients.py": "test_clients.py",
     "engine_shim/csrc/clients.c": "test_clients.py",
+    "engine_shim/csrc/peer_chain.c": "test_client_certificate.py",
     "tlsserver/cli/tls_options.py": "test_cli_serve.py",
     "engine_shim/__init__.py": "test_async_ssl.py",  # what it does at exit
     "engine_shim/_build.py": "test_extension.py",

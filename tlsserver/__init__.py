@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tlsserver.client_certificate import ClientCertificate, SubjectAltName
 from tlsserver.config import ServerConfig
 from tlsserver.context import TLSContext
 from tlsserver.errors import ConfigurationError, EngineError, LocalError, PeerError, TLSServerError
@@ -11,6 +12,7 @@ from tlsserver.server import Server
 from tlsserver.stats import Statistics
 
 __all__ = [
+    "ClientCertificate",
     "ClientCertificates",
     "ConfigurationError",
     "EngineError",
@@ -20,6 +22,7 @@ __all__ = [
     "Server",
     "ServerConfig",
     "Statistics",
+    "SubjectAltName",
     "TLSContext",
     "TLSServerError",
 ]

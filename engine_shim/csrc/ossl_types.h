@@ -35,6 +35,8 @@ typedef struct x509_store_ctx_st X509_STORE_CTX;
 typedef struct crypto_ex_data_st CRYPTO_EX_DATA;
 typedef struct X509_crl_st X509_CRL;
 typedef struct x509_store_st X509_STORE;
+typedef struct stack_st OPENSSL_STACK;
+struct stack_st_X509;
 
 typedef struct ossl_dispatch_st {
     int function_id;

@@ -178,7 +178,9 @@ int async_ssl_reused(struct async_ssl *a);
 const char *async_ssl_group(struct async_ssl *a); /* NULL: none, or unknown to this OpenSSL */
 /* What the handshake settled: six texts, each with its NUL; returns their length, 0 if there is no room for them. */
 size_t async_ssl_settled(struct async_ssl *a, char *out, size_t room);
-int async_job_is_current(void); /* 1: on a job's stack */
+/* Certificates of the peer, the verified chain or, after a resumption, its own alone; peer_chain.h says in what form. */
+size_t async_ssl_peer_chain(struct async_ssl *a, unsigned char *out, size_t room); /* returns its length */
+int async_job_is_current(void);                                                    /* 1: on a job's stack */
 
 /* The connection's wait context, borrowed. NULL: its calls do not run in jobs, or it is closed. */
 void *async_ssl_wait_context(const struct async_ssl *a);

@@ -107,6 +107,19 @@ def _flags(*, handshake: bool, io: bool) -> int:
     return int((lib.ASYNC_HANDSHAKE if handshake else lib.ASYNC_OFF) | (lib.ASYNC_IO if io else lib.ASYNC_OFF))
 
 
+_LENGTH_BYTES = 4
+
+
+def split_chain(written: bytes) -> tuple[bytes, ...]:
+    """Take what peer_chain.h says apart: each certificate's length, and its DER."""
+    found, at = [], 0
+    while at < len(written):
+        begin = at + _LENGTH_BYTES
+        at = begin + int.from_bytes(written[at:begin], "big")
+        found.append(written[begin:at])
+    return tuple(found)
+
+
 class AsyncSSL:
     """One SSL, driven asynchronously; keeps the Connection, and with it socket and Context, until it is closed.
 
@@ -237,6 +250,19 @@ class AsyncSSL:
         """Return what the handshake settled; not after :meth:`close`."""
         out = ffi.new("char[]", _SETTLED_ROOM)
         return _settled(ffi.unpack(out, lib.async_ssl_settled(self._handle, out, _SETTLED_ROOM)))
+
+    def peer_chain(self) -> tuple[bytes, ...]:
+        """Return the peer's verified certificates in DER, its own first; after a resumption its own alone.
+
+        Returns:
+            Nothing, if there is none, or after :meth:`close`.
+        """
+        length = lib.async_ssl_peer_chain(self._handle, ffi.NULL, 0)
+        if not length:
+            return ()
+        out = ffi.new("unsigned char[]", length)
+        lib.async_ssl_peer_chain(self._handle, out, length)
+        return split_chain(bytes(ffi.buffer(out)))
 
     @property
     def reused(self) -> bool:

@@ -31,12 +31,14 @@ LAYERS = (
     ("engine_shim.key_exchange", "engine_shim.client_context", "engine_shim.server_context"),
     ("engine_shim.ticket_keys",),
     ("engine_shim.handshake_policy", "engine_shim.key_log"),
+    ("engine_shim.clients",),
     ("engine_shim.engine",),
     ("engine_shim.thirdparty", "engine_shim.provider_module", "engine_shim.choice"),
     ("engine_shim.openssl_engine", "engine_shim.openssl_provider", "engine_shim.job"),
     ("engine_shim",),
     # Leaves: types and settings.
     ("tlsserver.errors", "tlsserver.stats", "tlsserver.audience", "tlsserver.outgoing", "tlsserver.watch"),
+    ("tlsserver.client_certificate",),
     ("tlsserver.jobs", "tlsserver.drains"),
     ("tlsserver.config", "tlsserver.state", "tlsserver.wire", "tlsserver.protocols", "tlsserver.local_certificate"),
     # For the tests of others.
@@ -95,6 +97,9 @@ COVERED_BY = {
     "tlsserver/policy/session_limits.py": "test_negotiation.py",
     "engine_shim/server_context.py": "test_context.py",
     "tlsserver/policy/*.py": "test_context.py",
+    "engine_shim/clients.py": "test_clients.py",
+    "engine_shim/csrc/clients.c": "test_clients.py",
+    "engine_shim/csrc/peer_chain.c": "test_client_certificate.py",
     "tlsserver/cli/tls_options.py": "test_cli_serve.py",
     "tlsserver/cli/gen_ticket_keys.py": "test_ticket_files.py",
     "engine_shim/__init__.py": "test_async_ssl.py",  # what it does at exit

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from tlsserver.client_certificate import ClientCertificate, SubjectAltName
 from tlsserver.config import ServerConfig
 from tlsserver.context import TLSContext
 from tlsserver.errors import ConfigurationError, EngineError, LocalError, PeerError, TLSServerError
+from tlsserver.policy.client_certificates import ClientCertificates
 from tlsserver.reload import Reloader
 from tlsserver.server import Server
 from tlsserver.stats import Statistics
 
 __all__ = [
+    "ClientCertificate",
+    "ClientCertificates",
     "ConfigurationError",
     "EngineError",
     "LocalError",
@@ -18,6 +22,7 @@ __all__ = [
     "Server",
     "ServerConfig",
     "Statistics",
+    "SubjectAltName",
     "TLSContext",
     "TLSServerError",
 ]

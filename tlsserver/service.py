@@ -96,6 +96,8 @@ _FACTS: dict[str, Callable[[_Client], Any]] = {
     "reactor": lambda client: client.offer.reactor,
     "engine": lambda client: client.offer.engine,
     "wait_context": lambda client: client.session.wait_context,
+    "client_certificate": lambda client: client.session.client_certificate,
+    "peercert": lambda client: _peercert(client.session),
 }
 
 
@@ -336,6 +338,10 @@ class Service:
 
     def _look_again(self) -> None:
         self._jobs_seen = -1
+
+
+def _peercert(session: Session) -> dict[str, Any] | None:
+    return None if session.client_certificate is None else session.client_certificate.peercert()
 
 
 def _own_address(sock: socket.socket) -> Any:  # noqa: ANN401 - its form depends on the family

@@ -35,7 +35,10 @@ import socket
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
+from OpenSSL import SSL
+
 import engine_shim
+from tlsserver.client_certificate import ClientCertificate
 from tlsserver.errors import (
     EngineError,
     ForkedProcessError,
@@ -50,8 +53,6 @@ from tlsserver.wire import Peek, Step, TLSInfo, WaitFdSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from OpenSSL import SSL
 
 __all__ = ["READ_SIZE", "ContextLike", "Session", "Shared", "Step", "TLSInfo"]
 
@@ -120,7 +121,7 @@ class ContextLike(Protocol):
 class Shared:
     """What the sessions of one context on one loop have in common, made once."""
 
-    __slots__ = ("accept", "async_io", "buffer", "offloaded")
+    __slots__ = ("accept", "asks_clients", "async_io", "buffer", "offloaded")
 
     def __init__(self, context: ContextLike, buffer: bytearray) -> None:
         """Prepare for connections.
@@ -134,14 +135,29 @@ class Shared:
         """
         self.offloaded = context.offloaded
         self.async_io = context.async_io
+        self.asks_clients = context.pyopenssl.get_verify_mode() != SSL.VERIFY_NONE
         self.accept = engine_shim.Acceptor(context.pyopenssl, handshake=self.offloaded, io=self.async_io).accept
         self.buffer = memoryview(buffer)
 
 
 class Session:
-    """The wire (`tlsserver.wire.Wire`) of OpenSSL: the server's end of one connection, on the thread that made it."""
+    """The wire (`tlsserver.wire.Wire`) of OpenSSL: the server's end of one connection, on the thread that made it.
 
-    __slots__ = ("_buffer", "_socket", "_tls", "data_takes_job", "handshake_takes_job", "received", "written")
+    Attributes:
+        client_certificate: The client's, once the handshake is done; None: it has sent none.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_shared",
+        "_socket",
+        "_tls",
+        "client_certificate",
+        "data_takes_job",
+        "handshake_takes_job",
+        "received",
+        "written",
+    )
 
     def __init__(self, shared: Shared, sock: socket.socket) -> None:
         """Make the SSL of one accepted connection.
@@ -153,7 +169,9 @@ class Session:
         Raises:
             MemoryError: There is none.
         """
+        self._shared = shared
         self._socket = sock
+        self.client_certificate: ClientCertificate | None = None
         self._tls = shared.accept(sock.fileno())
         # A paused read owns its buffer until it is resumed, so then it cannot be shared.
         self._buffer = memoryview(bytearray(READ_SIZE)) if shared.async_io else shared.buffer
@@ -218,7 +236,10 @@ class Session:
         return _engine_failure(errors) or _ssl_failure(errors)
 
     def info(self) -> TLSInfo:
-        """Return what the handshake settled."""
+        """Return what the handshake settled, and keep the client's certificate: it is asked for after the end, too."""
+        if self._shared.asks_clients:
+            chain = self._tls.peer_chain()
+            self.client_certificate = ClientCertificate(chain) if chain else None
         return _as_info(self._tls.settled())
 
     def peek(self) -> Peek:

@@ -28,6 +28,7 @@
 
 #include "errors.h"
 #include "ossl.h"
+#include "peer_chain.h"
 #include "runner.h"
 #include "socket_bio.h"
 
@@ -338,6 +339,12 @@ size_t async_ssl_settled(struct async_ssl *a, char *out, size_t room) {
     put_string(&t, ossl.SSL_get_servername(a->ssl, TLSEXT_NAMETYPE_host_name));
     put(&t, alpn, length);
     return t.length <= room ? t.length : 0;
+}
+
+size_t async_ssl_peer_chain(struct async_ssl *a, unsigned char *out, size_t room) {
+    if (a->ssl == NULL) return 0;
+    X509 *leaf = ossl.SSL_get0_peer_certificate(a->ssl);
+    return leaf == NULL ? 0 : peer_chain_write(ossl.SSL_get0_verified_chain(a->ssl), leaf, out, room);
 }
 
 int async_job_is_current(void) {

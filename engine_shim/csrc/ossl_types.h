@@ -36,6 +36,10 @@ typedef struct ui_method_st UI_METHOD;
 typedef struct x509_st X509;
 typedef struct x509_store_ctx_st X509_STORE_CTX;
 typedef struct crypto_ex_data_st CRYPTO_EX_DATA;
+typedef struct X509_crl_st X509_CRL;
+typedef struct x509_store_st X509_STORE;
+typedef struct stack_st OPENSSL_STACK;
+struct stack_st_X509;
 
 typedef struct ossl_dispatch_st {
     int function_id;
@@ -75,6 +79,7 @@ typedef int (*SSL_CTX_alpn_select_cb_func)(SSL *ssl, const unsigned char **out, 
 
 /* key_log.c */
 typedef void (*SSL_CTX_keylog_cb_func)(const SSL *ssl, const char *line);
+typedef int (*SSL_verify_cb)(int preverify_ok, X509_STORE_CTX *x509_ctx);
 
 typedef void CRYPTO_EX_new(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long argl, void *argp);
 typedef int CRYPTO_EX_dup(CRYPTO_EX_DATA *to, const CRYPTO_EX_DATA *from, void **from_d, int idx, long argl,
@@ -263,6 +268,13 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define OSSL_PKEY_PARAM_RSA_EXPONENT2 "rsa-exponent2"
 #define OSSL_PKEY_PARAM_RSA_COEFFICIENT1 "rsa-coefficient1"
 #define OSSL_PKEY_PARAM_PRIV_KEY "priv"
+
+/* ssl.h, x509_vfy.h, for clients.c */
+#define SSL_VERIFY_PEER 0x01
+#define SSL_VERIFY_FAIL_IF_NO_PEER_CERT 0x02
+#define X509_V_FLAG_CRL_CHECK 0x4
+#define X509_V_FLAG_CRL_CHECK_ALL 0x8
+#define X509_V_FLAG_PARTIAL_CHAIN 0x80000
 
 /* crypto.h, for openssl_engine.c */
 #define CRYPTO_EX_INDEX_EVP_PKEY 17

@@ -181,7 +181,9 @@ int async_ssl_reused(struct async_ssl *a);
 const char *async_ssl_group(struct async_ssl *a); /* NULL: none, or unknown to this OpenSSL */
 /* What the handshake settled: six texts, each with its NUL; returns their length, 0 if there is no room for them. */
 size_t async_ssl_settled(struct async_ssl *a, char *out, size_t room);
-int async_job_is_current(void); /* 1: on a job's stack */
+/* Certificates of the peer, the verified chain or, after a resumption, its own alone; peer_chain.h says in what form. */
+size_t async_ssl_peer_chain(struct async_ssl *a, unsigned char *out, size_t room); /* returns its length */
+int async_job_is_current(void);                                                    /* 1: on a job's stack */
 
 /* The connection's wait context, borrowed. NULL: its calls do not run in jobs, or it is closed. */
 void *async_ssl_wait_context(const struct async_ssl *a);
@@ -280,6 +282,10 @@ int ticket_keys_rotate(struct ticket_keys *k, size_t keep); /* a random first on
 int ticket_keys_use(struct ticket_keys *k, void *ssl_ctx);  /* before its first SSL; it takes a reference */
 size_t ticket_keys_names(struct ticket_keys *k, void *out, size_t room); /* 16 bytes each; returns how many keys */
 void ticket_keys_free(struct ticket_keys *k);
+/* clients.c: certificates of clients, before the SSL_CTX's first SSL. */
+void clients_ask(void *ssl_ctx, int required, int depth, int partial);       /* partial: chains may end below a root */
+int clients_trust(void *ssl_ctx, const void *der, size_t length, int named); /* named: to the client as well */
+int clients_revoke(void *ssl_ctx, const void *der, size_t length);           /* a CRL: from now on all are checked */
 
 /*
  * openssl_provider.c: loadable providers of others, each in a library context of its own, which lives as long as the

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tlsserver.errors import ConfigurationError
 from tlsserver.policy import tickets
+from tlsserver.policy.client_certificates import MODES, ClientCertificates
 from tlsserver.policy.profiles import PROFILES
 from tlsserver.policy.session_limits import LIFETIME_MOST, TICKETS_MOST
 from tlsserver.policy.versions import VERSIONS
@@ -59,6 +62,31 @@ _NEGOTIATION = (
     ),
 )
 
+_PATH = click.Path(path_type=Path)
+
+_CLIENTS = (
+    click.option(
+        "--ssl-ca-certs",
+        metavar="PATH",
+        type=_PATH,
+        help="File or folder of the authorities whose clients may come in.",
+    ),
+    click.option(
+        "--ssl-cert-reqs",
+        type=click.Choice(("none", *MODES), case_sensitive=False),
+        default="none",
+        help="Whether clients are asked for a certificate.",
+    ),
+    click.option(
+        "--ssl-crl", metavar="FILE", type=_PATH, multiple=True, help="Certificates of clients that are revoked."
+    ),
+    click.option(
+        "--ssl-verify-depth",
+        type=click.IntRange(min=0),
+        help="Most intermediate authorities of a client.  [default: 9]",
+    ),
+)
+
 _OPTIONS = (
     click.option(
         "--ssl-ciphers", metavar="LIST", help="TLS 1.2 suites, as ciphers(1) writes them.  [default: the profile's]"
@@ -70,6 +98,7 @@ _OPTIONS = (
         help="Keys of session tickets, 80 or 48 bytes each; the first encrypts.  [default: this process's own]",
     ),
     *_NEGOTIATION,
+    *_CLIENTS,
 )
 
 
@@ -86,7 +115,12 @@ def context_options(options: dict[str, Any]) -> ContextOptions:
     Raises:
         ConfigurationError: One of them cannot work.
     """
-    return {"ciphers": options["ssl_ciphers"], "ticket_keys": _ticket_source(options), **_negotiation(options)}
+    return {
+        "ciphers": options["ssl_ciphers"],
+        "ticket_keys": _ticket_source(options),
+        "client_certificates": _clients(options),
+        **_negotiation(options),
+    }
 
 
 def _ticket_source(options: dict[str, Any]) -> TicketSource:
@@ -110,3 +144,21 @@ def _negotiation(options: dict[str, Any]) -> ContextOptions:
         "session_cache_size": options["ssl_session_cache"],
         "key_log": options["ssl_keylog"] or None,  # empty: not even what SSLKEYLOGFILE says
     }
+
+
+def _clients(options: dict[str, Any]) -> ClientCertificates | None:
+    """Return what is asked of clients; options that do nothing are refused, because somebody believes that they do."""
+    mode, place, depth = options["ssl_cert_reqs"], options["ssl_ca_certs"], options["ssl_verify_depth"]
+    if mode == "none":
+        useless = [name for name in ("ssl_ca_certs", "ssl_crl", "ssl_verify_depth") if options[name] not in (None, ())]
+        if useless:
+            name = useless[0].replace("_", "-")
+            message = f"--{name} does nothing while clients are not asked: give --ssl-cert-reqs optional or required"
+            raise ConfigurationError(message)
+        return None
+    if place is None:
+        raise ConfigurationError(f"--ssl-cert-reqs {mode} needs the authorities of the clients: give --ssl-ca-certs")
+    where = {"ca_path" if place.is_dir() else "ca_certs": place}
+    if depth is not None:
+        where["depth"] = depth
+    return ClientCertificates(mode, crls=options["ssl_crl"], **where)

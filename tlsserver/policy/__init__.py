@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tlsserver.policy import (
     alpn,
+    clients,
     groups,
     identity,
     key_log,
@@ -40,6 +41,7 @@ PARTS: tuple[Callable[[SSL.Context, ContextSettings], None], ...] = (
     alpn.apply,
     session_id.apply,
     tickets.apply,
+    clients.apply,
     identity.apply,
     key_log.apply,  # last: what cannot work makes no file
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from tlsserver.policy.ticket_source import TicketSource
 
     TicketSetting = TicketSource | TicketKeys | str | Path | Sequence[str | Path] | None
+    from tlsserver.policy.client_certificates import ClientCertificates, Trust
 
 __all__ = ["ContextChanges", "ContextOptions", "ContextSettings"]
 
@@ -39,6 +41,7 @@ class ContextOptions(TypedDict, total=False):
     session_lifetime: int
     session_cache_size: int
     key_log: str | Path | None
+    client_certificates: ClientCertificates | None
 
 
 class ContextChanges(ContextOptions, total=False):
@@ -63,6 +66,7 @@ class ContextSettings:
         max_version: The same; None: the newest that OpenSSL has.
         ciphers: TLS 1.2 suites, in OpenSSL's form (ciphers(1)); None: the profile's.
         async_io: Whether reading and writing run in jobs too, for engines that offload ciphers.
+        client_certificates: Which certificates clients are asked for; None: none, because most clients have none.
         key_exchange_ahead: Whether X25519 key pairs are made ahead of need, eight at a time, where this machine can
             (engine_shim.key_exchange); False: OpenSSL makes each when it is needed, as it does elsewhere.
         ticket_keys: What session tickets are sealed with: the path of a file of keys (or several, of which the first
@@ -106,10 +110,22 @@ class ContextSettings:
     session_cache_size: int = 4096
     key_log: str | Path | None = None
 
+    client_certificates: ClientCertificates | None = None
+
     def files(self) -> tuple[str | Path, ...]:
         """Return what was read, to be looked at for changes; names that are no files are among them."""
         key = (self.key,) if isinstance(self.key, (str, PurePath)) else ()
-        return (self.certificate, *key, *getattr(self.ticket_keys, "files", ()))
+        clients = () if self.client_certificates is None else self.client_certificates.files()
+        return (self.certificate, *key, *getattr(self.ticket_keys, "files", ()), *clients)
+
+    @cached_property
+    def client_trust(self) -> Trust | None:
+        """What the files of `client_certificates` come to, read once, so that all parts see the same; None: no such.
+
+        Raises:
+            ConfigurationError: They cannot work.
+        """
+        return None if self.client_certificates is None else self.client_certificates.read()
 
     def with_changes(self, changes: ContextChanges) -> dict[str, Any]:
         """Return these settings as keyword arguments, changed."""

@@ -1,0 +1,89 @@
+"""No session resumes under another policy than that under which its client came in."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.client_scene import House, client, resumed, server, session_of, share_ticket_keys
+from tlsserver import ClientCertificates, TLSContext
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.certificates import Identity
+
+both_versions = pytest.mark.parametrize("version", ["1.2", "1.3"])
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+    return House(tmp_path_factory.mktemp("clients"))
+
+
+def policies(house: House, folder: Path) -> dict[str, ClientCertificates | None]:
+    """All differ in one thing from the first, or not at all: then they begin with "same"."""
+    both, turned, copied = folder / "both.pem", folder / "turned.pem", folder / "copied.pem"
+    both.write_bytes(house.root.pem + house.stranger.pem)
+    turned.write_bytes(house.stranger.pem + house.root.pem + house.stranger.pem)
+    shutil.copy(both, copied)
+    lists = [house.crl, house.stranger.revoke()]
+    newer = house.root.revoke(house.revoked, house.other, file="newer.pem")
+    return {
+        "first": ClientCertificates("required", both, crls=lists),
+        "same, elsewhere": ClientCertificates("required", copied, crls=lists),
+        "same, in another order": ClientCertificates("required", turned, crls=lists[::-1]),
+        "nobody asked": None,
+        "optional": ClientCertificates("optional", both, crls=lists),
+        "fewer authorities": ClientCertificates("required", house.root.cert, crls=lists[:1]),
+        "no list": ClientCertificates("required", both),
+        "newer list": ClientCertificates("required", both, crls=[newer, lists[1]]),
+        "depth": ClientCertificates("required", both, crls=lists, depth=5),
+    }
+
+
+@both_versions
+def test_a_session_resumes_under_its_own_policy_only(
+    identity: Identity, house: House, tmp_path: Path, version: str
+) -> None:
+    made = {
+        name: TLSContext(identity.cert, identity.key, client_certificates=asked)
+        for name, asked in policies(house, tmp_path).items()
+    }
+    share_ticket_keys(*made.values())
+    far = client(identity, house.good, version)
+    for name, context in made.items():
+        for other, elsewhere in made.items():
+            same = name == other or {name.partition(",")[0], other.partition(",")[0]} <= {"first", "same"}
+            assert resumed(elsewhere, far, session_of(context, far)) is same, (name, other)
+
+
+@both_versions
+@pytest.mark.parametrize("before", ["nobody asked", "optional"])
+def test_a_session_without_a_certificate_does_not_come_in_where_one_is_required(
+    identity: Identity, house: House, tmp_path: Path, version: str, before: str
+) -> None:
+    known = policies(house, tmp_path)
+    old, new = (TLSContext(identity.cert, identity.key, client_certificates=known[one]) for one in (before, "first"))
+    share_ticket_keys(old, new)
+    far = client(identity, None, version)
+    told = {"1.2": "handshake failure", "1.3": "certificate required"}[version]
+    assert resumed(new, far, session_of(old, far)) == told
+
+
+@both_versions
+def test_a_revoked_client_does_not_come_back_after_a_reload(
+    identity: Identity, house: House, tmp_path: Path, version: str
+) -> None:
+    place = tmp_path / "crl.pem"
+    shutil.copy(house.crl, place)
+    old = server(identity, ClientCertificates(ca_certs=house.root.cert, crls=[place]))
+    far = client(identity, house.other, version)
+    session = session_of(old, far)
+    shutil.copy(house.root.revoke(house.revoked, house.other, file="newer.pem"), place)
+    new = old.replace()
+    share_ticket_keys(old, new)
+    assert resumed(old, far, session) is True
+    assert resumed(new, far, session) == "certificate revoked"

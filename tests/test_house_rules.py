@@ -29,6 +29,7 @@ LAYERS = (
     ("engine_shim.base", "engine_shim.wait", "engine_shim.batches"),
     ("engine_shim.counters", "engine_shim.key", "engine_shim.async_ssl", "engine_shim._build"),
     ("engine_shim.key_exchange", "engine_shim.client_context", "engine_shim.server_context"),
+    ("engine_shim.peer",),
     ("engine_shim.engine",),
     ("engine_shim.thirdparty", "engine_shim.provider_module", "engine_shim.choice"),
     ("engine_shim.openssl_engine", "engine_shim.openssl_provider", "engine_shim.job"),
@@ -36,6 +37,8 @@ LAYERS = (
     # Leaves: types and settings.
     ("tlsserver.errors", "tlsserver.stats", "tlsserver.audience", "tlsserver.outgoing", "tlsserver.watch"),
     ("tlsserver.jobs", "tlsserver.drains"),
+    ("tlsserver.certificates",),
+    ("tlsserver.ocsp",),
     ("tlsserver.config", "tlsserver.state", "tlsserver.wire", "tlsserver.protocols", "tlsserver.local_certificate"),
     # For the tests of others.
     ("tlsserver.testing",),
@@ -56,6 +59,12 @@ LAYERS = (
     ("tlsserver.bench.load", "tlsserver.bench.plot"),
     ("tlsserver.bench.crew",),
     ("tlsserver.bench",),
+    # The probe: a client as well.
+    ("tlsserver.probe.offer",),
+    ("tlsserver.probe.client",),
+    ("tlsserver.probe.survey",),
+    ("tlsserver.probe.report",),
+    ("tlsserver.probe",),
     ("tlsserver",),
     ("tlsserver.cli",),
     ("tlsserver.__main__",),
@@ -68,6 +77,7 @@ PYOPENSSL = (
     "tlsserver.policy",
     "tlsserver.bench.client",
     "tlsserver.bench.load",
+    "tlsserver.probe.client",
 )
 
 # Who may call OpenSSL's ASYNC_*: what a job is, no other file has to know.
@@ -154,6 +164,8 @@ COVERED_BY = {
     "tlsserver/bench/report.py": "test_cli_bench.py",
     "tlsserver/bench/settings.py": "test_bench_load.py",
     "tlsserver/cli/version.py": "test_cli_doctor.py",
+    # The probe.
+    "tlsserver/probe/*.py": "test_cli_probe.py",
     "tlsserver/errors.py": "test_connection.py",
     "tlsserver/flow.py": "test_connection.py",
     "tlsserver/life.py": "test_connection.py",

@@ -1,4 +1,4 @@
-"""The command line: `tlsserver serve`, `doctor`, `gen-cert`, `bench`.
+"""The command line: `tlsserver serve`, `doctor`, `gen-cert`, `bench`, `probe`.
 
 A command is one file and one line of `COMMANDS`. Whatever goes wrong by the user's side is one line on standard error
 and exit code 2: commands raise, and `run` says it.
@@ -12,14 +12,20 @@ from typing import TYPE_CHECKING
 import click
 
 from engine_shim import ShimError
-from tlsserver.cli import bench, doctor, gen_cert, serve
+from tlsserver.cli import bench, doctor, gen_cert, probe, serve
 from tlsserver.cli.version import version
 from tlsserver.errors import TLSServerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = {"serve": serve.command, "doctor": doctor.command, "gen-cert": gen_cert.command, "bench": bench.command}
+COMMANDS = {
+    "serve": serve.command,
+    "doctor": doctor.command,
+    "gen-cert": gen_cert.command,
+    "bench": bench.command,
+    "probe": probe.command,
+}
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130  # what a shell makes of SIGINT

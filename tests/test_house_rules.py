@@ -158,6 +158,7 @@ COVERED_BY = {
     "tlsserver/cli/checks.py": "test_cli_doctor.py",
     "tlsserver/cli/offload.py": "test_cli_serve.py",
     "tlsserver/cli/params.py": "test_cli_serve.py",
+    "tlsserver/cli/problems.py": "test_cli_serve.py",
     # The load generator.
     "tlsserver/bench/client.py": "test_bench_load.py",
     "tlsserver/bench/failures.py": "test_bench_load.py",

@@ -5,19 +5,24 @@ from __future__ import annotations
 from tlsserver.config import ServerConfig
 from tlsserver.context import TLSContext
 from tlsserver.errors import ConfigurationError, EngineError, LocalError, PeerError, TLSServerError
+from tlsserver.policy.check import Problem, check
+from tlsserver.policy.settings import ContextSettings
 from tlsserver.reload import Reloader
 from tlsserver.server import Server
 from tlsserver.stats import Statistics
 
 __all__ = [
     "ConfigurationError",
+    "ContextSettings",
     "EngineError",
     "LocalError",
     "PeerError",
+    "Problem",
     "Reloader",
     "Server",
     "ServerConfig",
     "Statistics",
     "TLSContext",
     "TLSServerError",
+    "check",
 ]

@@ -14,7 +14,7 @@ import click
 from engine_shim import ShimError
 from tlsserver.cli import bench, doctor, gen_cert, probe, serve
 from tlsserver.cli.version import version
-from tlsserver.errors import TLSServerError
+from tlsserver.errors import ProblemsError, TLSServerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +56,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"{error.format_message().rstrip('.')}; see `{command} --help`")
     except click.ClickException as error:
         return _complain(error.format_message())
+    except ProblemsError as error:
+        return max(map(_complain, error.problems))
     except (TLSServerError, ShimError, OSError) as error:
         return _complain(str(error))
     except (KeyboardInterrupt, click.Abort):

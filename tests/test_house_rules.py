@@ -32,6 +32,7 @@ LAYERS = (
     ("engine_shim.ticket_keys",),
     ("engine_shim.handshake_policy", "engine_shim.key_log"),
     ("engine_shim.clients",),
+    ("engine_shim.peer",),
     ("engine_shim.engine",),
     ("engine_shim.thirdparty", "engine_shim.provider_module", "engine_shim.choice"),
     ("engine_shim.openssl_engine", "engine_shim.openssl_provider", "engine_shim.job"),
@@ -40,6 +41,8 @@ LAYERS = (
     ("tlsserver.errors", "tlsserver.stats", "tlsserver.audience", "tlsserver.outgoing", "tlsserver.watch"),
     ("tlsserver.client_certificate",),
     ("tlsserver.jobs", "tlsserver.drains"),
+    ("tlsserver.certificates",),
+    ("tlsserver.ocsp",),
     ("tlsserver.config", "tlsserver.state", "tlsserver.wire", "tlsserver.protocols", "tlsserver.local_certificate"),
     # For the tests of others.
     ("tlsserver.testing",),
@@ -60,6 +63,12 @@ LAYERS = (
     ("tlsserver.bench.load", "tlsserver.bench.plot"),
     ("tlsserver.bench.crew",),
     ("tlsserver.bench",),
+    # The probe: a client as well.
+    ("tlsserver.probe.offer",),
+    ("tlsserver.probe.client",),
+    ("tlsserver.probe.survey",),
+    ("tlsserver.probe.report",),
+    ("tlsserver.probe",),
     ("tlsserver",),
     ("tlsserver.cli",),
     ("tlsserver.__main__",),
@@ -72,6 +81,7 @@ PYOPENSSL = (
     "tlsserver.policy",
     "tlsserver.bench.client",
     "tlsserver.bench.load",
+    "tlsserver.probe.client",
 )
 
 # Who may call OpenSSL's ASYNC_*: what a job is, no other file has to know.
@@ -161,12 +171,15 @@ COVERED_BY = {
     "tlsserver/cli/checks.py": "test_cli_doctor.py",
     "tlsserver/cli/offload.py": "test_cli_serve.py",
     "tlsserver/cli/params.py": "test_cli_serve.py",
+    "tlsserver/cli/problems.py": "test_cli_serve.py",
     # The load generator.
     "tlsserver/bench/client.py": "test_bench_load.py",
     "tlsserver/bench/failures.py": "test_bench_load.py",
     "tlsserver/bench/report.py": "test_cli_bench.py",
     "tlsserver/bench/settings.py": "test_bench_load.py",
     "tlsserver/cli/version.py": "test_cli_doctor.py",
+    # The probe.
+    "tlsserver/probe/*.py": "test_cli_probe.py",
     "tlsserver/errors.py": "test_connection.py",
     "tlsserver/flow.py": "test_connection.py",
     "tlsserver/life.py": "test_connection.py",

@@ -6,7 +6,9 @@ from tlsserver.client_certificate import ClientCertificate, SubjectAltName
 from tlsserver.config import ServerConfig
 from tlsserver.context import TLSContext
 from tlsserver.errors import ConfigurationError, EngineError, LocalError, PeerError, TLSServerError
+from tlsserver.policy.check import Problem, check
 from tlsserver.policy.client_certificates import ClientCertificates
+from tlsserver.policy.settings import ContextSettings
 from tlsserver.reload import Reloader
 from tlsserver.server import Server
 from tlsserver.stats import Statistics
@@ -15,9 +17,11 @@ __all__ = [
     "ClientCertificate",
     "ClientCertificates",
     "ConfigurationError",
+    "ContextSettings",
     "EngineError",
     "LocalError",
     "PeerError",
+    "Problem",
     "Reloader",
     "Server",
     "ServerConfig",
@@ -25,4 +29,5 @@ __all__ = [
     "SubjectAltName",
     "TLSContext",
     "TLSServerError",
+    "check",
 ]

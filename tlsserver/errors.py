@@ -5,7 +5,10 @@ A leaf: imports nothing of this package. The fault is the class, so a caller wri
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "AddressError",
@@ -20,6 +23,7 @@ __all__ = [
     "PeerError",
     "PeerLeftError",
     "PlainHTTPError",
+    "ProblemsError",
     "ServerStateError",
     "TLSServerError",
     "TruncatedError",
@@ -43,6 +47,18 @@ class LocalError(TLSServerError):
 
 class ConfigurationError(LocalError, ValueError):
     """A setting cannot work. The message is one line: what, why, and what to do."""
+
+
+class ProblemsError(ConfigurationError):
+    """Several settings cannot work.
+
+    Attributes:
+        problems: One line each.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
 
 
 class AddressError(ConfigurationError):

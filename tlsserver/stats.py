@@ -118,13 +118,18 @@ class Counters:
         self.handshake_seconds = Histogram()
 
     def snapshot(
-        self, engines: EngineNumbers | None = None, *, draining_by_engine: dict[str, int] | None = None
+        self,
+        engines: EngineNumbers | None = None,
+        *,
+        draining_by_engine: dict[str, int] | None = None,
+        certificate_expires: float | None = None,
     ) -> Statistics:
         """Return a frozen copy; what is not counted here comes from the caller. Any thread."""
         own = {field.name: getattr(self, field.name) for field in fields(Statistics) if field.name in self.__slots__}
         own["park_seconds"] = self.park_seconds.snapshot()
         own["handshake_seconds"] = self.handshake_seconds.snapshot()
         own.update(vars(engines or EngineNumbers()), draining_by_engine=draining_by_engine or {})
+        own["certificate_expires"] = certificate_expires
         return Statistics(**own)
 
 
@@ -172,6 +177,8 @@ class Statistics:
         bytes_sent: Application bytes before encryption.
         park_seconds: How long connections were parked, one value a park.
         handshake_seconds: From accept to the end of each completed handshake.
+        certificate_expires: When the first of the certificates that are served now expires, the chain's among them:
+            seconds since 1970 (time.time()); None: unknown.
     """
 
     connections_accepted: int
@@ -198,6 +205,7 @@ class Statistics:
     bytes_sent: int
     park_seconds: HistogramSnapshot
     handshake_seconds: HistogramSnapshot
+    certificate_expires: float | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as JSON-able types, under the attributes' names."""

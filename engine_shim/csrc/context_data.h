@@ -13,6 +13,7 @@ enum context_part {
     CONTEXT_SESSION_ID,  /* session_id.c */
     CONTEXT_TICKET_KEYS, /* ticket_keys.c */
     CONTEXT_KEY_LOG,     /* key_log.c */
+    CONTEXT_TICKETS,     /* peer.c */
     CONTEXT_PARTS
 };
 

@@ -31,6 +31,7 @@ typedef struct ossl_store_info_st OSSL_STORE_INFO;
 typedef struct ssl_cipher_st SSL_CIPHER;
 typedef struct ssl_ctx_st SSL_CTX;
 typedef struct ssl_method_st SSL_METHOD;
+typedef struct ssl_session_st SSL_SESSION;
 typedef struct ssl_st SSL;
 typedef struct ui_method_st UI_METHOD;
 typedef struct x509_st X509;
@@ -246,6 +247,15 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define BIO_CTRL_DUP 12
 #define BIO_CTRL_WPENDING 13
 #define BIO_C_GET_FD 105
+
+/* ssl.h and tls1.h, for peer.c */
+#define SSL_CTRL_SET_SESS_CACHE_MODE 44
+#define SSL_CTRL_SET_TLSEXT_STATUS_REQ_TYPE 65
+#define SSL_CTRL_GET_TLSEXT_STATUS_REQ_OCSP_RESP 70
+#define SSL_CTRL_GET_RI_SUPPORT 76
+#define SSL_SESS_CACHE_CLIENT 0x0001
+#define SSL_SESS_CACHE_NO_INTERNAL 0x0300
+#define TLSEXT_STATUSTYPE_ocsp 1
 
 /* async.h */
 #define ASYNC_ERR 0

@@ -307,6 +307,15 @@ int client_context_groups(void *ssl_ctx, const char *groups); /* in OpenSSL's fo
 void client_context_read_ahead(void *ssl_ctx);
 void client_context_believe(void *ssl_ctx); /* certificates are not verified, only the signature made with their key */
 
+/* peer.c: what a client learns of its server. One thread: the client's. */
+int peer_ask_staple(void *ssl);                         /* before the handshake: for an OCSP response (RFC 6066 8) */
+long peer_staple(void *ssl, const unsigned char **out); /* its length, 0: none came; borrowed from the SSL */
+const char *peer_verify_reason(void *ssl, int *number); /* X509_V_ERR_..., and its words */
+int peer_renegotiates_securely(void *ssl);              /* RFC 5746; 1: the server said so */
+int peer_has_ticket(void *ssl);                         /* 1: the session has come as a ticket (RFC 5077) */
+int peer_count_sessions(void *ssl_ctx);                 /* before its first SSL */
+unsigned peer_sessions(void *ssl_ctx);                  /* how many have come since, over all connections */
+
 /* kx_context.c: SSL_CTXs whose handshakes take X25519 key pairs that were made ahead of need, eight at a time. */
 const char *kx_unavailable(void);           /* NULL: they can be made; else why not, for people */
 int kx_context_new(void *like, void **out); /* of the same method and settings; the caller frees it: SSL_CTX_free */

@@ -156,7 +156,9 @@ def test_owner_mode_and_links_stay(file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(SHORT, "a key of 48 bytes has no place beside others"), (b"x", "the file has 1 bytes")]
+    ("content", "message"),
+    [(SHORT, "a key of 48 bytes has no place beside others"), (b"x", "the file has 1 bytes")],
+    ids=["short key", "no key"],  # the keys are random, the names of tests must not be
 )
 def test_what_keys_cannot_be_added_to(
     file: Path, content: bytes, message: str, capsys: pytest.CaptureFixture[str]

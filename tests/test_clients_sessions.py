@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.client_scene import House, client, resumed, server, session_of, share_ticket_keys
+from engine_shim import TicketKeys
+from support.client_scene import House, client, resumed, server, session_of
 from tlsserver import ClientCertificates, TLSContext
 
 if TYPE_CHECKING:
@@ -48,11 +49,11 @@ def policies(house: House, folder: Path) -> dict[str, ClientCertificates | None]
 def test_a_session_resumes_under_its_own_policy_only(
     identity: Identity, house: House, tmp_path: Path, version: str
 ) -> None:
+    keys = TicketKeys()  # as if several servers shared them
     made = {
-        name: TLSContext(identity.cert, identity.key, client_certificates=asked)
+        name: TLSContext(identity.cert, identity.key, client_certificates=asked, ticket_keys=keys)
         for name, asked in policies(house, tmp_path).items()
     }
-    share_ticket_keys(*made.values())
     far = client(identity, house.good, version)
     for name, context in made.items():
         for other, elsewhere in made.items():
@@ -66,8 +67,8 @@ def test_a_session_without_a_certificate_does_not_come_in_where_one_is_required(
     identity: Identity, house: House, tmp_path: Path, version: str, before: str
 ) -> None:
     known = policies(house, tmp_path)
-    old, new = (TLSContext(identity.cert, identity.key, client_certificates=known[one]) for one in (before, "first"))
-    share_ticket_keys(old, new)
+    old = TLSContext(identity.cert, identity.key, client_certificates=known[before])
+    new = old.replace(client_certificates=known["first"])
     far = client(identity, None, version)
     told = {"1.2": "handshake failure", "1.3": "certificate required"}[version]
     assert resumed(new, far, session_of(old, far)) == told
@@ -84,6 +85,5 @@ def test_a_revoked_client_does_not_come_back_after_a_reload(
     session = session_of(old, far)
     shutil.copy(house.root.revoke(house.revoked, house.other, file="newer.pem"), place)
     new = old.replace()
-    share_ticket_keys(old, new)
     assert resumed(old, far, session) is True
     assert resumed(new, far, session) == "certificate revoked"

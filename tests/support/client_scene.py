@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from OpenSSL import SSL
 
 from engine_shim import Status
-from engine_shim.native import address_of, ffi
 from support.client_authority import DAY, SERVER, Authority, Holder, now
-from support.groups import openssl_function
 from support.pair import Pair, client_context
 from tlsserver import ClientCertificates, TLSContext
 
@@ -19,9 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.certificates import Identity
-
-# SSL_CTRL_*, SSL_CTX_ctrl(3).
-GET_TICKET_KEYS, SET_TICKET_KEYS = 58, 59
 
 
 class House:
@@ -73,18 +67,6 @@ def verdict(context: TLSContext, far: SSL.Context, *, offloaded: bool = True) ->
             assert pair.echo() == b"ping"
             return ""
         return alert(pair)
-
-
-def share_ticket_keys(*contexts: TLSContext) -> None:
-    """Give all of them the first one's (SSL_CTX_set_tlsext_ticket_keys(3)), as if several servers shared them."""
-    pointer = ctypes.c_void_p
-    control = openssl_function("SSL_CTX_ctrl", ctypes.c_long, pointer, ctypes.c_int, ctypes.c_long, pointer)
-    addresses = [int(ffi.cast("uintptr_t", address_of(one.pyopenssl._context))) for one in contexts]
-    size = control(addresses[0], GET_TICKET_KEYS, 0, None)
-    keys = ctypes.create_string_buffer(size)
-    for address in addresses:
-        command = GET_TICKET_KEYS if address == addresses[0] else SET_TICKET_KEYS
-        assert control(address, command, size, ctypes.addressof(keys)) == 1
 
 
 def session_of(context: TLSContext, far: SSL.Context) -> SSL.Session:

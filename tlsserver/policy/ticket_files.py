@@ -156,14 +156,13 @@ def add_key(file: Path, keep: int) -> list[bytes]:
     Raises:
         ConfigurationError: What is there cannot be used, or the file cannot be written.
     """
-    target = file.resolve()
-    before = target.stat() if target.exists() else None
-    old = _keys_of(target) if before is not None else []
+    target = Path(os.path.realpath(file))  # Path.resolve() knows no error for links in a circle
+    old = _keys_of(target) if os.path.lexists(target) else []
     if any(len(key) != _LONG for key in old):
         raise ConfigurationError(f"ticket keys {file}: a key of 48 bytes has no place beside others: name a new file")
     keys = [bytearray(secrets.token_bytes(_LONG)), *old[:keep]]
     try:
-        _write(target, b"".join(keys), before)
+        _write(target, b"".join(keys), target.stat() if old else None)
     except OSError as error:
         raise ConfigurationError(
             f"ticket keys {file} cannot be written: {error.strerror}: name a place that you may write to"

@@ -171,6 +171,14 @@ def test_what_keys_cannot_be_added_to(
     assert file.read_bytes() == content
 
 
+@pytest.mark.parametrize("how", [how for how in BROKEN if how != "missing"])
+def test_what_is_no_file(file: Path, how: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file.unlink()
+    BROKEN[how][0](file)
+    assert cli.run(["gen-ticket-keys", str(file)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["gen-ticket-keys", str(tmp_path / "no" / "tickets")]) == 2
     assert "cannot be written: No such file or directory" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from OpenSSL._util import ffi, lib
 
 import engine_shim
 from engine_shim import ManualEngine, TicketKeys
@@ -89,6 +90,24 @@ def test_what_an_old_key_decrypts_is_renewed(identity: Identity, client: SSL.Con
     assert second.reused
     assert not meet(server, client, first.session).reused
     assert meet(server, client, second.session).reused
+
+
+def secret(session: SSL.Session) -> bytes:
+    """Return what the ticket is about: each one of TLS 1.3 has its own."""
+    room = ffi.new("unsigned char[]", 64)
+    return bytes(ffi.buffer(room, lib.SSL_SESSION_get_master_key(session._session, room, len(room))))
+
+
+def test_each_resumption_of_tls_1_3_gives_another_ticket(identity: Identity) -> None:
+    """Browsers use one once: without it every second visit would be a full handshake."""
+    client = client_context(identity, "1.3")
+    server = shared(identity, TicketKeys())
+    met = meet(server, client)
+    seen = {secret(met.session)}
+    for visits in range(2, 6):
+        met = meet(server, client, met.session)
+        seen.add(secret(met.session))
+        assert (met.reused, len(seen)) == (True, visits)
 
 
 def test_rotation_keeps_as_many_as_it_is_told(identity: Identity, client: SSL.Context) -> None:
@@ -258,6 +277,8 @@ def test_nginx_and_we_share_a_file(tmp_path: Path, identity: Identity, size: int
             assert not theirs.reused
             assert connect(address, client, theirs.session).reused
             theirs = connect(address, client)
-            assert meet(ours, client, theirs.session).reused, "made by nginx, resumed by us"
+            back = meet(ours, client, theirs.session)
+            assert back.reused, "made by nginx, resumed by us"
+            assert connect(address, client, back.session).reused, "renewed by us, resumed by nginx"
             fresh = meet(ours, client)
             assert connect(address, client, fresh.session).reused, "and the other way"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import logging
 import re
 import signal
 import subprocess
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -186,7 +186,7 @@ class Place:
 
     def arguments(self) -> tuple[str, ...]:
         certificate = ("--certfile", str(self.identity.cert), "--keyfile", str(self.identity.key))
-        return (*certificate, "--ssl-ticket-keys", str(self.file), "--reload-interval=3600", "--offload=off")
+        return (*certificate, f"--ssl-ticket-keys={self.file}", "--reload-interval=3600", "--offload=off")
 
 
 @pytest.fixture
@@ -199,6 +199,35 @@ def reload(served: Serving) -> None:
     served.process.send_signal(signal.SIGHUP)
     assert served.process.stderr is not None
     assert any("are reloaded" in line and "certificates" in line for line in served.process.stderr)
+
+
+def test_a_reload_keeps_the_keys_of_the_process(place: Place, identity: Identity) -> None:
+    with serving(*(each for each in place.arguments() if "ticket" not in each)) as served:
+        client, address = client_context(identity, "1.3"), ("127.0.0.1", served.port)
+        session = connect(address, client).session
+        reload(served)
+        assert connect(address, client, session).reused
+
+
+def test_no_handshake_fails_while_keys_change(identity: Identity, client: SSL.Context) -> None:
+    keys, over = TicketKeys(), threading.Event()
+
+    def rotate() -> None:
+        while not over.is_set():
+            keys.rotate(keep=2)
+
+    changing = threading.Thread(target=rotate)
+    context = TLSContext(identity.cert, identity.key, ticket_keys=keys)
+    with Server(context, Echo, port=0) as server:
+        changing.start()
+        try:
+            session = None
+            for _ in range(40):
+                session = connect(server.address, client, session).session
+        finally:
+            over.set()
+            changing.join()
+        assert server.statistics().handshakes_completed == 40
 
 
 def test_two_processes_with_one_file(place: Place, identity: Identity) -> None:
@@ -310,8 +339,3 @@ def test_a_mistake_is_one_line(
     told = capfd.readouterr().err
     assert re.fullmatch(r"tlsserver: error: ticket keys [^\n]+\n", told), told
     assert message in told
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)

@@ -120,11 +120,15 @@ int ticket_keys_answer(struct ticket_keys *k, unsigned char *name, unsigned char
     return answer;
 }
 
-/* On the job's stack. */
+/*
+ * On the job's stack. TLS 1.3's clients use a ticket once (RFC 8446, C.4), so each resumption gives them another one, as
+ * libssl does by itself with keys of its own.
+ */
 static int asked(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac,
                  int encrypt) {
     struct ticket_keys *k = context_data_get(ossl.SSL_get_SSL_CTX(ssl), CONTEXT_TICKET_KEYS);
-    return k == NULL ? 0 : ticket_keys_answer(k, name, iv, cipher, mac, encrypt);
+    int answer = k == NULL ? 0 : ticket_keys_answer(k, name, iv, cipher, mac, encrypt);
+    return answer == 1 && !encrypt && ossl.SSL_version(ssl) == TLS1_3_VERSION ? 2 : answer;
 }
 
 /* --- Changing them --- */

@@ -22,18 +22,16 @@ import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from engine_shim import TicketKeys
 from tlsserver.errors import ConfigurationError
 from tlsserver.policy.ticket_source import TicketSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 __all__ = ["FileKeys", "add_key"]
-
-_T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +49,11 @@ class FileKeys(TicketSource):
         Raises:
             ConfigurationError: A file cannot be read, is open to others, or holds no keys.
         """
+        super().__init__(TicketKeys())
         self.files = tuple(files)
         self._lock = threading.Lock()
         self._seen = self._look()
-        keys = self._read()
-        super().__init__(_checked(lambda: TicketKeys(keys), self.files))
+        self._load()
 
     def refresh(self) -> None:
         """Read them anew if they have changed; the last good keys stay if they cannot be used, which is said once."""
@@ -65,26 +63,29 @@ class FileKeys(TicketSource):
                 return
             self._seen = look
             try:
-                keys = self._read()
-                _checked(lambda: self.keys.set(keys), self.files)
+                self._load()
             except ConfigurationError as error:
                 logger.error("the last good ticket keys stay: %s", error)  # noqa: TRY400 - a user's mistake
             else:
-                logger.info("ticket keys are reloaded: %d, the first is %s", len(keys), self.keys.names[0].hex())
+                names = self.keys.names
+                logger.info("ticket keys are reloaded: %d, the first is %s", len(names), names[0].hex())
 
-    def _read(self) -> list[bytes]:
-        return [key for file in self.files for key in _keys_of(file)]
+    def _load(self) -> None:
+        keys = [key for file in self.files for key in _keys_of(file)]
+        try:
+            self.keys.set(keys)
+        except ValueError as error:
+            raise ConfigurationError(f"ticket keys of {', '.join(map(str, self.files))}: {error}") from error
+        finally:
+            for key in keys:
+                _wipe(key)
 
     def _look(self) -> tuple[object, ...]:
         return tuple(_stamp(file) for file in self.files)
 
 
-def _checked(make: Callable[[], _T], files: Sequence[str | Path]) -> _T:
-    """Call what a ValueError of `TicketKeys` may come from: keys that are well-formed, and cannot work together."""
-    try:
-        return make()
-    except ValueError as error:
-        raise ConfigurationError(f"ticket keys of {', '.join(map(str, files))}: {error}") from error
+def _wipe(secret: bytearray) -> None:
+    secret[:] = bytes(len(secret))
 
 
 def _stamp(file: str | Path) -> tuple[int, ...] | None:
@@ -95,36 +96,40 @@ def _stamp(file: str | Path) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns
 
 
-def _keys_of(file: str | Path) -> list[bytes]:
-    """Return the keys in a file, newest first.
+def _keys_of(file: str | Path) -> list[bytearray]:
+    """Return the keys in a file, newest first, to be wiped.
 
     Raises:
         ConfigurationError: It cannot be used.
     """
     content = _content(file)
-    if len(content) == _SHORT:
-        return [content]
-    if not content or len(content) % _LONG or len(content) > _MOST * _LONG:
+    size = len(content)
+    if size != _SHORT and (size == 0 or size % _LONG or size > _MOST * _LONG):
         raise ConfigurationError(
-            f"ticket keys {file}: the file has {len(content)} bytes, it must have 48 or 80, or 80 for each of up to"
-            f" {_MOST} keys: make one with `tlsserver gen-ticket-keys`"
+            f"ticket keys {file}: the file has {size} bytes, it must have 48 or 80, or 80 for each of up to {_MOST}"
+            " keys: make one with `tlsserver gen-ticket-keys`"
         )
-    return [content[at : at + _LONG] for at in range(0, len(content), _LONG)]
+    keys = [content[at : at + _LONG] for at in range(0, size, _LONG)]
+    _wipe(content)
+    return keys
 
 
-def _content(file: str | Path) -> bytes:
+def _content(file: str | Path) -> bytearray:
+    """Read as much as there may be, and one byte more."""
+    content = bytearray(_MOST * _LONG + 1)
     try:
         # Not blocking: a pipe would hold us until somebody writes.
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             _refuse_open_to_others(file, os.fstat(descriptor).st_mode)
-            return os.read(descriptor, _MOST * _LONG + 1)
+            del content[os.readv(descriptor, [content]) :]
         finally:
             os.close(descriptor)
     except OSError as error:
         raise ConfigurationError(
             f"ticket keys {file}: {error.strerror}: give the path of a file that this process may read"
         ) from error
+    return content
 
 
 def _refuse_open_to_others(file: str | Path, mode: int) -> None:
@@ -151,19 +156,18 @@ def add_key(file: Path, keep: int) -> list[bytes]:
     Raises:
         ConfigurationError: What is there cannot be used, or the file cannot be written.
     """
-    target = file.resolve()
-    before = target.stat() if target.exists() else None
-    old = _keys_of(target) if before is not None else []
+    target = Path(os.path.realpath(file))  # Path.resolve() knows no error for links in a circle
+    old = _keys_of(target) if os.path.lexists(target) else []
     if any(len(key) != _LONG for key in old):
         raise ConfigurationError(f"ticket keys {file}: a key of 48 bytes has no place beside others: name a new file")
-    keys = [secrets.token_bytes(_LONG), *old[:keep]]
+    keys = [bytearray(secrets.token_bytes(_LONG)), *old[:keep]]
     try:
-        _write(target, b"".join(keys), before)
+        _write(target, b"".join(keys), target.stat() if old else None)
     except OSError as error:
         raise ConfigurationError(
             f"ticket keys {file} cannot be written: {error.strerror}: name a place that you may write to"
         ) from error
-    return [key[:_NAME] for key in keys]
+    return [bytes(key[:_NAME]) for key in keys]
 
 
 def _write(target: Path, content: bytes, before: os.stat_result | None) -> None:

@@ -79,7 +79,7 @@ class RotatingKeys(TicketSource):
         self._due = time.monotonic() + self._period
 
     def accept_for(self, lifetime: float) -> None:
-        """Rotate as the longest of the lifetimes asks for; the key in use is not used longer for it."""
+        """Rotate as the newest context asks for, from the next key on."""
         with self._lock:
             self._period = max(lifetime / PERIODS, SHORTEST_PERIOD)
 

@@ -96,7 +96,7 @@ FUNCTION_LINES = 50
 COVERED_BY = {
     "engine_shim/csrc/context_data.c": "test_context.py",
     "engine_shim/csrc/session_id.c": "test_context.py",
-    "engine_shim/server_context.py": "test_context.py",
+    "engine_shim/server_context.py": "test_context.py",  # and test_staple.py
     "tlsserver/policy/*.py": "test_context.py",
     "tlsserver/cli/tls_options.py": "test_cli_serve.py",
     "engine_shim/__init__.py": "test_async_ssl.py",  # what it does at exit

@@ -12,6 +12,7 @@ enum context_part {
     CONTEXT_ALPN,       /* callbacks.c */
     CONTEXT_SESSION_ID, /* session_id.c */
     CONTEXT_TICKETS,    /* peer.c */
+    CONTEXT_STAPLE,     /* staple.c */
     CONTEXT_PARTS
 };
 

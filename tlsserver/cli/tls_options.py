@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tlsserver.cli import params
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -17,6 +19,8 @@ _OPTIONS = (
     click.option(
         "--ssl-ciphers", metavar="LIST", help="TLS 1.2 suites, as ciphers(1) writes them.  [default: Mozilla's]"
     ),
+    # OCSP
+    click.option("--ssl-ocsp-staple", type=params.PATH, metavar="FILE", help="OCSP response for the certificate, DER."),
 )
 
 
@@ -33,4 +37,7 @@ def context_options(options: dict[str, Any]) -> ContextOptions:
     Raises:
         ConfigurationError: One of them cannot work.
     """
-    return {"ciphers": options["ssl_ciphers"]}
+    return {
+        "ciphers": options["ssl_ciphers"],
+        "ocsp_staple": options["ssl_ocsp_staple"],
+    }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tlsserver.policy import alpn, identity, session_id, suites, versions
+from tlsserver.policy import alpn, identity, session_id, staple, suites, versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,7 @@ PARTS: tuple[Callable[[SSL.Context, ContextSettings], None], ...] = (
     alpn.apply,
     session_id.apply,
     identity.apply,
+    staple.apply,  # of the certificate that is there
 )
 
 

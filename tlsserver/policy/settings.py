@@ -26,6 +26,7 @@ class ContextOptions(TypedDict, total=False):
     ciphers: str | None
     async_io: bool
     key_exchange_ahead: bool
+    ocsp_staple: str | Path | None
 
 
 class ContextChanges(ContextOptions, total=False):
@@ -52,6 +53,8 @@ class ContextSettings:
         async_io: Whether reading and writing run in jobs too, for engines that offload ciphers.
         key_exchange_ahead: Whether X25519 key pairs are made ahead of need, eight at a time, where this machine can
             (engine_shim.key_exchange); False: OpenSSL makes each when it is needed, as it does elsewhere.
+        ocsp_staple: Path of an OCSP response in DER, as ``openssl ocsp -respout`` writes it, to go with the
+            certificate; None: clients get none, and most do not miss it.
     """
 
     certificate: str | Path
@@ -64,10 +67,13 @@ class ContextSettings:
     ciphers: str | None = None
     async_io: bool = False
     key_exchange_ahead: bool = True
+    ocsp_staple: str | Path | None = None
 
     def files(self) -> tuple[str | Path, ...]:
         """Return what was read, to be looked at for changes; names that are no files are among them."""
-        return (self.certificate, *((self.key,) if isinstance(self.key, (str, PurePath)) else ()))
+        key = (self.key,) if isinstance(self.key, (str, PurePath)) else ()
+        staple = () if self.ocsp_staple is None else (self.ocsp_staple,)
+        return (self.certificate, *key, *staple)
 
     def with_changes(self, changes: ContextChanges) -> dict[str, Any]:
         """Return these settings as keyword arguments, changed."""

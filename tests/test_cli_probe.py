@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from engine_shim import ThreadEngine
-from support.chains import issue
+from support.certificates import Identity
+from support.chains import issue, refuse, respond
 from support.running import Running
 from tlsserver import TLSContext, cli
 from tlsserver.protocols.http1 import Response, protocol_factory
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from support.certificates import Certificates, Identity
+    from support.certificates import Certificates
 
     Probe = Callable[..., dict[str, Any]]
 
@@ -355,3 +356,37 @@ class Talker(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         return True
+
+
+# --- OCSP ---
+
+
+def test_the_response_that_comes_with_the_handshake(probe: Probe, tmp_path: Path) -> None:
+    root = issue("root", ca=True)
+    leaf = issue("localhost", root)
+    certificate, key = leaf.write(tmp_path, root)
+    (tmp_path / "staple").write_bytes(respond(leaf, root))
+    context = TLSContext(certificate, key, ocsp_staple=tmp_path / "staple")
+    handler = protocol_factory(lambda _: Response(body=b"hello"))
+    with Running(context, handler) as running:
+        found = probe(running.port)["ocsp"]
+        assert (found["status"], found["reason"]) == ("good", None)
+        assert found["this_update"] < found["next_update"]
+        running.server.swap_context(context.replace(ocsp_staple=None))
+        assert probe(running.port)["ocsp"] is None
+
+
+def test_a_response_that_cannot_be_believed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """From `openssl s_server`, which sends what it is given."""
+    root = issue("root", ca=True)
+    leaf = issue("localhost", root)
+    identity = Identity("p256", *leaf.write(tmp_path), tmp_path)
+    for response, words in (
+        (respond(leaf, root, days=(-9, -1)), "  NOT USABLE: it has expired, "),
+        (respond(issue("x", root), root), "  NOT USABLE: it is about another certificate"),
+        (refuse(), "OCSP           try_later"),
+    ):
+        (tmp_path / "staple").write_bytes(response)
+        with openssl(identity, "-status_file", str(tmp_path / "staple")) as port:
+            assert cli.run(["probe", f"127.0.0.1:{port}"]) == 0
+        assert words in capsys.readouterr().out

@@ -106,6 +106,7 @@ COVERED_BY = {
     "tlsserver/policy/profiles.py": "test_negotiation.py",
     "tlsserver/policy/session_limits.py": "test_negotiation.py",
     "engine_shim/server_context.py": "test_context.py",
+    "engine_shim/server_context.py": "test_context.py",  # and test_staple.py
     "tlsserver/policy/*.py": "test_context.py",
     "engine_shim/clients.py": "test_clients.py",
     "engine_shim/csrc/clients.c": "test_clients.py",

@@ -13,15 +13,18 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import Certificate
 from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 
 __all__ = [
+    "Certificate",
     "Described",
     "as_utc",
     "describe",
     "is_self_issued",
     "is_signed_by",
     "key_name",
+    "must_staple",
     "names",
     "not_after",
     "not_before",
@@ -134,6 +137,15 @@ def _matches(pattern: str, wanted: str) -> bool:
         return pattern == wanted
     rest = pattern[2:]
     return rest.count(".") >= _LABELS_BEHIND_WILDCARD - 1 and wanted.partition(".")[2] == rest
+
+
+def must_staple(certificate: x509.Certificate) -> bool:
+    """Tell whether an OCSP response has to come with it (RFC 7633)."""
+    try:
+        features = certificate.extensions.get_extension_for_class(x509.TLSFeature).value
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+    return x509.TLSFeatureType.status_request in features
 
 
 def is_self_issued(certificate: x509.Certificate) -> bool:

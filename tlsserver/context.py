@@ -15,7 +15,7 @@ from engine_shim import key_exchange
 from engine_shim.base import NativeEngine
 from tlsserver import policy
 from tlsserver.errors import ConfigurationError
-from tlsserver.policy import identity, tickets
+from tlsserver.policy import identity, staple, tickets
 from tlsserver.policy.identity import engine_of, reason
 from tlsserver.policy.settings import ContextSettings
 
@@ -57,7 +57,7 @@ class TLSContext:
         TypeError: There is no such option.
     """
 
-    __slots__ = ("__weakref__", "_async_io", "_engine", "_expires", "_pyopenssl", "_settings")
+    __slots__ = ("__weakref__", "_async_io", "_engine", "_expires", "_ocsp_expires", "_pyopenssl", "_settings")
 
     def __init__(self, certificate: str | Path, key: Key | str | Path, **options: Unpack[ContextOptions]) -> None:
         settings = tickets.opened(ContextSettings(certificate, key, **options))
@@ -74,6 +74,7 @@ class TLSContext:
         self._settings = settings
         self._async_io = async_io
         self._expires = None if settings is None else identity.expires(settings)
+        self._ocsp_expires = None if settings is None else staple.expires(settings)
 
     def replace(self, **changes: Unpack[ContextChanges]) -> TLSContext:
         """Make another context, with some settings changed; files are read anew.
@@ -143,6 +144,11 @@ class TLSContext:
     def expires(self) -> float | None:
         """When the first of its certificates expires, in seconds since 1970; None: unknown (after `from_pyopenssl`)."""
         return self._expires
+
+    @property
+    def ocsp_expires(self) -> float | None:
+        """When its OCSP response is too old, in seconds since 1970; None: there is none, or it does not say."""
+        return self._ocsp_expires
 
     @property
     def pyopenssl(self) -> SSL.Context:

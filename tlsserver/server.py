@@ -219,6 +219,7 @@ class Server:
             self._engines.numbers(),
             draining_by_engine=self._drains.by_name(),
             certificate_expires=getattr(self._context, "expires", None),
+            ocsp_expires=getattr(self._context, "ocsp_expires", None),
         )
 
     def __enter__(self) -> Self:

@@ -123,13 +123,14 @@ class Counters:
         *,
         draining_by_engine: dict[str, int] | None = None,
         certificate_expires: float | None = None,
+        ocsp_expires: float | None = None,
     ) -> Statistics:
         """Return a frozen copy; what is not counted here comes from the caller. Any thread."""
         own = {field.name: getattr(self, field.name) for field in fields(Statistics) if field.name in self.__slots__}
         own["park_seconds"] = self.park_seconds.snapshot()
         own["handshake_seconds"] = self.handshake_seconds.snapshot()
         own.update(vars(engines or EngineNumbers()), draining_by_engine=draining_by_engine or {})
-        own["certificate_expires"] = certificate_expires
+        own.update(certificate_expires=certificate_expires, ocsp_expires=ocsp_expires)
         return Statistics(**own)
 
 
@@ -179,6 +180,8 @@ class Statistics:
         handshake_seconds: From accept to the end of each completed handshake.
         certificate_expires: When the first of the certificates that are served now expires, the chain's among them:
             seconds since 1970 (time.time()); None: unknown.
+        ocsp_expires: When the OCSP response that goes with the certificate is too old to be sent: the same; None: there
+            is none, or it does not say.
     """
 
     connections_accepted: int
@@ -206,6 +209,7 @@ class Statistics:
     park_seconds: HistogramSnapshot
     handshake_seconds: HistogramSnapshot
     certificate_expires: float | None
+    ocsp_expires: float | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as JSON-able types, under the attributes' names."""

@@ -14,6 +14,7 @@ enum context_part {
     CONTEXT_TICKET_KEYS, /* ticket_keys.c */
     CONTEXT_KEY_LOG,     /* key_log.c */
     CONTEXT_TICKETS,     /* peer.c */
+    CONTEXT_STAPLE,      /* staple.c */
     CONTEXT_PARTS
 };
 

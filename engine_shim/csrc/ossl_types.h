@@ -257,6 +257,12 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define SSL_SESS_CACHE_NO_INTERNAL 0x0300
 #define TLSEXT_STATUSTYPE_ocsp 1
 
+/* ssl.h and tls1.h, for staple.c */
+#define SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB 63
+#define SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB_ARG 64
+#define SSL_CTRL_SET_TLSEXT_STATUS_REQ_OCSP_RESP 71
+#define SSL_TLSEXT_ERR_NOACK 3
+
 /* async.h */
 #define ASYNC_ERR 0
 #define ASYNC_NO_JOBS 1

@@ -316,6 +316,12 @@ int peer_has_ticket(void *ssl);                         /* 1: the session has co
 int peer_count_sessions(void *ssl_ctx);                 /* before its first SSL */
 unsigned peer_sessions(void *ssl_ctx);                  /* how many have come since, over all connections */
 
+/*
+ * staple.c: an OCSP response, DER, to send with the current certificate of an SSL_CTX, which must be there already, until
+ * that time (seconds since 1970). Copied.
+ */
+int staple_set(void *ssl_ctx, const void *response, size_t length, int64_t until);
+
 /* kx_context.c: SSL_CTXs whose handshakes take X25519 key pairs that were made ahead of need, eight at a time. */
 const char *kx_unavailable(void);           /* NULL: they can be made; else why not, for people */
 int kx_context_new(void *like, void **out); /* of the same method and settings; the caller frees it: SSL_CTX_free */

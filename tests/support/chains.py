@@ -58,6 +58,7 @@ def issue(
     days: tuple[float, float] = (-1, 60),
     names: Sequence[str] = ("localhost", "127.0.0.1"),
     usage: x509.ObjectIdentifier | None = None,
+    must_staple: bool = False,
 ) -> Issued:
     """Make a certificate.
 
@@ -69,6 +70,7 @@ def issue(
         days: From when until when it is valid, from now.
         names: What it is for, unless it is an authority's.
         usage: The one extended key usage, if any.
+        must_staple: Whether an OCSP response has to come with it (RFC 7633).
     """
     key = key or ec.generate_private_key(ec.SECP256R1())
     now = dt.datetime.now(dt.timezone.utc)
@@ -87,6 +89,8 @@ def issue(
         builder = builder.add_extension(x509.SubjectAlternativeName([_general(one) for one in names]), critical=False)
     if usage is not None:
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+    if must_staple:
+        builder = builder.add_extension(x509.TLSFeature([x509.TLSFeatureType.status_request]), critical=False)
     signer = issuer.key if issuer else key
     digest = None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     return Issued(builder.sign(signer, digest), key)
@@ -99,6 +103,7 @@ def respond(
     by: Issued | None = None,
     status: ocsp.OCSPCertStatus = ocsp.OCSPCertStatus.GOOD,
     days: tuple[float, float | None] = (-1, 6),
+    certificates: int = 0,
 ) -> bytes:
     """Make an OCSP response, in DER.
 
@@ -108,6 +113,7 @@ def respond(
         by: Who signs the response, where it is not the issuer; its certificate is in it.
         status: Of the certificate.
         days: From when until when it is valid, from now; None: it does not say.
+        certificates: How often the signer's is in it, beside that.
     """
     now = dt.datetime.now(dt.timezone.utc)
     signer = by or issuer
@@ -122,8 +128,9 @@ def respond(
         None,
     )
     builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, signer.certificate)
-    if by is not None:
-        builder = builder.certificates([by.certificate])
+    inside = [signer.certificate] * (certificates + (by is not None))
+    if inside:
+        builder = builder.certificates(inside)
     return builder.sign(signer.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 

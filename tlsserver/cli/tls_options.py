@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tlsserver.cli import params
 from tlsserver.errors import ConfigurationError
 from tlsserver.policy import tickets
 from tlsserver.policy.client_certificates import MODES, ClientCertificates
@@ -99,6 +100,7 @@ _OPTIONS = (
     ),
     *_NEGOTIATION,
     *_CLIENTS,
+    click.option("--ssl-ocsp-staple", type=params.PATH, metavar="FILE", help="OCSP response for the certificate, DER."),
 )
 
 
@@ -119,6 +121,7 @@ def context_options(options: dict[str, Any]) -> ContextOptions:
         "ciphers": options["ssl_ciphers"],
         "ticket_keys": _ticket_source(options),
         "client_certificates": _clients(options),
+        "ocsp_staple": options["ssl_ocsp_staple"],
         **_negotiation(options),
     }
 

@@ -17,6 +17,7 @@ from tlsserver.policy import (
     session_id,
     session_limits,
     signature_algorithms,
+    staple,
     suites,
     tickets,
     versions,
@@ -43,6 +44,7 @@ PARTS: tuple[Callable[[SSL.Context, ContextSettings], None], ...] = (
     tickets.apply,
     clients.apply,
     identity.apply,
+    staple.apply,  # of the certificate that is there
     key_log.apply,  # last: what cannot work makes no file
 )
 

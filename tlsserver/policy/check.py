@@ -24,8 +24,8 @@ from OpenSSL import SSL
 import engine_shim
 from engine_shim import ShimError
 from tlsserver import certificates
-from tlsserver.errors import ProblemsError, TLSServerError
-from tlsserver.policy import PARTS, identity
+from tlsserver.errors import ConfigurationError, ProblemsError, TLSServerError
+from tlsserver.policy import PARTS, identity, staple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,7 +82,7 @@ def check(
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     found: list[Problem] = []
     for part in PARTS:
-        if part is not identity.apply:
+        if part not in (identity.apply, staple.apply):
             found += _complaint(part, context, settings)
     if not with_certificate:
         return found
@@ -90,7 +90,8 @@ def check(
     found += wrong
     if with_key:
         found += _complaint(_read_key if wrong else identity.set_key, context, settings)
-    return list(dict.fromkeys([*found, *inspect(settings, host=host, now=now)]))
+    now = now or datetime.now(timezone.utc)
+    return list(dict.fromkeys([*found, *_of_staple(settings, now), *inspect(settings, host=host, now=now)]))
 
 
 def inspect(settings: ContextSettings, *, host: str | None = None, now: datetime | None = None) -> list[Problem]:
@@ -172,6 +173,17 @@ def _of_times(what: str, one: x509.Certificate, now: datetime, *, is_leaf: bool)
         yield Problem(is_leaf, f"{what} is not yet valid, {begin:%Y-%m-%d %H:%M} UTC: look at the clock, or wait")
     elif end - now < soon(one):
         yield Problem(False, f"{what} expires soon, {end:%Y-%m-%d %H:%M} UTC: renew it")
+
+
+def _of_staple(settings: ContextSettings, now: datetime) -> Iterator[Problem]:
+    """Say what the part itself says to the log."""
+    try:
+        message = staple.trouble(settings, now)
+    except ConfigurationError as error:
+        yield Problem(True, str(error))
+        return
+    if message is not None:
+        yield Problem(False, message)
 
 
 def _of_key_file(settings: ContextSettings) -> Iterator[Problem]:

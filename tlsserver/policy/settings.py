@@ -42,6 +42,7 @@ class ContextOptions(TypedDict, total=False):
     session_cache_size: int
     key_log: str | Path | None
     client_certificates: ClientCertificates | None
+    ocsp_staple: str | Path | None
 
 
 class ContextChanges(ContextOptions, total=False):
@@ -87,6 +88,8 @@ class ContextSettings:
             4 MB (1.0 to 1.3 KB each, measured; more with client certificates); OpenSSL's own bound is 20480.
         key_log: File that the secrets of all handshakes are appended to, for Wireshark; None: no secret leaves. Never
             in production.
+        ocsp_staple: Path of an OCSP response in DER, as ``openssl ocsp -respout`` writes it, to go with the
+            certificate; None: clients get none, and most do not miss it.
     """
 
     certificate: str | Path
@@ -111,12 +114,14 @@ class ContextSettings:
     key_log: str | Path | None = None
 
     client_certificates: ClientCertificates | None = None
+    ocsp_staple: str | Path | None = None
 
     def files(self) -> tuple[str | Path, ...]:
         """Return what was read, to be looked at for changes; names that are no files are among them."""
         key = (self.key,) if isinstance(self.key, (str, PurePath)) else ()
         clients = () if self.client_certificates is None else self.client_certificates.files()
-        return (self.certificate, *key, *getattr(self.ticket_keys, "files", ()), *clients)
+        staple = () if self.ocsp_staple is None else (self.ocsp_staple,)
+        return (self.certificate, *key, *getattr(self.ticket_keys, "files", ()), *clients, *staple)
 
     @cached_property
     def client_trust(self) -> Trust | None:

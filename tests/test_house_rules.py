@@ -26,6 +26,7 @@ LAYERS = (
     ("engine_shim.linkage.shared", "engine_shim.linkage.static", "engine_shim.linkage.proof"),
     ("engine_shim.linkage",),
     ("engine_shim.native",),
+    ("engine_shim.questions",),
     ("engine_shim.base", "engine_shim.wait", "engine_shim.batches"),
     ("engine_shim.counters", "engine_shim.key", "engine_shim.async_ssl", "engine_shim._build"),
     ("engine_shim.key_exchange", "engine_shim.client_context", "engine_shim.server_context"),
@@ -37,6 +38,7 @@ LAYERS = (
     # Leaves: types and settings.
     ("tlsserver.errors", "tlsserver.stats", "tlsserver.audience", "tlsserver.outgoing", "tlsserver.watch"),
     ("tlsserver.client_certificate",),
+    ("tlsserver.client_request",),
     ("tlsserver.jobs", "tlsserver.drains"),
     ("tlsserver.config", "tlsserver.state", "tlsserver.wire", "tlsserver.protocols", "tlsserver.local_certificate"),
     # For the tests of others.
@@ -93,6 +95,9 @@ COVERED_BY = {
     "engine_shim/clients.py": "test_clients.py",
     "engine_shim/csrc/clients.c": "test_clients.py",
     "engine_shim/csrc/peer_chain.c": "test_client_certificate.py",
+    "engine_shim/questions.py": "test_client_request.py",
+    "engine_shim/csrc/question.c": "test_client_request.py",
+    "engine_shim/csrc/client_hook.c": "test_client_request.py",
     "tlsserver/cli/tls_options.py": "test_cli_serve.py",
     "engine_shim/__init__.py": "test_async_ssl.py",  # what it does at exit
     "engine_shim/_build.py": "test_extension.py",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tlsserver.policy import alpn, clients, identity, session_id, suites, versions
+from tlsserver.policy import alpn, client_hook, clients, identity, session_id, suites, versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,7 @@ PARTS: tuple[Callable[[SSL.Context, ContextSettings], None], ...] = (
     session_id.apply,
     clients.apply,
     identity.apply,
+    client_hook.apply,
 )
 
 

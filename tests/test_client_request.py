@@ -8,11 +8,15 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography import x509
 from helpers_server import check_nothing_left
+from OpenSSL import SSL
 
 import engine_shim
 from engine_shim import ManualEngine, Status, ThreadEngine
 from support import client_scene
+from support.certificates import KINDS, ML_DSA
+from support.client_authority import Holder
 from support.client_scene import alert, client, resumed, session_of, share_ticket_keys
 from support.hook_site import HookSite
 from support.pair import Pair
@@ -22,7 +26,7 @@ from tlsserver.client_request import ALERTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from support.certificates import Identity
+    from support.certificates import Certificates, Identity
 
 both_versions = pytest.mark.parametrize("version", ["1.2", "1.3"])
 
@@ -305,8 +309,6 @@ def test_a_session_of_another_policy_is_not_even_asked_about(
 def test_sessions_without_tickets_do_not_resume_unasked(
     identity: Identity, house: client_scene.House, version: str
 ) -> None:
-    from OpenSSL import SSL  # noqa: PLC0415
-
     context = TLSContext(identity.cert, identity.key, client_certificates=asking(house, print))
     context.pyopenssl.set_options(SSL.OP_NO_TICKET)
     far = client(identity, house.good, version)
@@ -325,6 +327,27 @@ def test_sessions_without_tickets_do_not_resume_unasked(
 
 
 # What must hold
+
+
+@both_versions
+@pytest.mark.parametrize("kind", [*KINDS, *ML_DSA])
+def test_every_kind_of_key(certificates: Certificates, kind: str, version: str) -> None:
+    """Also with key pairs made ahead, whose provider must not be asked about the clients' keys."""
+    if kind in ML_DSA and version == "1.2":
+        return  # TLS 1.2 has no signature scheme for it
+    identity = certificates[kind]
+    holder = Holder(identity.cert, identity.key, x509.load_pem_x509_certificate(identity.cert.read_bytes()))
+    asked = ClientCertificates(ca_certs=identity.ca, on_verified=print)
+    with ThreadEngine(threads=1) as engine:
+        context = TLSContext(identity.cert, identity.key, engine=engine, client_certificates=asked)
+        with Pair(context.pyopenssl, client(identity, holder, version)) as pair:
+            while pair.until_parked() is Status.WANT_ASYNC and (question := pair.server.question()) is None:
+                pair.wait()
+            assert question is not None
+            assert question.chain[0] == holder.der
+            question.answer(0)
+            assert pair.finish() is Status.DONE
+            assert pair.echo() == b"ping"
 
 
 def test_clients_that_leave_while_their_question_is_open(identity: Identity, house: client_scene.House) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.client_scene import House, client, resumed, server, session_of, share_ticket_keys
+from support.hook_site import HookSite
 from tlsserver import ClientCertificates, TLSContext
 
 if TYPE_CHECKING:
@@ -87,3 +88,14 @@ def test_a_revoked_client_does_not_come_back_after_a_reload(
     share_ticket_keys(old, new)
     assert resumed(old, far, session) is True
     assert resumed(new, far, session) == "certificate revoked"
+
+
+@both_versions
+def test_a_server_that_begins_to_ask(identity: Identity, house: House, version: str) -> None:
+    """Who has come in unasked does not come back so, and shows its certificate in a full handshake."""
+    with HookSite(identity, house.good, version, None) as site:
+        assert [site.visit(), site.visit()] == [False, True]
+        new = server(identity, ClientCertificates(ca_certs=house.root.cert))
+        share_ticket_keys(site.context, new)
+        site.server.swap_context(new)
+        assert [site.visit(), site.visit()] == [False, True]

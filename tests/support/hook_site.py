@@ -35,7 +35,7 @@ class HookSite(House):
         identity: Identity,
         holder: Holder,
         version: str,
-        asked: ClientCertificates,
+        asked: ClientCertificates | None,
         *,
         engine: Engine | None = None,
         **options: Any,
@@ -43,8 +43,8 @@ class HookSite(House):
         super().__init__(identity, version=version)
         self.service.close()
         self._version, self._ca = version, identity.ca
-        context = TLSContext(identity.cert, identity.key, engine=engine, client_certificates=asked)
-        self.server = Server(context, Echo, port=0, **options)
+        self.context = TLSContext(identity.cert, identity.key, engine=engine, client_certificates=asked)
+        self.server = Server(self.context, Echo, port=0, **options)
         self.server.listen()
         assert self.server._service is not None
         self.service = self.server._service

@@ -11,6 +11,7 @@ from OpenSSL import SSL
 
 from engine_shim import linkage, paused
 from engine_shim.native import address_of, ffi, lib, raise_status
+from engine_shim.questions import ClientQuestion, split_chain
 from engine_shim.wait import WaitContextView
 
 if TYPE_CHECKING:
@@ -105,19 +106,6 @@ def _settled(texts: bytes) -> Settled:
 
 def _flags(*, handshake: bool, io: bool) -> int:
     return int((lib.ASYNC_HANDSHAKE if handshake else lib.ASYNC_OFF) | (lib.ASYNC_IO if io else lib.ASYNC_OFF))
-
-
-_LENGTH_BYTES = 4
-
-
-def split_chain(written: bytes) -> tuple[bytes, ...]:
-    """Take what peer_chain.h says apart: each certificate's length, and its DER."""
-    found, at = [], 0
-    while at < len(written):
-        begin = at + _LENGTH_BYTES
-        at = begin + int.from_bytes(written[at:begin], "big")
-        found.append(written[begin:at])
-    return tuple(found)
 
 
 class AsyncSSL:
@@ -250,6 +238,19 @@ class AsyncSSL:
         """Return what the handshake settled; not after :meth:`close`."""
         out = ffi.new("char[]", _SETTLED_ROOM)
         return _settled(ffi.unpack(out, lib.async_ssl_settled(self._handle, out, _SETTLED_ROOM)))
+
+    def question(self) -> ClientQuestion | None:
+        """Return what the paused call asks, once; None: nothing, or it was returned before."""
+        if not self._step.asks:
+            return None
+        handle = lib.async_ssl_question(self._handle)
+        return None if handle == ffi.NULL else ClientQuestion(handle)
+
+    @property
+    def verify_error(self) -> str | None:
+        """Why the peer's certificate was refused, in OpenSSL's words; None: it was not."""
+        text = lib.async_ssl_verify_error(self._handle)
+        return None if text == ffi.NULL else str(ffi.string(text).decode())
 
     def peer_chain(self) -> tuple[bytes, ...]:
         """Return the peer's verified certificates in DER, its own first; after a resumption its own alone.

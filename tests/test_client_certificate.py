@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 from helpers_server import Echo, House
 
-from engine_shim.async_ssl import split_chain
+from engine_shim.questions import split_chain
 from support import client_scene
 from support.pair import Pair
 from tlsserver import ClientCertificate, ClientCertificates, Server, SubjectAltName, TLSContext

@@ -9,6 +9,7 @@ import pytest
 
 from engine_shim import TicketKeys
 from support.client_scene import House, client, resumed, server, session_of
+from support.hook_site import HookSite
 from tlsserver import ClientCertificates, TLSContext
 
 if TYPE_CHECKING:
@@ -87,3 +88,13 @@ def test_a_revoked_client_does_not_come_back_after_a_reload(
     new = old.replace()
     assert resumed(old, far, session) is True
     assert resumed(new, far, session) == "certificate revoked"
+
+
+@both_versions
+def test_a_server_that_begins_to_ask(identity: Identity, house: House, version: str) -> None:
+    """Who has come in unasked does not come back so, and shows its certificate in a full handshake."""
+    with HookSite(identity, house.good, version, None) as site:
+        assert [site.visit(), site.visit()] == [False, True]
+        new = site.context.replace(client_certificates=ClientCertificates(ca_certs=house.root.cert))
+        site.server.swap_context(new)
+        assert [site.visit(), site.visit()] == [False, True]

@@ -26,6 +26,7 @@ LAYERS = (
     ("engine_shim.linkage.shared", "engine_shim.linkage.static", "engine_shim.linkage.proof"),
     ("engine_shim.linkage",),
     ("engine_shim.native",),
+    ("engine_shim.questions",),
     ("engine_shim.base", "engine_shim.wait", "engine_shim.batches"),
     ("engine_shim.counters", "engine_shim.key", "engine_shim.async_ssl", "engine_shim._build"),
     ("engine_shim.key_exchange", "engine_shim.client_context", "engine_shim.server_context"),
@@ -40,6 +41,7 @@ LAYERS = (
     # Leaves: types and settings.
     ("tlsserver.errors", "tlsserver.stats", "tlsserver.audience", "tlsserver.outgoing", "tlsserver.watch"),
     ("tlsserver.client_certificate",),
+    ("tlsserver.client_request",),
     ("tlsserver.jobs", "tlsserver.drains"),
     ("tlsserver.certificates",),
     ("tlsserver.ocsp",),
@@ -106,11 +108,13 @@ COVERED_BY = {
     "tlsserver/policy/profiles.py": "test_negotiation.py",
     "tlsserver/policy/session_limits.py": "test_negotiation.py",
     "engine_shim/server_context.py": "test_context.py",
-    "engine_shim/server_context.py": "test_context.py",  # and test_staple.py
     "tlsserver/policy/*.py": "test_context.py",
     "engine_shim/clients.py": "test_clients.py",
     "engine_shim/csrc/clients.c": "test_clients.py",
     "engine_shim/csrc/peer_chain.c": "test_client_certificate.py",
+    "engine_shim/questions.py": "test_client_request.py",
+    "engine_shim/csrc/question.c": "test_client_request.py",
+    "engine_shim/csrc/client_hook.c": "test_client_request.py",
     "tlsserver/cli/tls_options.py": "test_cli_serve.py",
     "tlsserver/cli/gen_ticket_keys.py": "test_ticket_files.py",
     "engine_shim/__init__.py": "test_async_ssl.py",  # what it does at exit

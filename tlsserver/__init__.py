@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tlsserver.client_certificate import ClientCertificate, SubjectAltName
+from tlsserver.client_request import ClientCertificateRequest
 from tlsserver.config import ServerConfig
 from tlsserver.context import TLSContext
 from tlsserver.errors import ConfigurationError, EngineError, LocalError, PeerError, TLSServerError
@@ -15,6 +16,7 @@ from tlsserver.stats import Statistics
 
 __all__ = [
     "ClientCertificate",
+    "ClientCertificateRequest",
     "ClientCertificates",
     "ConfigurationError",
     "ContextSettings",

@@ -20,11 +20,13 @@ from tlsserver.policy.identity import engine_of, reason
 from tlsserver.policy.settings import ContextSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from typing_extensions import Unpack
 
     from engine_shim import BaseEngine, Key
+    from tlsserver.client_request import ClientCertificateRequest
     from tlsserver.policy.settings import ContextChanges, ContextOptions
 
 __all__ = ["TLSContext"]
@@ -162,8 +164,14 @@ class TLSContext:
 
     @property
     def offloaded(self) -> bool:
-        """Whether handshakes run in jobs, so that an engine can pause them."""
-        return self._engine is not None or self._async_io
+        """Whether handshakes run in jobs, so that an engine, or a question about a client, can pause them."""
+        return self._engine is not None or self._async_io or self.on_verified is not None
+
+    @property
+    def on_verified(self) -> Callable[[ClientCertificateRequest], object] | None:
+        """Who is asked about clients whose certificate is good; None: nobody."""
+        asked = None if self._settings is None else self._settings.client_certificates
+        return None if asked is None else asked.on_verified
 
     @property
     def async_io(self) -> bool:

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from OpenSSL import SSL
 
 import engine_shim
+from tlsserver import client_request
 from tlsserver.client_certificate import ClientCertificate
 from tlsserver.errors import (
     EngineError,
@@ -75,6 +76,7 @@ _LIBRARY_SSL = 20
 # openssl/sslerr.h.
 _REASON_INTERNAL_ERROR = 0xC0103  # ERR_R_INTERNAL_ERROR
 _REASON_INTERNAL_ERROR_OLD = 68
+_REASON_VERIFY_FAILED = 134
 _REASON_HTTPS_PROXY_REQUEST = 155
 _REASON_HTTP_REQUEST = 156
 _REASON_UNEXPECTED_EOF = 294
@@ -121,7 +123,7 @@ class ContextLike(Protocol):
 class Shared:
     """What the sessions of one context on one loop have in common, made once."""
 
-    __slots__ = ("accept", "asks_clients", "async_io", "buffer", "offloaded")
+    __slots__ = ("accept", "asks_clients", "async_io", "buffer", "offloaded", "on_verified")
 
     def __init__(self, context: ContextLike, buffer: bytearray) -> None:
         """Prepare for connections.
@@ -135,6 +137,7 @@ class Shared:
         """
         self.offloaded = context.offloaded
         self.async_io = context.async_io
+        self.on_verified = getattr(context, "on_verified", None)  # contexts of others have no hook
         self.asks_clients = context.pyopenssl.get_verify_mode() != SSL.VERIFY_NONE
         self.accept = engine_shim.Acceptor(context.pyopenssl, handshake=self.offloaded, io=self.async_io).accept
         self.buffer = memoryview(buffer)
@@ -149,6 +152,7 @@ class Session:
 
     __slots__ = (
         "_buffer",
+        "_request",
         "_shared",
         "_socket",
         "_tls",
@@ -172,6 +176,7 @@ class Session:
         self._shared = shared
         self._socket = sock
         self.client_certificate: ClientCertificate | None = None
+        self._request: client_request.ClientCertificateRequest | None = None
         self._tls = shared.accept(sock.fileno())
         # A paused read owns its buffer until it is resumed, so then it cannot be shared.
         self._buffer = memoryview(bytearray(READ_SIZE)) if shared.async_io else shared.buffer
@@ -182,7 +187,21 @@ class Session:
 
     def handshake(self) -> Step:
         """Go on with the handshake (SSL_do_handshake(3))."""
-        return self._step(self._tls.handshake)
+        step = self._step(self._tls.handshake)
+        while step is Step.WANT_ASYNC and self._is_answered_at_once():
+            step = self._step(self._tls.handshake)
+        return step
+
+    def _is_answered_at_once(self) -> bool:
+        """Put what the paused handshake asks, if it does, to the hook; not on the job's stack, because it is paused."""
+        hook = self._shared.on_verified
+        if hook is None:
+            return False
+        question = self._tls.question()
+        if question is None:
+            return False
+        self._request = client_request.put(hook, question, self._socket)
+        return self._request.is_answered
 
     def read(self) -> Step:
         """Read at most one record into `received` (SSL_read_ex(3))."""
@@ -233,13 +252,17 @@ class Session:
         errors = self._tls.errors()
         if not errors:
             return _system_failure(self._tls.system_error)
-        return _engine_failure(errors) or _ssl_failure(errors)
+        alert = None if self._request is None else self._request.rejected_with
+        if alert is not None:
+            return HandshakeError(f"the client is refused by the policy hook, with {alert}")
+        return _engine_failure(errors) or _ssl_failure(errors, self._tls.verify_error)
 
     def info(self) -> TLSInfo:
         """Return what the handshake settled, and keep the client's certificate: it is asked for after the end, too."""
         if self._shared.asks_clients:
             chain = self._tls.peer_chain()
             self.client_certificate = ClientCertificate(chain) if chain else None
+            self._request = None
         return _as_info(self._tls.settled())
 
     def peek(self) -> Peek:
@@ -283,6 +306,7 @@ class Session:
 
     def close(self) -> bool:
         """Cancel, unwind the job and free the SSL; False: the job still runs, call again when a wait fd is readable."""
+        self._request = None
         if self._tls.close():
             return True
         # The peer need not wait for the job; the descriptor stays open, because the job may still write to it.
@@ -330,7 +354,7 @@ def _engine_failure(errors: tuple[engine_shim.OpenSSLError, ...]) -> TLSServerEr
     return None
 
 
-def _ssl_failure(errors: tuple[engine_shim.OpenSSLError, ...]) -> TLSServerError:
+def _ssl_failure(errors: tuple[engine_shim.OpenSSLError, ...], verify_error: str | None) -> TLSServerError:
     reasons = [_ssl_reason(error.code) for error in errors]
     text = errors[0].text
     if _REASON_HTTP_REQUEST in reasons or _REASON_HTTPS_PROXY_REQUEST in reasons:
@@ -342,4 +366,4 @@ def _ssl_failure(errors: tuple[engine_shim.OpenSSLError, ...]) -> TLSServerError
             return LocalTLSError(_REASONS_LOCAL[reason])
     if _REASON_INTERNAL_ERROR in reasons or _REASON_INTERNAL_ERROR_OLD in reasons:
         return LocalTLSError(text)
-    return HandshakeError(text)
+    return HandshakeError(f"{text}: {verify_error}" if _REASON_VERIFY_FAILED in reasons and verify_error else text)

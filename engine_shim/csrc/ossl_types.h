@@ -40,6 +40,8 @@ typedef struct crypto_ex_data_st CRYPTO_EX_DATA;
 typedef struct X509_crl_st X509_CRL;
 typedef struct x509_store_st X509_STORE;
 typedef struct stack_st OPENSSL_STACK;
+typedef struct asn1_string_st ASN1_TIME;
+typedef struct ssl_session_st SSL_SESSION;
 struct stack_st_X509;
 
 typedef struct ossl_dispatch_st {
@@ -81,6 +83,12 @@ typedef int (*SSL_CTX_alpn_select_cb_func)(SSL *ssl, const unsigned char **out, 
 /* key_log.c */
 typedef void (*SSL_CTX_keylog_cb_func)(const SSL *ssl, const char *line);
 typedef int (*SSL_verify_cb)(int preverify_ok, X509_STORE_CTX *x509_ctx);
+typedef int SSL_TICKET_STATUS;
+typedef int SSL_TICKET_RETURN;
+typedef int (*SSL_CTX_generate_session_ticket_fn)(SSL *s, void *arg);
+typedef SSL_TICKET_RETURN (*SSL_CTX_decrypt_session_ticket_fn)(SSL *s, SSL_SESSION *ss, const unsigned char *keyname,
+                                                               size_t keyname_length, SSL_TICKET_STATUS status,
+                                                               void *arg);
 
 typedef void CRYPTO_EX_new(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long argl, void *argp);
 typedef int CRYPTO_EX_dup(CRYPTO_EX_DATA *to, const CRYPTO_EX_DATA *from, void **from_d, int idx, long argl,
@@ -291,6 +299,19 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define X509_V_FLAG_CRL_CHECK 0x4
 #define X509_V_FLAG_CRL_CHECK_ALL 0x8
 #define X509_V_FLAG_PARTIAL_CHAIN 0x80000
+
+/* ssl.h, x509_vfy.h, crypto.h, for client_hook.c and session_id.c */
+#define SSL_TICKET_SUCCESS 5
+#define SSL_TICKET_SUCCESS_RENEW 6
+#define SSL_TICKET_RETURN_ABORT 0
+#define SSL_TICKET_RETURN_IGNORE_RENEW 2
+#define SSL_TICKET_RETURN_USE 3
+#define SSL_TICKET_RETURN_USE_RENEW 4
+#define X509_V_OK 0
+#define X509_V_ERR_UNSPECIFIED 1
+#define X509_V_ERR_CERT_HAS_EXPIRED 10
+#define X509_V_ERR_CERT_REJECTED 28
+#define CRYPTO_EX_INDEX_SSL 0
 
 /* crypto.h, for openssl_engine.c */
 #define CRYPTO_EX_INDEX_EVP_PKEY 17

@@ -166,6 +166,7 @@ struct async_step {
     int added[4];    /* the first four; async_ssl_added() has the rest */
     uint64_t serial; /* of the only wait fd, if it is ours: no other descriptor ever has it; else 0 */
     int error_count; /* entries that async_ssl_errors() holds */
+    int asks;        /* 1: the paused call asks what async_ssl_question() gives */
 };
 struct async_ssl *async_ssl_new(void *ssl, int flags);
 struct async_ssl *async_ssl_accept(void *ssl_ctx, int fd, int flags); /* borrows fd until it is closed */
@@ -181,6 +182,9 @@ int async_ssl_reused(struct async_ssl *a);
 const char *async_ssl_group(struct async_ssl *a); /* NULL: none, or unknown to this OpenSSL */
 /* What the handshake settled: six texts, each with its NUL; returns their length, 0 if there is no room for them. */
 size_t async_ssl_settled(struct async_ssl *a, char *out, size_t room);
+/* The open question of the paused call, once; the caller frees it. NULL: there is none, or it was given already. */
+struct question *async_ssl_question(struct async_ssl *a);
+const char *async_ssl_verify_error(struct async_ssl *a); /* why the peer's certificate was refused; NULL: it was not */
 /* Certificates of the peer, the verified chain or, after a resumption, its own alone; peer_chain.h says in what form. */
 size_t async_ssl_peer_chain(struct async_ssl *a, unsigned char *out, size_t room); /* returns its length */
 int async_job_is_current(void);                                                    /* 1: on a job's stack */
@@ -286,6 +290,19 @@ void ticket_keys_free(struct ticket_keys *k);
 void clients_ask(void *ssl_ctx, int required, int depth, int partial);       /* partial: chains may end below a root */
 int clients_trust(void *ssl_ctx, const void *der, size_t length, int named); /* named: to the client as well */
 int clients_revoke(void *ssl_ctx, const void *der, size_t length);           /* a CRL: from now on all are checked */
+
+/* client_hook.c: handshakes that ask about a client's certificate, before the SSL_CTX's first SSL. */
+void client_hook_set(void *ssl_ctx); /* they have to run in jobs */
+void client_hook_sessions(
+    void *ssl_ctx); /* nobody is asked: sessions of certificates that have expired do not resume */
+
+/* question.c: what is asked. Any thread. */
+struct question;
+size_t question_chain(const struct question *q, unsigned char *out, size_t room); /* peer_chain.h; its length */
+int question_is_resumption(const struct question *q);
+int question_verdict(const struct question *q);       /* the answer; -1: none yet */
+int question_answer(struct question *q, int verdict); /* X509_V_OK or an X509_V_ERR_*; 0: it was answered before */
+void question_free(struct question *q);
 
 /*
  * openssl_provider.c: loadable providers of others, each in a library context of its own, which lives as long as the

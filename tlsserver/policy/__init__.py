@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tlsserver.policy import (
     alpn,
+    client_hook,
     clients,
     groups,
     identity,
@@ -45,6 +46,7 @@ PARTS: tuple[Callable[[SSL.Context, ContextSettings], None], ...] = (
     clients.apply,
     identity.apply,
     staple.apply,  # of the certificate that is there
+    client_hook.apply,
     key_log.apply,  # last: what cannot work makes no file
 )
 

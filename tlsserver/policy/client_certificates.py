@@ -35,7 +35,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from tlsserver.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tlsserver.client_request import ClientCertificateRequest
 
 __all__ = ["MODES", "ClientCertificates", "Trust"]
 
@@ -60,6 +62,8 @@ class ClientCertificates:
             authority needs one.
         depth: How many intermediate authorities a chain may have. 9 is more than any real one has, and bounds what a
             client can make us verify.
+        on_verified: Asked about each client whose certificate is good, on full handshakes and on resumptions; it
+            answers the request, at once or later. Handshakes run in jobs then. None: OpenSSL's verification is enough.
     """
 
     mode: Literal["optional", "required"] = "required"
@@ -67,6 +71,7 @@ class ClientCertificates:
     ca_path: str | Path | None = None
     crls: Sequence[str | Path] = ()
     depth: int = 9
+    on_verified: Callable[[ClientCertificateRequest], object] | None = None
 
     def files(self) -> tuple[str | Path, ...]:
         """Return what is read, to be looked at for changes: files, and the folder with what is in it."""

@@ -33,5 +33,6 @@ def policy_digest(settings: ContextSettings) -> bytes:
     asked, trust = settings.client_certificates, settings.client_trust
     if asked is None or trust is None:
         return hashlib.sha256(b"clients: anybody").digest()
-    rules = f"clients: {asked.mode}, depth {asked.depth}: ".encode()
+    hook = "" if asked.on_verified is None else ", asked about"
+    rules = f"clients: {asked.mode}, depth {asked.depth}{hook}: ".encode()
     return hashlib.sha256(rules + trust.digest()).digest()

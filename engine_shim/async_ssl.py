@@ -239,6 +239,11 @@ class AsyncSSL:
         return _settled(ffi.unpack(out, lib.async_ssl_settled(self._handle, out, _SETTLED_ROOM)))
 
     @property
+    def raw(self) -> Any:  # noqa: ANN401 - cffi's pointers have no types
+        """The SSL, borrowed; NULL after :meth:`close`."""
+        return lib.async_ssl_raw(self._handle)
+
+    @property
     def reused(self) -> bool:
         """Whether the handshake resumed a session."""
         return bool(lib.async_ssl_reused(self._handle))

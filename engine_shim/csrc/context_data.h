@@ -11,6 +11,7 @@
 enum context_part {
     CONTEXT_ALPN,       /* callbacks.c */
     CONTEXT_SESSION_ID, /* session_id.c */
+    CONTEXT_HELLO,      /* hello.c */
     CONTEXT_PARTS
 };
 

@@ -33,6 +33,8 @@ typedef struct ui_method_st UI_METHOD;
 typedef struct x509_st X509;
 typedef struct x509_store_ctx_st X509_STORE_CTX;
 typedef struct crypto_ex_data_st CRYPTO_EX_DATA;
+typedef struct stack_st OPENSSL_STACK;
+struct stack_st_X509;
 
 typedef struct ossl_dispatch_st {
     int function_id;
@@ -69,6 +71,8 @@ typedef void *(*ASYNC_stack_alloc_fn)(size_t *num);
 typedef void (*ASYNC_stack_free_fn)(void *addr);
 typedef int (*SSL_CTX_alpn_select_cb_func)(SSL *ssl, const unsigned char **out, unsigned char *outlen,
                                            const unsigned char *in, unsigned int inlen, void *arg);
+
+typedef int (*SSL_client_hello_cb_fn)(SSL *s, int *al, void *arg);
 
 typedef void CRYPTO_EX_new(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long argl, void *argp);
 typedef int CRYPTO_EX_dup(CRYPTO_EX_DATA *to, const CRYPTO_EX_DATA *from, void **from_d, int idx, long argl,
@@ -250,5 +254,21 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 /* crypto.h, for openssl_engine.c */
 #define CRYPTO_EX_INDEX_EVP_PKEY 17
 #define OPENSSL_INFO_ENGINES_DIR 1002
+
+/* ssl.h, tls1.h, crypto.h, pem.h and err.h, for identity.c and hello.c */
+#define SSL_CLIENT_HELLO_SUCCESS 1
+#define SSL_CLIENT_HELLO_ERROR 0
+#define SSL_CLIENT_HELLO_RETRY (-1)
+#define TLSEXT_TYPE_server_name 0
+#define TLSEXT_TYPE_supported_groups 10
+#define TLSEXT_TYPE_signature_algorithms 13
+#define TLSEXT_TYPE_application_layer_protocol_negotiation 16
+#define TLSEXT_TYPE_supported_versions 43
+#define CRYPTO_EX_INDEX_SSL 0
+#define ERR_LIB_PEM 9
+#define ERR_LIB_OFFSET 23L
+#define ERR_LIB_MASK 0xFF
+#define ERR_REASON_MASK 0X7FFFFF
+#define PEM_R_NO_START_LINE 108
 
 #endif

@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from engine_shim.async_ssl import AsyncSSL
     from engine_shim.identity import Identity
 
-__all__ = ["MAIN", "BadNameError", "HelloTexts", "NameTable", "Question", "QuestionKind", "Refusal", "refusal_of"]
+__all__ = [
+    "MAIN",
+    "BadNameError",
+    "HelloTexts",
+    "NameTable",
+    "Question",
+    "QuestionKind",
+    "Refusal",
+    "is_name",
+    "refusal_of",
+]
 
 # The number of the identity that the Context itself has.
 MAIN = int(lib.HELLO_MAIN)
@@ -126,6 +136,11 @@ class NameTable:
     def table_bytes(self) -> int:
         """What the names take."""
         return int(lib.hello_table_bytes(self._address))
+
+
+def is_name(name: str) -> bool:
+    """Tell whether a table takes a name, which may begin with ``*.``."""
+    return name.isascii() and bool(lib.hello_is_name(name.encode(), len(name)))
 
 
 def _joined(names: Mapping[str, int]) -> bytes:

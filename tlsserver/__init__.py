@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from tlsserver.client_hello import ClientHelloRequest
 from tlsserver.config import ServerConfig
 from tlsserver.context import TLSContext
 from tlsserver.errors import ConfigurationError, EngineError, LocalError, PeerError, TLSServerError
+from tlsserver.policy.certificate import Certificate
 from tlsserver.reload import Reloader
 from tlsserver.server import Server
 from tlsserver.stats import Statistics
 
 __all__ = [
+    "Certificate",
+    "ClientHelloRequest",
     "ConfigurationError",
     "EngineError",
     "LocalError",

@@ -14,12 +14,14 @@ __all__ = [
     "EngineError",
     "ForkedProcessError",
     "HandshakeError",
+    "HandshakeGoneError",
     "IllegalTransitionError",
     "LocalError",
     "LocalTLSError",
     "PeerError",
     "PeerLeftError",
     "PlainHTTPError",
+    "RequestAnsweredError",
     "ServerStateError",
     "TLSServerError",
     "TruncatedError",
@@ -59,6 +61,14 @@ class ForkedProcessError(LocalError, RuntimeError):
 
 class IllegalTransitionError(LocalError, RuntimeError):
     """An event that the connection's state does not allow: a bug in the caller. Nothing was changed."""
+
+
+class RequestAnsweredError(LocalError, RuntimeError):
+    """A `tlsserver.ClientHelloRequest` was answered twice; the first answer holds."""
+
+
+class HandshakeGoneError(LocalError, RuntimeError):
+    """A `tlsserver.ClientHelloRequest` was answered after its handshake had ended: nobody waits for it."""
 
 
 class LocalTLSError(LocalError):

@@ -46,6 +46,7 @@ from tlsserver.errors import (
     PlainHTTPError,
     TLSServerError,
 )
+from tlsserver.questions import maybe_refusal
 from tlsserver.wire import Peek, Step, TLSInfo, WaitFdSet
 
 if TYPE_CHECKING:
@@ -53,7 +54,10 @@ if TYPE_CHECKING:
 
     from OpenSSL import SSL
 
-__all__ = ["READ_SIZE", "ContextLike", "Session", "Shared", "Step", "TLSInfo"]
+    from tlsserver.client_hello import ClientHelloRequest
+    from tlsserver.questions import Questions
+
+__all__ = ["READ_SIZE", "ContextLike", "Session", "Shared", "Step", "TLSInfo", "engines_of"]
 
 READ_SIZE = 16 * 1024
 
@@ -92,6 +96,7 @@ _STEPS_BY_STATUS = {
     engine_shim.Status.CLOSED: Step.CLOSED,
     engine_shim.Status.WANT_ASYNC: Step.WANT_ASYNC,
     engine_shim.Status.WANT_ASYNC_JOB: Step.WANT_ASYNC_JOB,
+    engine_shim.Status.WANT_CLIENT_HELLO_CB: Step.WANT_ANSWER,
 }
 # By number; None: a failure, or the end of the stream.
 _STEPS = tuple(_STEPS_BY_STATUS.get(status) for status in engine_shim.Status)
@@ -117,17 +122,24 @@ class ContextLike(Protocol):
         """Where the private-key operations run; None: in place."""
 
 
+def engines_of(context: ContextLike) -> tuple[engine_shim.BaseEngine, ...]:
+    """Return all engines that perform keys of a context."""
+    own = () if context.engine is None else (context.engine,)
+    return getattr(context, "engines", own)
+
+
 class Shared:
     """What the sessions of one context on one loop have in common, made once."""
 
-    __slots__ = ("accept", "async_io", "buffer", "offloaded")
+    __slots__ = ("accept", "async_io", "buffer", "offloaded", "questions")
 
-    def __init__(self, context: ContextLike, buffer: bytearray) -> None:
+    def __init__(self, context: ContextLike, buffer: bytearray, questions: Questions | None = None) -> None:
         """Prepare for connections.
 
         Args:
             context: Certificates, keys and policy.
             buffer: `READ_SIZE` bytes, which all sessions of one thread may share; not used where reads may pause.
+            questions: Answers handshakes; None: the context has none that ask.
 
         Raises:
             engine_shim.LinkageError: OpenSSL cannot be reached.
@@ -136,12 +148,23 @@ class Shared:
         self.async_io = context.async_io
         self.accept = engine_shim.Acceptor(context.pyopenssl, handshake=self.offloaded, io=self.async_io).accept
         self.buffer = memoryview(buffer)
+        self.questions = questions
 
 
 class Session:
     """The wire (`tlsserver.wire.Wire`) of OpenSSL: the server's end of one connection, on the thread that made it."""
 
-    __slots__ = ("_buffer", "_socket", "_tls", "data_takes_job", "handshake_takes_job", "received", "written")
+    __slots__ = (
+        "_asked",
+        "_buffer",
+        "_questions",
+        "_socket",
+        "_tls",
+        "data_takes_job",
+        "handshake_takes_job",
+        "received",
+        "written",
+    )
 
     def __init__(self, shared: Shared, sock: socket.socket) -> None:
         """Make the SSL of one accepted connection.
@@ -155,6 +178,8 @@ class Session:
         """
         self._socket = sock
         self._tls = shared.accept(sock.fileno())
+        self._questions = shared.questions
+        self._asked: ClientHelloRequest | None = None
         # A paused read owns its buffer until it is resumed, so then it cannot be shared.
         self._buffer = memoryview(bytearray(READ_SIZE)) if shared.async_io else shared.buffer
         self.handshake_takes_job = shared.offloaded
@@ -164,7 +189,16 @@ class Session:
 
     def handshake(self) -> Step:
         """Go on with the handshake (SSL_do_handshake(3))."""
-        return self._step(self._tls.handshake)
+        step = self._step(self._tls.handshake)
+        while step is Step.WANT_ANSWER and self._questions is not None and self._questions.answer_now(self._tls):
+            step = self._step(self._tls.handshake)
+        return step
+
+    def ask(self, resume: Callable[[], object]) -> None:
+        """Ask the application; ``resume`` is called when it has answered."""
+        # Asked once: a handshake that had to wait for a job meanwhile comes here again.
+        if self._questions is not None and self._asked is None:
+            self._asked = self._questions.ask(self._tls, _peer_of(self._socket), resume)
 
     def read(self) -> Step:
         """Read at most one record into `received` (SSL_read_ex(3))."""
@@ -213,6 +247,9 @@ class Session:
     def failure(self) -> TLSServerError:
         """Return why the last call failed, in one line; the class says whose fault it is."""
         errors = self._tls.errors()
+        refusal = maybe_refusal(self._tls) if self._questions is not None else None
+        if refusal is not None:
+            return refusal
         if not errors:
             return _system_failure(self._tls.system_error)
         return _engine_failure(errors) or _ssl_failure(errors)
@@ -262,6 +299,9 @@ class Session:
 
     def close(self) -> bool:
         """Cancel, unwind the job and free the SSL; False: the job still runs, call again when a wait fd is readable."""
+        if self._asked is not None:
+            self._asked.drop()
+            self._asked = None
         if self._tls.close():
             return True
         # The peer need not wait for the job; the descriptor stays open, because the job may still write to it.
@@ -299,6 +339,14 @@ def _system_failure(number: int) -> TLSServerError:
     if number:
         return PeerLeftError(f"the connection broke: {os.strerror(number)}")
     return LocalTLSError("OpenSSL failed without a reason")
+
+
+def _peer_of(sock: socket.socket) -> Any:  # noqa: ANN401 - its form depends on the family
+    """Return the client's address; None when it has left."""
+    try:
+        return sock.getpeername()
+    except OSError:
+        return None
 
 
 def _engine_failure(errors: tuple[engine_shim.OpenSSLError, ...]) -> TLSServerError | None:

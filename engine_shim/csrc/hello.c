@@ -298,6 +298,10 @@ uint32_t hello_number_of(void *ssl_ctx, const char *name, size_t length) {
     return hosts == NULL || normal_length == 0 ? NAMES_NONE : names_find(hosts->names, normal, normal_length);
 }
 
+int hello_is_name(const char *name, size_t length) {
+    return names_is_pattern(name, length);
+}
+
 void hello_put(void *ssl_ctx, uint32_t number, struct identity *i) {
     const struct hosts *hosts = context_data_get(ssl_ctx, CONTEXT_HELLO);
     if (hosts != NULL) identities_put(hosts->loaded, number, i);

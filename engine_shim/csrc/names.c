@@ -72,6 +72,11 @@ static size_t normalize_pattern(const char *in, size_t length, char *out) {
     return length > 0 && is_host(out + skip, length - skip) ? length : 0;
 }
 
+bool names_is_pattern(const char *name, size_t length) {
+    char normal[NAME_LONGEST];
+    return normalize_pattern(name, length, normal) > 0;
+}
+
 /* FNV-1a, of the pieces one after the other. */
 static uint64_t hash_more(uint64_t hash, const char *bytes, size_t length) {
     for (size_t at = 0; at < length; at++) hash = (hash ^ (unsigned char)bytes[at]) * 0x100000001b3u;

@@ -23,6 +23,8 @@ shim_status names_new(const char *text, size_t length, const uint32_t *numbers, 
 void names_free(struct names *n);
 size_t names_bytes(const struct names *n);
 
+/* Whether it may stand in a table. */
+bool names_is_pattern(const char *name, size_t length);
 /* Writes the one form of a name into `out`, NAME_LONGEST bytes; returns its length, 0: it is no name. */
 size_t names_normalize(const char *in, size_t length, char *out);
 /* The number of a name in that form; NAMES_NONE: there is none. */

@@ -6,6 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tlsserver.errors import ConfigurationError
+from tlsserver.policy.certificate import Certificate
+from tlsserver.policy.server_names import UNKNOWN_NAMES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -16,6 +20,20 @@ __all__ = ["context_options", "tls_options"]
 _OPTIONS = (
     click.option(
         "--ssl-ciphers", metavar="LIST", help="TLS 1.2 suites, as ciphers(1) writes them.  [default: Mozilla's]"
+    ),
+    # Server names.
+    click.option(
+        "--ssl-sni",
+        metavar="NAME=CERT,KEY",
+        multiple=True,
+        help="A certificate for clients that ask for NAME, which may begin with *. ; KEY may be in CERT. Repeatable.",
+    ),
+    click.option(
+        "--ssl-unknown-names",
+        type=click.Choice(UNKNOWN_NAMES),
+        default="default",
+        show_default=True,
+        help="Whoever asks for a name that no certificate is for gets the default one, or is refused.",
     ),
 )
 
@@ -33,4 +51,18 @@ def context_options(options: dict[str, Any]) -> ContextOptions:
     Raises:
         ConfigurationError: One of them cannot work.
     """
-    return {"ciphers": options["ssl_ciphers"]}
+    return {
+        "ciphers": options["ssl_ciphers"],
+        "certificates": tuple(_certificate(given) for given in options["ssl_sni"]),
+        "unknown_names": options["ssl_unknown_names"],
+    }
+
+
+def _certificate(given: str) -> Certificate:
+    """Read NAME=CERT,KEY; paths may contain the signs between, but for a key's comma."""
+    name, _, paths = given.partition("=")
+    certificate, _, key = paths.rpartition(",") if "," in paths else (paths, "", paths)
+    if not (name and certificate and key):
+        message = f"--ssl-sni {given!r} cannot be read: give NAME=CERT,KEY"
+        raise ConfigurationError(message)
+    return Certificate(certificate, key, names=(name,))

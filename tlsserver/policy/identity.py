@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +9,9 @@ from OpenSSL import SSL
 
 import engine_shim
 from tlsserver.errors import ConfigurationError
+from tlsserver.policy.files import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from engine_shim import BaseEngine
     from tlsserver.policy.settings import ContextSettings
 
@@ -36,17 +34,8 @@ def engine_of(settings: ContextSettings) -> BaseEngine | None:
     return settings.key.engine if isinstance(settings.key, engine_shim.Key) else settings.engine
 
 
-@contextmanager
-def _readable(what: str, path: object) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        message = f"{what} {path}: {error.strerror}: give the path of a file that this process may read"
-        raise ConfigurationError(message) from error
-
-
 def _set_certificate(context: SSL.Context, path: Path) -> None:
-    with _readable("certificate", path):
+    with readable("certificate", path):
         data = path.read_bytes()
     if b"-----BEGIN" not in data:
         message = f"certificate {path} is not a PEM file: convert it with `openssl x509 -inform DER`"
@@ -66,7 +55,7 @@ def _set_key(context: SSL.Context, settings: ContextSettings) -> None:
             raise ConfigurationError(message)
         key.use(context)
         return
-    with _readable("private key", key):
+    with readable("private key", key):
         if engine is None:
             engine_shim.use_plain_key(context, key, password)
         else:

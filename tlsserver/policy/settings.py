@@ -7,10 +7,12 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from engine_shim import Engine, Key
+    from tlsserver.client_hello import ClientHelloRequest
+    from tlsserver.policy.certificate import Certificate
 
 __all__ = ["ContextChanges", "ContextOptions", "ContextSettings"]
 
@@ -26,6 +28,9 @@ class ContextOptions(TypedDict, total=False):
     ciphers: str | None
     async_io: bool
     key_exchange_ahead: bool
+    certificates: Sequence[Certificate]
+    unknown_names: str
+    on_client_hello: Callable[[ClientHelloRequest], object] | None
 
 
 class ContextChanges(ContextOptions, total=False):
@@ -52,6 +57,11 @@ class ContextSettings:
         async_io: Whether reading and writing run in jobs too, for engines that offload ciphers.
         key_exchange_ahead: Whether X25519 key pairs are made ahead of need, eight at a time, where this machine can
             (engine_shim.key_exchange); False: OpenSSL makes each when it is needed, as it does elsewhere.
+        certificates: More `tlsserver.Certificate`, each for its names; ``certificate`` is for all other clients.
+        unknown_names: ``"default"``: whoever asks for a name that no certificate is for gets ``certificate``, as most
+            servers do it; ``"strict"``: is refused (the alert unrecognized_name). Who names nobody is never refused.
+        on_client_hello: Called with a `tlsserver.ClientHelloRequest` for each handshake, on the loop's thread; the
+            handshake is parked until the request is answered. None: nobody is asked.
     """
 
     certificate: str | Path
@@ -64,10 +74,14 @@ class ContextSettings:
     ciphers: str | None = None
     async_io: bool = False
     key_exchange_ahead: bool = True
+    certificates: Sequence[Certificate] = ()
+    unknown_names: str = "default"
+    on_client_hello: Callable[[ClientHelloRequest], object] | None = None
 
     def files(self) -> tuple[str | Path, ...]:
         """Return what was read, to be looked at for changes; names that are no files are among them."""
-        return (self.certificate, *((self.key,) if isinstance(self.key, (str, PurePath)) else ()))
+        own = (self.certificate, *((self.key,) if isinstance(self.key, (str, PurePath)) else ()))
+        return (*own, *(file for one in self.certificates for file in one.files()))
 
     def with_changes(self, changes: ContextChanges) -> dict[str, Any]:
         """Return these settings as keyword arguments, changed."""

@@ -266,6 +266,11 @@ class AsyncSSL:
         return split_chain(bytes(ffi.buffer(out)))
 
     @property
+    def raw(self) -> Any:  # noqa: ANN401 - cffi's pointers have no types
+        """The SSL, borrowed; NULL after :meth:`close`."""
+        return lib.async_ssl_raw(self._handle)
+
+    @property
     def reused(self) -> bool:
         """Whether the handshake resumed a session."""
         return bool(lib.async_ssl_reused(self._handle))

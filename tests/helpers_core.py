@@ -87,6 +87,10 @@ class FakeWire:
     def handshake(self) -> Step:
         return cast("Step", self._call("handshake"))
 
+    def ask(self, resume: Callable[[], object]) -> None:
+        self.calls.append("ask")
+        self.answer = resume
+
     def read(self) -> Step:
         entry = self._call("read")
         if isinstance(entry, bytes):

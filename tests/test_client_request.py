@@ -17,7 +17,7 @@ from engine_shim import ManualEngine, Status, ThreadEngine
 from support import client_scene
 from support.certificates import KINDS, ML_DSA
 from support.client_authority import Holder
-from support.client_scene import alert, client, resumed, session_of, share_ticket_keys
+from support.client_scene import alert, client, resumed, session_of
 from support.hook_site import HookSite
 from support.pair import Pair
 from tlsserver import ClientCertificateRequest, ClientCertificates, TLSContext
@@ -292,7 +292,6 @@ def test_a_session_of_another_policy_is_not_even_asked_about(
 ) -> None:
     old = TLSContext(identity.cert, identity.key, client_certificates=ClientCertificates(ca_certs=house.root.cert))
     new = old.replace(client_certificates=asking(house, print))
-    share_ticket_keys(old, new)
     far = client(identity, house.good, version)
     session = session_of(old, far)
     with Pair(new.pyopenssl, far) as pair:

@@ -34,6 +34,7 @@ LAYERS = (
     ("engine_shim.handshake_policy", "engine_shim.key_log"),
     ("engine_shim.clients",),
     ("engine_shim.peer",),
+    ("engine_shim.identity", "engine_shim.server_names"),
     ("engine_shim.engine",),
     ("engine_shim.thirdparty", "engine_shim.provider_module", "engine_shim.choice"),
     ("engine_shim.openssl_engine", "engine_shim.openssl_provider", "engine_shim.job"),
@@ -50,7 +51,9 @@ LAYERS = (
     ("tlsserver.testing",),
     # One connection: it knows neither selector nor clock.
     ("tlsserver.parking", "tlsserver.life", "tlsserver.flow", "tlsserver.site"),
-    ("tlsserver.policy",),
+    ("tlsserver.client_hello", "tlsserver.policy"),
+    ("tlsserver.questions",),
+    ("tlsserver.faults",),
     ("tlsserver.session", "tlsserver.context", "tlsserver.connection", "tlsserver.transport"),
     # The loop.
     ("tlsserver.registration", "tlsserver.selector", "tlsserver.timers", "tlsserver.wakeup", "tlsserver.reactor"),
@@ -100,6 +103,16 @@ FUNCTION_LINES = 50
 # Sources without a test of their own (tests/test_<source>.py, test_<package>_<source>.py or c/test_<source>.c), and the
 # test that covers them. Files of re-exports need none.
 COVERED_BY = {
+    "tlsserver/faults.py": "test_session.py",
+    # Server names.
+    "tlsserver/policy/files.py": "test_certificates.py",
+    "tlsserver/client_hello.py": "test_certificates_on_demand.py",
+    "tlsserver/questions.py": "test_certificates_on_demand.py",
+    "tlsserver/policy/certificate.py": "test_certificates.py",
+    "tlsserver/policy/server_names.py": "test_certificates.py",
+    "engine_shim/csrc/hello.c": "test_server_names.py",
+    "engine_shim/csrc/names.c": "test_server_names.py",
+    "engine_shim/csrc/identities.c": "test_server_names.py",
     "engine_shim/csrc/context_data.c": "test_context.py",
     "engine_shim/csrc/session_id.c": "test_context.py",
     # Profiles, suites, groups, signature algorithms, limits of sessions.

@@ -17,6 +17,7 @@ from tlsserver import policy
 from tlsserver.errors import ConfigurationError
 from tlsserver.policy import identity, staple, tickets
 from tlsserver.policy.identity import engine_of, reason
+from tlsserver.policy.server_names import maybe_server_names
 from tlsserver.policy.settings import ContextSettings
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from engine_shim import BaseEngine, Key
     from tlsserver.client_request import ClientCertificateRequest
+    from tlsserver.policy.server_names import ServerNames
     from tlsserver.policy.settings import ContextChanges, ContextOptions
 
 __all__ = ["TLSContext"]
@@ -59,17 +61,34 @@ class TLSContext:
         TypeError: There is no such option.
     """
 
-    __slots__ = ("__weakref__", "_async_io", "_engine", "_expires", "_ocsp_expires", "_pyopenssl", "_settings")
+    __slots__ = (
+        "__weakref__",
+        "_async_io",
+        "_engine",
+        "_expires",
+        "_ocsp_expires",
+        "_pyopenssl",
+        "_server_names",
+        "_settings",
+    )
 
     def __init__(self, certificate: str | Path, key: Key | str | Path, **options: Unpack[ContextOptions]) -> None:
         settings = tickets.opened(ContextSettings(certificate, key, **options))
         engine_shim.attach()
         context = _make_context(ahead=settings.key_exchange_ahead)
         policy.apply(context, settings)
-        self._set(context, engine_of(settings), settings, async_io=settings.async_io)
+        # Last: it tries its certificates on the context as it is then.
+        names = maybe_server_names(context, settings)
+        self._set(context, engine_of(settings), settings, async_io=settings.async_io, names=names)
 
     def _set(
-        self, context: SSL.Context, engine: BaseEngine | None, settings: ContextSettings | None, *, async_io: bool
+        self,
+        context: SSL.Context,
+        engine: BaseEngine | None,
+        settings: ContextSettings | None,
+        *,
+        async_io: bool,
+        names: ServerNames | None = None,
     ) -> None:
         self._pyopenssl = context
         self._engine = engine
@@ -77,6 +96,7 @@ class TLSContext:
         self._async_io = async_io
         self._expires = None if settings is None else identity.expires(settings)
         self._ocsp_expires = None if settings is None else staple.expires(settings)
+        self._server_names = names
 
     def replace(self, **changes: Unpack[ContextChanges]) -> TLSContext:
         """Make another context, with some settings changed; files are read anew.
@@ -165,13 +185,30 @@ class TLSContext:
     @property
     def offloaded(self) -> bool:
         """Whether handshakes run in jobs, so that an engine, or a question about a client, can pause them."""
-        return self._engine is not None or self._async_io or self.on_verified is not None
+        return bool(self.engines) or self._async_io or self._asks or self.on_verified is not None
 
     @property
     def on_verified(self) -> Callable[[ClientCertificateRequest], object] | None:
         """Who is asked about clients whose certificate is good; None: nobody."""
         asked = None if self._settings is None else self._settings.client_certificates
         return None if asked is None else asked.on_verified
+
+    @property
+    def _asks(self) -> bool:
+        """Whether certificates come on demand, so that their keys may be in any engine."""
+        return self._server_names is not None and self._server_names.on_client_hello is not None
+
+    @property
+    def engines(self) -> tuple[BaseEngine, ...]:
+        """All engines that perform keys of this context, as far as its certificates are known."""
+        own = () if self._engine is None else (self._engine,)
+        others = () if self._server_names is None else self._server_names.engines
+        return (*own, *(engine for engine in others if engine is not self._engine))
+
+    @property
+    def server_names(self) -> ServerNames | None:
+        """The certificates for single names, and whom handshakes ask; None: there is one certificate for all."""
+        return self._server_names
 
     @property
     def async_io(self) -> bool:

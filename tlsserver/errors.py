@@ -17,6 +17,7 @@ __all__ = [
     "EngineError",
     "ForkedProcessError",
     "HandshakeError",
+    "HandshakeGoneError",
     "IllegalTransitionError",
     "LocalError",
     "LocalTLSError",
@@ -24,6 +25,7 @@ __all__ = [
     "PeerLeftError",
     "PlainHTTPError",
     "ProblemsError",
+    "RequestAnsweredError",
     "ServerStateError",
     "TLSServerError",
     "TruncatedError",
@@ -75,6 +77,14 @@ class ForkedProcessError(LocalError, RuntimeError):
 
 class IllegalTransitionError(LocalError, RuntimeError):
     """An event that the connection's state does not allow: a bug in the caller. Nothing was changed."""
+
+
+class RequestAnsweredError(LocalError, RuntimeError):
+    """A `tlsserver.ClientHelloRequest` was answered twice; the first answer holds."""
+
+
+class HandshakeGoneError(LocalError, RuntimeError):
+    """A `tlsserver.ClientHelloRequest` was answered after its handshake had ended: nobody waits for it."""
 
 
 class LocalTLSError(LocalError):

@@ -12,7 +12,8 @@ from tlsserver.connection import Connection
 from tlsserver.driver import Driver, Hub
 from tlsserver.errors import ConfigurationError
 from tlsserver.listener import Listener
-from tlsserver.session import READ_SIZE, ContextLike, Session, Shared
+from tlsserver.questions import Questions
+from tlsserver.session import READ_SIZE, ContextLike, Session, Shared, engines_of
 from tlsserver.transport import Transport
 from tlsserver.turns import Turns
 
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from engine_shim import BaseEngine
     from tlsserver.config import ServerConfig
     from tlsserver.drains import Drain, Drains
+    from tlsserver.policy.server_names import ServerNames
     from tlsserver.reactor import Reactor, Timer
     from tlsserver.stats import Counters
 
@@ -289,10 +292,10 @@ class Service:
         offer = self._offer
         if offer is None or offer.context is not context:
             engine = None if context.engine is None else context.engine.name
-            if context.engine is not None and context.engine.needs_turns:
-                self._turns.add(context.engine)
+            for one in engines_of(context):
+                self._use_engine(one)
             drain = self._drains.of(context.engine, engine or "off")
-            shared = Shared(context, self._read_buffer)
+            shared = Shared(context, self._read_buffer, self._maybe_questions(context))
             offer = self._offer = _Offer(context, shared, engine, drain, self.reactor, self.reactor.time)
             self._keep_up()
         return offer
@@ -304,6 +307,17 @@ class Service:
         keep_up = getattr(self._current_context(), "keep_up", None)
         when = None if keep_up is None else keep_up(self.reactor.time())
         self._keep_up_timer = None if when is None else self.reactor.call_at(when, self._keep_up)
+
+    def _use_engine(self, engine: BaseEngine) -> None:
+        if engine.needs_turns:
+            self._turns.add(engine)
+
+    def _maybe_questions(self, context: ContextLike) -> Questions | None:
+        names: ServerNames | None = getattr(context, "server_names", None)
+        if names is None:
+            return None
+        post = self.reactor.call_soon_threadsafe
+        return Questions(names, counters=self._counters, post=post, use_engine=self._use_engine)
 
     # Turns
 

@@ -93,6 +93,9 @@ class Counters:
         "park_seconds",
         "parked_max",
         "parked_now",
+        "questions_answered",
+        "questions_asked",
+        "questions_rejected",
         "queued_now",
     )
 
@@ -114,6 +117,9 @@ class Counters:
         self.lingering_now = 0
         self.bytes_received = 0
         self.bytes_sent = 0
+        self.questions_asked = 0
+        self.questions_answered = 0
+        self.questions_rejected = 0
         self.park_seconds = Histogram()
         self.handshake_seconds = Histogram()
 
@@ -176,6 +182,9 @@ class Statistics:
         turn_seconds_max: The longest that an engine without threads has held up the loop, in seconds.
         bytes_received: Application bytes after decryption.
         bytes_sent: Application bytes before encryption.
+        questions_asked: Handshakes that ``on_client_hello`` was asked about.
+        questions_answered: Those that were let go on.
+        questions_rejected: Those that were rejected; the rest has ended without an answer, or still waits.
         park_seconds: How long connections were parked, one value a park.
         handshake_seconds: From accept to the end of each completed handshake.
         certificate_expires: When the first of the certificates that are served now expires, the chain's among them:
@@ -206,6 +215,9 @@ class Statistics:
     turn_seconds_max: float
     bytes_received: int
     bytes_sent: int
+    questions_asked: int
+    questions_answered: int
+    questions_rejected: int
     park_seconds: HistogramSnapshot
     handshake_seconds: HistogramSnapshot
     certificate_expires: float | None

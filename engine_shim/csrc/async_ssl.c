@@ -97,6 +97,10 @@ int async_ssl_is_paused(const struct async_ssl *a) {
     return runner_is_paused(&a->runner);
 }
 
+void *async_ssl_raw(const struct async_ssl *a) {
+    return a->ssl;
+}
+
 static shim_status check_call(const struct async_ssl *a, int call, const void *buffer, size_t length) {
     if (a->ssl == NULL) return SHIM_ERR_CLOSED;
     if (length > INT_MAX) return SHIM_ERR_RANGE;

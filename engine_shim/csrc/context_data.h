@@ -15,6 +15,7 @@ enum context_part {
     CONTEXT_KEY_LOG,     /* key_log.c */
     CONTEXT_TICKETS,     /* peer.c */
     CONTEXT_STAPLE,      /* staple.c */
+    CONTEXT_HELLO,       /* hello.c */
     CONTEXT_PARTS
 };
 

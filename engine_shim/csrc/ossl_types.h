@@ -42,6 +42,7 @@ typedef struct x509_store_st X509_STORE;
 typedef struct stack_st OPENSSL_STACK;
 typedef struct asn1_string_st ASN1_TIME;
 typedef struct ssl_session_st SSL_SESSION;
+typedef struct stack_st OPENSSL_STACK;
 struct stack_st_X509;
 
 typedef struct ossl_dispatch_st {
@@ -89,6 +90,7 @@ typedef int (*SSL_CTX_generate_session_ticket_fn)(SSL *s, void *arg);
 typedef SSL_TICKET_RETURN (*SSL_CTX_decrypt_session_ticket_fn)(SSL *s, SSL_SESSION *ss, const unsigned char *keyname,
                                                                size_t keyname_length, SSL_TICKET_STATUS status,
                                                                void *arg);
+typedef int (*SSL_client_hello_cb_fn)(SSL *s, int *al, void *arg);
 
 typedef void CRYPTO_EX_new(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long argl, void *argp);
 typedef int CRYPTO_EX_dup(CRYPTO_EX_DATA *to, const CRYPTO_EX_DATA *from, void **from_d, int idx, long argl,
@@ -316,5 +318,21 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 /* crypto.h, for openssl_engine.c */
 #define CRYPTO_EX_INDEX_EVP_PKEY 17
 #define OPENSSL_INFO_ENGINES_DIR 1002
+
+/* ssl.h, tls1.h, crypto.h, pem.h and err.h, for identity.c and hello.c */
+#define SSL_CLIENT_HELLO_SUCCESS 1
+#define SSL_CLIENT_HELLO_ERROR 0
+#define SSL_CLIENT_HELLO_RETRY (-1)
+#define TLSEXT_TYPE_server_name 0
+#define TLSEXT_TYPE_supported_groups 10
+#define TLSEXT_TYPE_signature_algorithms 13
+#define TLSEXT_TYPE_application_layer_protocol_negotiation 16
+#define TLSEXT_TYPE_supported_versions 43
+#define CRYPTO_EX_INDEX_SSL 0
+#define ERR_LIB_PEM 9
+#define ERR_LIB_OFFSET 23L
+#define ERR_LIB_MASK 0xFF
+#define ERR_REASON_MASK 0X7FFFFF
+#define PEM_R_NO_START_LINE 108
 
 #endif

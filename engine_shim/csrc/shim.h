@@ -175,8 +175,9 @@ int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length); 
 const struct async_error *async_ssl_errors(struct async_ssl *a);
 int async_ssl_fds(struct async_ssl *a, int *out, size_t room); /* returns how many there are */
 int async_ssl_is_paused(const struct async_ssl *a);
-void async_ssl_cancel(struct async_ssl *a); /* now and for good */
-int async_ssl_close(struct async_ssl *a);   /* SHIM_OK: drained, SSL given back; SHIM_ERR_BUSY: not yet */
+void *async_ssl_raw(const struct async_ssl *a); /* the SSL, borrowed; NULL: closed */
+void async_ssl_cancel(struct async_ssl *a);     /* now and for good */
+int async_ssl_close(struct async_ssl *a);       /* SHIM_OK: drained, SSL given back; SHIM_ERR_BUSY: not yet */
 void async_ssl_free(struct async_ssl *a);
 int async_ssl_reused(struct async_ssl *a);
 const char *async_ssl_group(struct async_ssl *a); /* NULL: none, or unknown to this OpenSSL */
@@ -303,6 +304,49 @@ int question_is_resumption(const struct question *q);
 int question_verdict(const struct question *q);       /* the answer; -1: none yet */
 int question_answer(struct question *q, int verdict); /* X509_V_OK or an X509_V_ERR_*; 0: it was answered before */
 void question_free(struct question *q);
+/* identity.c: one or several certificates (PEM: the leaf, then its chain), each with its key. Shared when complete. */
+struct identity;
+struct identity *identity_new(void);
+int identity_add(struct identity *i, const void *pem, size_t length, struct key *k); /* SHIM_ERR_KEY_TYPE: no match */
+int identity_add_plain(struct identity *i, const void *pem, size_t length, const void *bytes, size_t bytes_length,
+                       const void *password, size_t password_length);
+int identity_check(const struct identity *i, void *ssl_ctx); /* would connections of the SSL_CTX take it? */
+void identity_free(struct identity *i);
+
+/*
+ * hello.c: server names, before a session is looked up. `text`: names with a line feed after each; `numbers`: which
+ * identity each stands for. SHIM_ERR_RANGE: the name at *bad is none.
+ */
+enum hello_flags { HELLO_STRICT = 1, HELLO_ASKS = 2 }; /* unknown names are refused; Python is asked first */
+enum { HELLO_MAIN = 0 };                               /* the identity of the SSL_CTX itself */
+struct hello_limits {
+    size_t identities; /* numbers are below */
+    size_t loaded_most;
+};
+int hello_set(void *ssl_ctx, const char *text, size_t length, const uint32_t *numbers, size_t count,
+              const struct hello_limits *limits, int flags, size_t *bad);
+void hello_put(void *ssl_ctx, uint32_t number, struct identity *i);       /* loaded; it may give way to others later */
+int hello_is_name(const char *name, size_t length);                       /* 1: of a table; "*." may be in front */
+uint32_t hello_number_of(void *ssl_ctx, const char *name, size_t length); /* UINT32_MAX: nobody's */
+size_t hello_table_bytes(void *ssl_ctx);
+size_t hello_loaded(void *ssl_ctx); /* identities, now */
+/* After SSL_ERROR_WANT_CLIENT_HELLO_CB: what it is that Python has to say. */
+enum hello_question { HELLO_NOTHING = 0, HELLO_DECISION, HELLO_IDENTITY };
+enum hello_field {
+    HELLO_NAME = 0,
+    HELLO_LEGACY_VERSION,
+    HELLO_VERSIONS,
+    HELLO_CIPHERS,
+    HELLO_ALPN,
+    HELLO_GROUPS,
+    HELLO_SIGNATURE_ALGORITHMS,
+    HELLO_FIELDS
+};
+int hello_wants(void *ssl, uint32_t *number);
+size_t hello_copy(void *ssl, int field, void *out, size_t room); /* as on the wire, without its length in front */
+int hello_give(void *ssl, struct identity *i); /* NULL: as without a question; SHIM_ERR_CLOSED: there is none */
+int hello_refuse(void *ssl, int alert);
+int hello_refused(void *ssl, int *unknown); /* the alert; -1: it was not; unknown: there is no such name */
 
 /*
  * openssl_provider.c: loadable providers of others, each in a library context of its own, which lives as long as the

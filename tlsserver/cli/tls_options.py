@@ -10,8 +10,10 @@ import click
 from tlsserver.cli import params
 from tlsserver.errors import ConfigurationError
 from tlsserver.policy import tickets
+from tlsserver.policy.certificate import Certificate
 from tlsserver.policy.client_certificates import MODES, ClientCertificates
 from tlsserver.policy.profiles import PROFILES
+from tlsserver.policy.server_names import UNKNOWN_NAMES
 from tlsserver.policy.session_limits import LIFETIME_MOST, TICKETS_MOST
 from tlsserver.policy.versions import VERSIONS
 
@@ -101,6 +103,20 @@ _OPTIONS = (
     *_NEGOTIATION,
     *_CLIENTS,
     click.option("--ssl-ocsp-staple", type=params.PATH, metavar="FILE", help="OCSP response for the certificate, DER."),
+    # Server names.
+    click.option(
+        "--ssl-sni",
+        metavar="NAME=CERT,KEY",
+        multiple=True,
+        help="A certificate for clients that ask for NAME, which may begin with *. ; KEY may be in CERT. Repeatable.",
+    ),
+    click.option(
+        "--ssl-unknown-names",
+        type=click.Choice(UNKNOWN_NAMES),
+        default="default",
+        show_default=True,
+        help="Whoever asks for a name that no certificate is for gets the default one, or is refused.",
+    ),
 )
 
 
@@ -122,6 +138,8 @@ def context_options(options: dict[str, Any]) -> ContextOptions:
         "ticket_keys": _ticket_source(options),
         "client_certificates": _clients(options),
         "ocsp_staple": options["ssl_ocsp_staple"],
+        "certificates": tuple(_certificate(given) for given in options["ssl_sni"]),
+        "unknown_names": options["ssl_unknown_names"],
         **_negotiation(options),
     }
 
@@ -165,3 +183,13 @@ def _clients(options: dict[str, Any]) -> ClientCertificates | None:
     if depth is not None:
         where["depth"] = depth
     return ClientCertificates(mode, crls=options["ssl_crl"], **where)
+
+
+def _certificate(given: str) -> Certificate:
+    """Read NAME=CERT,KEY; paths may contain the signs between, but for a key's comma."""
+    name, _, paths = given.partition("=")
+    certificate, _, key = paths.rpartition(",") if "," in paths else (paths, "", paths)
+    if not (name and certificate and key):
+        message = f"--ssl-sni {given!r} cannot be read: give NAME=CERT,KEY"
+        raise ConfigurationError(message)
+    return Certificate(certificate, key, names=(name,))

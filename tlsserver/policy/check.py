@@ -26,6 +26,7 @@ from engine_shim import ShimError
 from tlsserver import certificates
 from tlsserver.errors import ConfigurationError, ProblemsError, TLSServerError
 from tlsserver.policy import PARTS, identity, staple
+from tlsserver.policy.files import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -142,7 +143,7 @@ def _read_key(_context: SSL.Context, settings: ContextSettings) -> None:
     """Say at least that there is no key, where there is no certificate that it could belong to."""
     key = settings.key
     if isinstance(key, PurePath) or (isinstance(key, str) and settings.engine is None):
-        with identity.readable("private key", key):
+        with readable("private key", key):
             Path(key).read_bytes()
 
 

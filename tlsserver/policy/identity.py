@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +10,9 @@ from OpenSSL import SSL
 import engine_shim
 from tlsserver import certificates
 from tlsserver.errors import ConfigurationError
+from tlsserver.policy.files import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from engine_shim import BaseEngine
     from tlsserver.policy.settings import ContextSettings
 
@@ -44,20 +42,6 @@ def expires(settings: ContextSettings) -> float | None:
     except (OSError, ValueError):  # cryptography is stricter than OpenSSL, which has taken it
         return None
     return min((certificates.not_after(one).timestamp() for one in chain), default=None)
-
-
-@contextmanager
-def readable(what: str, path: object) -> Iterator[None]:
-    """Say it in one line, if a file cannot be read.
-
-    Raises:
-        ConfigurationError: It cannot.
-    """
-    try:
-        yield
-    except OSError as error:
-        message = f"{what} {path}: {error.strerror}: give the path of a file that this process may read"
-        raise ConfigurationError(message) from error
 
 
 def set_certificate(context: SSL.Context, settings: ContextSettings) -> None:

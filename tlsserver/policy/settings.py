@@ -8,14 +8,16 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from engine_shim import Engine, Key, TicketKeys
+    from tlsserver.client_hello import ClientHelloRequest
+    from tlsserver.policy.certificate import Certificate
+    from tlsserver.policy.client_certificates import ClientCertificates, Trust
     from tlsserver.policy.ticket_source import TicketSource
 
     TicketSetting = TicketSource | TicketKeys | str | Path | Sequence[str | Path] | None
-    from tlsserver.policy.client_certificates import ClientCertificates, Trust
 
 __all__ = ["ContextChanges", "ContextOptions", "ContextSettings"]
 
@@ -43,6 +45,9 @@ class ContextOptions(TypedDict, total=False):
     key_log: str | Path | None
     client_certificates: ClientCertificates | None
     ocsp_staple: str | Path | None
+    certificates: Sequence[Certificate]
+    unknown_names: str
+    on_client_hello: Callable[[ClientHelloRequest], object] | None
 
 
 class ContextChanges(ContextOptions, total=False):
@@ -90,6 +95,11 @@ class ContextSettings:
             in production.
         ocsp_staple: Path of an OCSP response in DER, as ``openssl ocsp -respout`` writes it, to go with the
             certificate; None: clients get none, and most do not miss it.
+        certificates: More `tlsserver.Certificate`, each for its names; ``certificate`` is for all other clients.
+        unknown_names: ``"default"``: whoever asks for a name that no certificate is for gets ``certificate``, as most
+            servers do it; ``"strict"``: is refused (the alert unrecognized_name). Who names nobody is never refused.
+        on_client_hello: Called with a `tlsserver.ClientHelloRequest` for each handshake, on the loop's thread; the
+            handshake is parked until the request is answered. None: nobody is asked.
     """
 
     certificate: str | Path
@@ -115,13 +125,18 @@ class ContextSettings:
 
     client_certificates: ClientCertificates | None = None
     ocsp_staple: str | Path | None = None
+    # Server names.
+    certificates: Sequence[Certificate] = ()
+    unknown_names: str = "default"
+    on_client_hello: Callable[[ClientHelloRequest], object] | None = None
 
     def files(self) -> tuple[str | Path, ...]:
         """Return what was read, to be looked at for changes; names that are no files are among them."""
         key = (self.key,) if isinstance(self.key, (str, PurePath)) else ()
         clients = () if self.client_certificates is None else self.client_certificates.files()
         staple = () if self.ocsp_staple is None else (self.ocsp_staple,)
-        return (self.certificate, *key, *getattr(self.ticket_keys, "files", ()), *clients, *staple)
+        more = (file for one in self.certificates for file in one.files())
+        return (self.certificate, *key, *getattr(self.ticket_keys, "files", ()), *clients, *staple, *more)
 
     @cached_property
     def client_trust(self) -> Trust | None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from engine_shim.server_context import set_staple
 from tlsserver import certificates, ocsp
 from tlsserver.errors import ConfigurationError
-from tlsserver.policy.identity import readable
+from tlsserver.policy.files import readable
 
 if TYPE_CHECKING:
     from OpenSSL import SSL

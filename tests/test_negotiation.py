@@ -324,6 +324,28 @@ def test_the_language_of_ciphers(identity: Identity, ciphers: str) -> None:
     assert settled(make(identity, ciphers=ciphers), client_context(identity, "1.2"))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"groups": "X25519:X25519"},
+        {"groups": "X25519/P-256"},
+        {"groups": "?nope:X25519"},
+        {"signature_algorithms": "ed25519:ed25519"},
+        {"signature_algorithms": "?nope:ecdsa_secp256r1_sha256:ed25519"},
+    ],
+)
+def test_what_newer_releases_of_openssl_take(identity: Identity, options: dict[str, str]) -> None:
+    """They go by what OpenSSL takes; what it does not is one line."""
+    complaint = None
+    try:
+        make(identity, **options)
+    except ConfigurationError as error:
+        complaint = str(error)
+    assert complaint is None or re.search(
+        r"OpenSSL refused[^\n]*: name each once, without the marks of newer", complaint
+    )
+
+
 def test_what_is_refused_changes_nothing_of_the_context_before(identity: Identity) -> None:
     context = TLSContext(identity.cert, identity.key, groups="P-384")
     with pytest.raises(ConfigurationError):

@@ -57,7 +57,7 @@ def apply(context: SSL.Context, settings: ContextSettings) -> None:
     try:
         set_groups(context, text)
     except ShimError as error:
-        message = f"{error}: name each group once, those of TLS 1.2 and 1.3 alike, with `:` between them"
+        message = f"{error}: name each once, without the marks of newer ones (? * - /)"
         raise ConfigurationError(message) from error
 
 

@@ -39,7 +39,7 @@ def apply(context: SSL.Context, settings: ContextSettings) -> None:
     try:
         set_signature_algorithms(context, text)
     except ShimError as error:
-        message = f"{error}: name each once, with `:` between them"
+        message = f"{error}: name each once, without the marks of newer ones (?)"
         raise ConfigurationError(message) from error
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 from typing import TYPE_CHECKING, Any
@@ -333,29 +333,19 @@ def test_time_is_bounded(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 
 
 def test_a_server_that_never_stops_talking(identity: Identity, probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlsserver.probe.survey.MOST", 5)
+    """It takes no notice of goodbyes, and there is always something to read."""
+    monkeypatch.setattr("tlsserver.probe.survey.MOST", 3)
     monkeypatch.setattr("tlsserver.probe.client._GOODBYE", 0.05)
-    with Running(TLSContext(identity.cert, identity.key), Talker) as running:
-        assert probe(running.port)["versions"]["1.3"]["accepted"]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(identity.cert, identity.key)
 
+    def talk(sock: socket.socket) -> None:
+        with context.wrap_socket(sock, server_side=True) as tls:
+            while True:
+                tls.sendall(bytes(1 << 16))
 
-class Talker(asyncio.Protocol):
-    """Sends for as long as it can, whatever the client says."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-        self.resume_writing()
-
-    def pause_writing(self) -> None:
-        self.is_paused = True
-
-    def resume_writing(self) -> None:
-        self.is_paused = False
-        while not self.is_paused and not self.transport.is_closing():
-            self.transport.write(bytes(1 << 16))  # type: ignore[attr-defined]
-
-    def eof_received(self) -> bool:
-        return True
+    with listening(talk) as port:
+        assert probe(port)["versions"]["1.3"]["accepted"]
 
 
 # --- OCSP ---

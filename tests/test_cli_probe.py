@@ -46,6 +46,12 @@ def probe(capsys: pytest.CaptureFixture[str]) -> Probe:
     return run
 
 
+@pytest.fixture
+def once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the first handshake, for what that shows."""
+    monkeypatch.setattr("tlsserver.probe.survey.MOST", 1)
+
+
 def ours(identity: Identity, **options: Any) -> Running:
     handler = protocol_factory(lambda _: Response(body=b"hello"))
     return Running(TLSContext(identity.cert, identity.key, **options), handler)
@@ -217,6 +223,7 @@ def served(certificate: Path, key: Path) -> Running:
     return Running(TLSContext(certificate, key), protocol_factory(lambda _: Response(body=b"hello")))
 
 
+@pytest.mark.usefixtures("once")
 @pytest.mark.parametrize(
     ("days", "words"), [((-60, -1), "certificate has expired"), ((10, 20), "certificate is not yet valid")]
 )
@@ -228,6 +235,7 @@ def test_times_that_are_wrong(probe: Probe, tmp_path: Path, days: tuple[int, int
     assert found["verified"]["reason"].startswith(words)
 
 
+@pytest.mark.usefixtures("once")
 def test_a_name_that_is_wrong(identity: Identity, probe: Probe) -> None:
     with ours(identity) as running:
         found = probe(running.port, "--server-name", "other.example", "--ssl-ca-certs", str(identity.ca))
@@ -235,6 +243,7 @@ def test_a_name_that_is_wrong(identity: Identity, probe: Probe) -> None:
     assert "ostname mismatch" in found["verified"]["reason"]
 
 
+@pytest.mark.usefixtures("once")
 def test_a_chain_that_lacks_a_certificate(probe: Probe, tmp_path: Path) -> None:
     root = issue("root", ca=True)
     between = issue("in \x1b[31mbetween", root, ca=True)
@@ -249,6 +258,7 @@ def test_a_chain_that_lacks_a_certificate(probe: Probe, tmp_path: Path) -> None:
         assert (found["verified"]["reason"] or "").startswith(reason or "")
 
 
+@pytest.mark.usefixtures("once")
 def test_the_table_obeys_no_server(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     certificate, key = issue("bad \x1b[31m\nname").write(tmp_path)
     with served(certificate, key) as running:
@@ -351,6 +361,7 @@ def test_a_server_that_never_stops_talking(identity: Identity, probe: Probe, mon
 # --- OCSP ---
 
 
+@pytest.mark.usefixtures("once")
 def test_the_response_that_comes_with_the_handshake(probe: Probe, tmp_path: Path) -> None:
     root = issue("root", ca=True)
     leaf = issue("localhost", root)
@@ -366,6 +377,7 @@ def test_the_response_that_comes_with_the_handshake(probe: Probe, tmp_path: Path
         assert probe(running.port)["ocsp"] is None
 
 
+@pytest.mark.usefixtures("once")
 def test_a_response_that_cannot_be_believed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """From `openssl s_server`, which sends what it is given."""
     root = issue("root", ca=True)

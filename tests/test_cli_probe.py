@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,12 @@ def probe(capsys: pytest.CaptureFixture[str]) -> Probe:
         return found
 
     return run
+
+
+@pytest.fixture
+def once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the first handshake, for what that shows."""
+    monkeypatch.setattr("tlsserver.probe.survey.MOST", 1)
 
 
 def ours(identity: Identity, **options: Any) -> Running:
@@ -217,6 +223,7 @@ def served(certificate: Path, key: Path) -> Running:
     return Running(TLSContext(certificate, key), protocol_factory(lambda _: Response(body=b"hello")))
 
 
+@pytest.mark.usefixtures("once")
 @pytest.mark.parametrize(
     ("days", "words"), [((-60, -1), "certificate has expired"), ((10, 20), "certificate is not yet valid")]
 )
@@ -228,6 +235,7 @@ def test_times_that_are_wrong(probe: Probe, tmp_path: Path, days: tuple[int, int
     assert found["verified"]["reason"].startswith(words)
 
 
+@pytest.mark.usefixtures("once")
 def test_a_name_that_is_wrong(identity: Identity, probe: Probe) -> None:
     with ours(identity) as running:
         found = probe(running.port, "--server-name", "other.example", "--ssl-ca-certs", str(identity.ca))
@@ -235,6 +243,7 @@ def test_a_name_that_is_wrong(identity: Identity, probe: Probe) -> None:
     assert "ostname mismatch" in found["verified"]["reason"]
 
 
+@pytest.mark.usefixtures("once")
 def test_a_chain_that_lacks_a_certificate(probe: Probe, tmp_path: Path) -> None:
     root = issue("root", ca=True)
     between = issue("in \x1b[31mbetween", root, ca=True)
@@ -249,6 +258,7 @@ def test_a_chain_that_lacks_a_certificate(probe: Probe, tmp_path: Path) -> None:
         assert (found["verified"]["reason"] or "").startswith(reason or "")
 
 
+@pytest.mark.usefixtures("once")
 def test_the_table_obeys_no_server(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     certificate, key = issue("bad \x1b[31m\nname").write(tmp_path)
     with served(certificate, key) as running:
@@ -333,34 +343,25 @@ def test_time_is_bounded(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 
 
 def test_a_server_that_never_stops_talking(identity: Identity, probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlsserver.probe.survey.MOST", 5)
+    """It takes no notice of goodbyes, and there is always something to read."""
+    monkeypatch.setattr("tlsserver.probe.survey.MOST", 3)
     monkeypatch.setattr("tlsserver.probe.client._GOODBYE", 0.05)
-    with Running(TLSContext(identity.cert, identity.key), Talker) as running:
-        assert probe(running.port)["versions"]["1.3"]["accepted"]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(identity.cert, identity.key)
 
+    def talk(sock: socket.socket) -> None:
+        with context.wrap_socket(sock, server_side=True) as tls:
+            while True:
+                tls.sendall(bytes(1 << 16))
 
-class Talker(asyncio.Protocol):
-    """Sends for as long as it can, whatever the client says."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-        self.resume_writing()
-
-    def pause_writing(self) -> None:
-        self.is_paused = True
-
-    def resume_writing(self) -> None:
-        self.is_paused = False
-        while not self.is_paused and not self.transport.is_closing():
-            self.transport.write(bytes(1 << 16))  # type: ignore[attr-defined]
-
-    def eof_received(self) -> bool:
-        return True
+    with listening(talk) as port:
+        assert probe(port)["versions"]["1.3"]["accepted"]
 
 
 # --- OCSP ---
 
 
+@pytest.mark.usefixtures("once")
 def test_the_response_that_comes_with_the_handshake(probe: Probe, tmp_path: Path) -> None:
     root = issue("root", ca=True)
     leaf = issue("localhost", root)
@@ -376,6 +377,7 @@ def test_the_response_that_comes_with_the_handshake(probe: Probe, tmp_path: Path
         assert probe(running.port)["ocsp"] is None
 
 
+@pytest.mark.usefixtures("once")
 def test_a_response_that_cannot_be_believed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """From `openssl s_server`, which sends what it is given."""
     root = issue("root", ca=True)

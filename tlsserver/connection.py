@@ -347,7 +347,7 @@ class Connection:
 
     def _timed_out(self, now: float) -> None:
         if self.state in states.HANDSHAKING:
-            where = _TIMED_OUT_WHERE.get(self.state, "")
+            where = ": its question is not answered" if self._wire.asks else _TIMED_OUT_WHERE.get(self.state, "")
             message = f"not finished within {self._config.timeout_handshake:g} s{where}"
             self._handshake_failed(ConnectionTimeoutError(message), now)
         elif self.state is State.LINGERING:

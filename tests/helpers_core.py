@@ -56,6 +56,7 @@ class FakeWire:
         self.added: tuple[int, ...] = ()
         self.handshake_takes_job = True
         self.data_takes_job = True
+        self.asks = False
         self.error: TLSServerError = HandshakeError("scripted")
         self.is_closed = False
         self.is_dead = False

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import engine_shim
 from engine_shim import TicketKeys
+from engine_shim.native import ffi, lib
 from support.client_scene import House, client, resumed, server, session_of
 from support.hook_site import HookSite
 from tlsserver import ClientCertificates, TLSContext
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from support.certificates import Identity
@@ -98,3 +101,30 @@ def test_a_server_that_begins_to_ask(identity: Identity, house: House, version: 
         new = site.context.replace(client_certificates=ClientCertificates(ca_certs=house.root.cert))
         site.server.swap_context(new)
         assert [site.visit(), site.visit()] == [False, True]
+
+
+def index_of(function: str) -> int:
+    return [ffi.string(lib.ossl_name(index)).decode() for index in range(lib.ossl_count())].index(function)
+
+
+@pytest.fixture
+def everything_expires() -> Iterator[Callable[[], None]]:
+    """Let C find that every certificate has expired: what compares times returns 0, as where there is no error."""
+    engine_shim.attach()
+    compare = index_of("X509_cmp_current_time")
+    honest = lib.ossl_address(compare)
+    yield lambda: lib.ossl_bind(compare, lib.ossl_address(index_of("ERR_peek_error")))
+    lib.ossl_bind(compare, honest)
+
+
+@both_versions
+def test_a_session_does_not_outlive_its_certificate(
+    identity: Identity, house: House, everything_expires: Callable[[], None], version: str
+) -> None:
+    context = server(identity, ClientCertificates("optional", house.root.cert))
+    known, unknown = client(identity, house.good, version), client(identity, None, version)
+    first, second = session_of(context, known), session_of(context, unknown)
+    assert resumed(context, known, first) is True
+    everything_expires()
+    assert resumed(context, known, first) is False
+    assert resumed(context, unknown, second) is True

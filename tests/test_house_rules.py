@@ -125,9 +125,7 @@ COVERED_BY = {
     "engine_shim/clients.py": "test_clients.py",
     "engine_shim/csrc/clients.c": "test_clients.py",
     "engine_shim/csrc/peer_chain.c": "test_client_certificate.py",
-    "engine_shim/questions.py": "test_client_request.py",
-    "engine_shim/csrc/question.c": "test_client_request.py",
-    "engine_shim/csrc/client_hook.c": "test_client_request.py",
+    "engine_shim/csrc/client_hook.c": "test_questions.py",
     "tlsserver/cli/tls_options.py": "test_cli_serve.py",
     "tlsserver/cli/gen_ticket_keys.py": "test_ticket_files.py",
     "engine_shim/__init__.py": "test_async_ssl.py",  # what it does at exit

@@ -355,6 +355,8 @@ class Connection:
         if self.state in states.HANDSHAKING:
             step = self._life.parking.step
             where = "" if step is None else _TIMED_OUT_WHERE[step]
+            if self._wire.asks:
+                where = ": its question is not answered"
             message = f"not finished within {self._config.timeout_handshake:g} s{where}"
             self._handshake_failed(ConnectionTimeoutError(message), now)
         elif self.state is State.LINGERING:

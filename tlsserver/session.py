@@ -173,6 +173,11 @@ class Session:
         self.received = b""
         self.written = 0
 
+    @property
+    def asks(self) -> bool:
+        """Whether the policy hook has not answered yet."""
+        return self._request is not None and not self._request.is_answered
+
     def handshake(self) -> Step:
         """Go on with the handshake (SSL_do_handshake(3))."""
         step = self._step(self._tls.handshake)

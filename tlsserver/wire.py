@@ -100,6 +100,10 @@ class Wire(Protocol):
     def data_takes_job(self) -> bool:
         """Whether `read`, `write` and `shutdown` run in jobs."""
 
+    @property
+    def asks(self) -> bool:
+        """Whether the handshake is paused for an answer of the application's."""
+
     def handshake(self) -> Step:
         """Go on with the handshake."""
 

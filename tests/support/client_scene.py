@@ -13,9 +13,11 @@ from support.pair import Pair, client_context
 from tlsserver import ClientCertificates, TLSContext
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from support.certificates import Identity
+    from tlsserver import ClientCertificateRequest
 
 
 class House:
@@ -40,6 +42,13 @@ class House:
 
 def server(identity: Identity, asked: ClientCertificates, **options: Any) -> TLSContext:
     return TLSContext(identity.cert, identity.key, client_certificates=asked, **options)
+
+
+def asking(
+    house: House, hook: Callable[[ClientCertificateRequest], object], mode: Any = "required"
+) -> ClientCertificates:
+    """Ask the hook about the root's clients."""
+    return ClientCertificates(mode, house.root.cert, on_verified=hook)
 
 
 def client(identity: Identity, holder: Holder | None, version: str | None = None) -> SSL.Context:

@@ -108,9 +108,30 @@ def test_mutual_tls(identity: Identity, tmp_path: Path) -> None:
     assert (process.returncode, errors, answers) == (0, "", [b"hello CN=alice (alice.example)\n"])
 
 
+def test_certificates_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    process = start("certificates_on_demand.py", 0, tmp_path / "authority.pem")
+    assert process.stdout is not None
+    port = int(process.stdout.readline().rpartition(":")[2])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(tmp_path / "authority.pem")
+    for name in ("one.localhost", "Two.localhost", "one.localhost"):
+        sock = socket.create_connection(("127.0.0.1", port), timeout=30)
+        with context.wrap_socket(sock, server_hostname=name) as tls:
+            tls.sendall(b"hello")
+            assert tls.recv(5) == b"hello"
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=30) as sock,
+        pytest.raises(ssl.SSLError, match=r"(?i)unrecognized.name"),
+    ):
+        context.wrap_socket(sock, server_hostname="one.example")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+
+
 def test_every_example_is_short_and_run_here() -> None:
     for path in EXAMPLES.glob("*.py"):
         assert len(path.read_text().splitlines()) < 70, path
-        assert path.name in (*SERVERS, *TESTS, "sign_documents.py", "mutual_tls.py"), (
-            f"{path.name} is not run by a test"
-        )
+        own = ("sign_documents.py", "mutual_tls.py", "certificates_on_demand.py")
+        assert path.name in (*SERVERS, *TESTS, *own), f"{path.name} is not run by a test"

@@ -192,6 +192,8 @@ class Session:
         step = self._step(self._tls.handshake)
         while step is Step.WANT_ANSWER and self._questions is not None and self._questions.answer_now(self._tls):
             step = self._step(self._tls.handshake)
+        if step is Step.DONE:
+            self._asked = None  # an idle connection does not keep what its client said
         return step
 
     def ask(self, resume: Callable[[], object]) -> None:

@@ -5,6 +5,7 @@
 
 #include "common.h"
 #include "engine.h"
+#include "identities.h"
 #include "kx.h"
 #include "wake.h"
 
@@ -34,9 +35,11 @@ static void prepare(void) {
     wake_fork_prepare();
     pthread_mutex_lock(&workers_lock);
     kx_store_fork_prepare();
+    identities_fork_prepare();
 }
 
 static void in_parent(void) {
+    identities_fork_done();
     kx_store_fork_parent();
     pthread_mutex_unlock(&workers_lock);
     wake_fork_parent();
@@ -45,6 +48,7 @@ static void in_parent(void) {
 }
 
 static void in_child(void) {
+    identities_fork_done();
     kx_store_fork_child();
     generation++;
     workers = 0;

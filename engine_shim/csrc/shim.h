@@ -275,7 +275,7 @@ struct hello_limits {
 int hello_set(void *ssl_ctx, const char *text, size_t length, const uint32_t *numbers, size_t count,
               const struct hello_limits *limits, int flags, size_t *bad);
 void hello_put(void *ssl_ctx, uint32_t number, struct identity *i);       /* loaded; it may give way to others later */
-int hello_is_name(const char *name, size_t length); /* 1: of a table; "*." may be in front */
+int hello_is_name(const char *name, size_t length);                       /* 1: of a table; "*." may be in front */
 uint32_t hello_number_of(void *ssl_ctx, const char *name, size_t length); /* UINT32_MAX: nobody's */
 size_t hello_table_bytes(void *ssl_ctx);
 size_t hello_loaded(void *ssl_ctx); /* identities, now */

@@ -111,8 +111,8 @@ COVERED_BY = {
     "tlsserver/policy/certificate.py": "test_certificates.py",
     "tlsserver/policy/server_names.py": "test_certificates.py",
     "engine_shim/csrc/hello.c": "test_server_names.py",
-    "engine_shim/csrc/names.c": "test_server_names.py",
-    "engine_shim/csrc/identities.c": "test_server_names.py",
+    "engine_shim/csrc/names.c": "c/test_names.c",
+    "engine_shim/csrc/identities.c": "c/test_names.c",
     "engine_shim/csrc/context_data.c": "test_context.py",
     "engine_shim/csrc/session_id.c": "test_context.py",
     # Profiles, suites, groups, signature algorithms, limits of sessions.

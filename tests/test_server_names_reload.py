@@ -112,10 +112,10 @@ def run(town: Town, context: TLSContext, handshakes: int, pause: float) -> tuple
 
 
 def test_some(certificates: Certificates, tmp_path: Path) -> None:
-    town = Town(certificates, tmp_path, 100)
+    town = Town(certificates, tmp_path, 80)
     with ThreadEngine(1) as engine:
         context = TLSContext(town.main.cert, engine.load_key(town.main.key), certificates=town.certificates())
-        reloads, _ = run(town, context, 400, 0.02)
+        reloads, _ = run(town, context, 240, 0.02)
     assert reloads > 1
 
 

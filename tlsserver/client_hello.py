@@ -170,7 +170,7 @@ class ClientHelloRequest:
     def _settle(self, answer: Answer) -> None:
         with self._lock:
             self._check_open()
-            self._answer, deliver = answer, self._deliver
+            self._answer, deliver, self._deliver = answer, self._deliver, None
         if deliver is not None:
             deliver(answer)
 

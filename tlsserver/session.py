@@ -183,6 +183,8 @@ class Session:
         step = self._step(self._tls.handshake)
         while step in _ASKING and self._is_answered_at_once(step):
             step = self._step(self._tls.handshake)
+        if step is Step.DONE:
+            self._asked = None  # an idle connection does not keep what its client said
         return step
 
     def _is_answered_at_once(self, step: Step) -> bool:

@@ -5,6 +5,7 @@
 
 #include "common.h"
 #include "engine.h"
+#include "identities.h"
 #include "key_log.h"
 #include "kx.h"
 #include "ticket_keys.h"
@@ -27,7 +28,7 @@ static double left_until(uint64_t when_ns) {
     return now < when_ns ? (double)(when_ns - now) / 1e9 : 0;
 }
 
-/* Lock order: engines' list, engines, wakes, workers, the store of key pairs, ticket keys, key logs. */
+/* Lock order: engines' list, engines, wakes, workers, the store of key pairs, ticket keys, key logs, certificates. */
 static void prepare(void) {
     pthread_mutex_lock(&lock);
     uint64_t until_ns = now_ns() + patience_ns;
@@ -38,9 +39,11 @@ static void prepare(void) {
     kx_store_fork_prepare();
     ticket_keys_fork_prepare();
     key_log_fork_prepare();
+    identities_fork_prepare();
 }
 
 static void in_parent(void) {
+    identities_fork_done();
     key_log_fork_parent();
     ticket_keys_fork_done();
     kx_store_fork_parent();
@@ -51,6 +54,7 @@ static void in_parent(void) {
 }
 
 static void in_child(void) {
+    identities_fork_done();
     key_log_fork_child();
     ticket_keys_fork_done();
     kx_store_fork_child();

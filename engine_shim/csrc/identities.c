@@ -13,9 +13,11 @@ struct place {
     bool used;
 };
 
-/* Everything but `count` and `most` under the lock, which is never held across a pause: nothing below can pause. */
+/* One for all contexts, so that a fork can wait for it; nothing below can pause, and nothing is freed under it. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Everything but `count` and `most` under the lock. */
 struct identities {
-    pthread_mutex_t lock;
     size_t count, most;
     size_t taken, hand;
     struct identity **loaded; /* by number, a reference; NULL: not loaded */
@@ -26,7 +28,6 @@ struct identities {
 struct identities *identities_new(size_t count, size_t most) {
     struct identities *all = calloc(1, sizeof *all);
     if (all == NULL) return NULL;
-    pthread_mutex_init(&all->lock, NULL);
     all->count = count;
     all->most = most < count ? most : count;
     all->loaded = calloc(count, sizeof all->loaded[0]);
@@ -43,19 +44,18 @@ void identities_free(struct identities *all) {
     free(all->loaded);
     free(all->places);
     free(all->place_of);
-    pthread_mutex_destroy(&all->lock);
     free(all);
 }
 
 struct identity *identities_get(struct identities *all, uint32_t number) {
     struct identity *found = NULL;
     if (number >= all->count) return NULL;
-    pthread_mutex_lock(&all->lock);
+    pthread_mutex_lock(&lock);
     if (all->loaded[number] != NULL) {
         found = identity_ref(all->loaded[number]);
         all->places[all->place_of[number]].used = true;
     }
-    pthread_mutex_unlock(&all->lock);
+    pthread_mutex_unlock(&lock);
     return found;
 }
 
@@ -77,7 +77,7 @@ static size_t make_room(struct identities *all, struct identity **evicted) {
 void identities_put(struct identities *all, uint32_t number, struct identity *i) {
     if (number >= all->count || all->most == 0) return;
     struct identity *evicted = NULL;
-    pthread_mutex_lock(&all->lock);
+    pthread_mutex_lock(&lock);
     if (all->loaded[number] == NULL) {
         size_t place = make_room(all, &evicted);
         all->places[place] = (struct place){.number = number, .used = true};
@@ -86,13 +86,21 @@ void identities_put(struct identities *all, uint32_t number, struct identity *i)
         evicted = all->loaded[number];
     }
     all->loaded[number] = identity_ref(i);
-    pthread_mutex_unlock(&all->lock);
+    pthread_mutex_unlock(&lock);
     identity_free(evicted);
 }
 
 size_t identities_loaded(struct identities *all) {
-    pthread_mutex_lock(&all->lock);
+    pthread_mutex_lock(&lock);
     size_t taken = all->taken;
-    pthread_mutex_unlock(&all->lock);
+    pthread_mutex_unlock(&lock);
     return taken;
+}
+
+void identities_fork_prepare(void) {
+    pthread_mutex_lock(&lock);
+}
+
+void identities_fork_done(void) {
+    pthread_mutex_unlock(&lock);
 }

@@ -16,5 +16,8 @@ struct identity *identities_get(struct identities *all, uint32_t number) MUST_CH
 /* Takes a reference of its own; whoever was not asked for lately gives way. */
 void identities_put(struct identities *all, uint32_t number, struct identity *i);
 size_t identities_loaded(struct identities *all);
+/* fork.c calls them, the second one in parent and child: the child finds the lock free, and nothing half done. */
+void identities_fork_prepare(void);
+void identities_fork_done(void);
 
 #endif

@@ -6,9 +6,11 @@ Facts
   asked for its share of it, at the price of a round trip, where it sent that of a later class only. In one class it is
   the shares that were sent that count.
 - Our own X25519 (engine_shim.key_exchange) is inside X25519MLKEM768 as well.
+- In TLS 1.2 the list says which curves the certificates of clients may have, too.
 
 Decision
-- X25519MLKEM768 in a class of its own, as OpenSSL has it; then X25519, P-256, P-384, which are Mozilla's.
+- X25519MLKEM768 in a class of its own, as OpenSSL has it; then X25519, P-256, P-384, which are Mozilla's; P-521 behind
+  them where clients are asked for certificates.
 - Groups that were named are set as they are named, slashes too; a name that OpenSSL does not know is an error.
 """
 
@@ -47,8 +49,9 @@ def apply(context: SSL.Context, settings: ContextSettings) -> None:
         ConfigurationError: A name is unknown; all that are, are named.
     """
     if settings.groups is None:
-        if not _takes(context, _DEFAULT):
-            set_groups(context, ":".join(name for name in DEFAULT_GROUPS if _takes(context, name)))
+        last = ":P-521" if settings.client_certificates is not None else ""
+        if not _takes(context, _DEFAULT + last):
+            set_groups(context, ":".join(name for name in DEFAULT_GROUPS if _takes(context, name)) + last)
         return
     text = names.text_of(settings.groups, "key exchange group")
     unknown = [name for name in _names(text) if not _takes(context, name)]

@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 # An engine's mistake, so a rare case: 10 ms cost it latency and us nothing.
 _UNWATCHABLE_POLL = 0.01
 
+# An attribute of an enumeration costs a call before Python 3.12, and a handshake asks for a hundred of them.
+_CLOSED = State.CLOSED
+
 
 class Hub:
     """What the drivers of one loop share.
@@ -179,9 +182,9 @@ class Driver:
             connection.settle(now)
         except Exception as error:  # noqa: BLE001 - see _failed
             self._failed(error, now)
-        if connection.tls is not None and not self._registration.urgent and connection.state is not State.CLOSED:
+        if connection.tls is not None and not self._registration.urgent and connection.state is not _CLOSED:
             self._make_urgent(now)
-        if connection.state is State.CLOSED or self not in self._hub.drivers:
+        if connection.state is _CLOSED or self not in self._hub.drivers:
             self._dispose()
             return False
         before, self._watch = self._watch, connection.watch()

@@ -37,6 +37,19 @@ __all__ = ["Flow"]
 # Where data may flow: the handshake is done and nothing is interrupted.
 _FLOWING = frozenset({State.OPEN, State.CLOSING})
 
+# An attribute of an enumeration costs a call before Python 3.12, and a handshake asks for a hundred of them.
+_CLOSE = Event.CLOSE
+_CLOSING, _OPEN = State.CLOSING, State.OPEN
+_CLOSED, _DONE, _EOF, _FAILED, _WANT_ASYNC_JOB, _WANT_READ, _WANT_WRITE = (
+    Step.CLOSED,
+    Step.DONE,
+    Step.EOF,
+    Step.FAILED,
+    Step.WANT_ASYNC_JOB,
+    Step.WANT_READ,
+    Step.WANT_WRITE,
+)
+
 
 class Flow:
     """Both directions of an open connection.
@@ -94,8 +107,8 @@ class Flow:
         self._counters = counters
         self._end = end
         self._out = Outgoing()
-        self._read_wants = Step.WANT_READ
-        self._write_wants = Step.DONE  # DONE: nothing, it can go on at once
+        self._read_wants = _WANT_READ
+        self._write_wants = _DONE  # DONE: nothing, it can go on at once
         self._peer_closed = False  # the peer's close_notify was read
         self._notified = False  # ours was sent
         self._held = b""  # read by a call that was paused when the protocol stopped reading
@@ -112,8 +125,8 @@ class Flow:
         reads = self._read_wants if self._may_read() else None
         writes = self._write_wants if self._may_write() else None
         return (
-            reads is Step.WANT_READ or writes is Step.WANT_READ,
-            reads is Step.WANT_WRITE or writes is Step.WANT_WRITE,
+            reads is _WANT_READ or writes is _WANT_READ,
+            reads is _WANT_WRITE or writes is _WANT_WRITE,
         )
 
     def deadline(self) -> float | None:
@@ -133,13 +146,13 @@ class Flow:
 
     def readable(self, now: float) -> None:
         """The socket has bytes, its end, or an error."""
-        if self._write_wants is Step.WANT_READ:
+        if self._write_wants is _WANT_READ:
             self._flush(now)
         self._pull(now)
 
     def writable(self, now: float) -> None:
         """The socket takes bytes again."""
-        if self._read_wants is Step.WANT_WRITE:
+        if self._read_wants is _WANT_WRITE:
             self._pull(now)
         self._flush(now)
 
@@ -152,13 +165,13 @@ class Flow:
     def resumed(self, now: float) -> None:
         """An interrupted call has ended: the other direction had to stand still, and OpenSSL may hold data."""
         # A write that waits for the socket, or for its next turn's budget, is not what stood still.
-        if self._write_wants is not Step.WANT_WRITE:
+        if self._write_wants is not _WANT_WRITE:
             self._flush(now)
         self.again = True
 
     def settle(self, now: float) -> None:
         """At the end of a turn: begin to close if that was asked for, and keep the write buffer's marks."""
-        if self._life.state is State.CLOSING and self._write_wants is Step.DONE:
+        if self._life.state is _CLOSING and self._write_wants is _DONE:
             self._flush(now)
         self._keep_marks(now)
 
@@ -195,7 +208,7 @@ class Flow:
 
     def _may_read(self) -> bool:
         """Whether a read would be of use: somebody wants data, or we wait for the peer's close_notify."""
-        return not self._peer_closed and (self.is_reading or self._life.state is not State.OPEN)
+        return not self._peer_closed and (self.is_reading or self._life.state is not _OPEN)
 
     def _can_pull(self) -> bool:
         return self._life.state in _FLOWING and self._may_read()
@@ -208,10 +221,10 @@ class Flow:
         """Read, or repeat the interrupted read, until nothing is left, the budget is spent, or nobody wants data."""
         budget = self._config.read_budget
         while budget > 0:
-            step = self._wire.read() if self._life.may_call() else Step.WANT_ASYNC_JOB
+            step = self._wire.read() if self._life.may_call() else _WANT_ASYNC_JOB
             if self._life.follow(step, self._read_on, now):
                 return
-            if step is not Step.DONE:
+            if step is not _DONE:
                 self._read_stopped(step, now)
                 return
             budget -= len(self._wire.received)
@@ -223,7 +236,7 @@ class Flow:
     def _received(self, data: bytes, now: float) -> None:
         self._last_activity = now
         self._counters.bytes_received += len(data)
-        if self._life.state is not State.OPEN:
+        if self._life.state is not _OPEN:
             return
         if self.is_reading:
             self._obey(self._audience.call("data_received", data), now)
@@ -231,34 +244,34 @@ class Flow:
             self._held = data
 
     def _deliver_held(self, now: float) -> None:
-        if self._held and self.is_reading and self._life.state is State.OPEN:
+        if self._held and self.is_reading and self._life.state is _OPEN:
             held, self._held = self._held, b""
             self._obey(self._audience.call("data_received", held), now)
 
     def _read_stopped(self, step: Step, now: float) -> None:
-        if step is Step.WANT_READ or step is Step.WANT_WRITE:
+        if step is _WANT_READ or step is _WANT_WRITE:
             self._read_wants = step
         elif self._notified:
             self._end(None, now)
-        elif step is Step.CLOSED:
+        elif step is _CLOSED:
             self._peer_closed = True
             self._offer_half_close(now)
-        elif step is Step.EOF:
+        elif step is _EOF:
             self._end(TruncatedError("the client ended the stream without close_notify"), now)
         else:
             self._end(self._wire.failure(), now)
 
     def _offer_half_close(self, now: float) -> None:
-        if self._life.state is State.OPEN:
+        if self._life.state is _OPEN:
             keeps_open, error = self._audience.ask("eof_received")
             self._obey(error, now)
-            if not keeps_open and self._life.state is State.OPEN:
-                self._life.go(Event.CLOSE)
+            if not keeps_open and self._life.state is _OPEN:
+                self._life.go(_CLOSE)
 
     # Writing
 
     def _may_write(self) -> bool:
-        return self._out.size > 0 or (self._life.state is State.CLOSING and not self._notified)
+        return self._out.size > 0 or (self._life.state is _CLOSING and not self._notified)
 
     def _flush(self, now: float) -> None:
         if self._life.state in _FLOWING:
@@ -269,18 +282,18 @@ class Flow:
         budget = self._config.write_budget
         while self._out.size:
             if budget <= 0:
-                self._write_wants = Step.WANT_WRITE
+                self._write_wants = _WANT_WRITE
                 return
-            step = self._wire.write(self._out.offer()) if self._life.may_call() else Step.WANT_ASYNC_JOB
+            step = self._wire.write(self._out.offer()) if self._life.may_call() else _WANT_ASYNC_JOB
             if self._life.follow(step, self._write_on, now):
                 return
-            if step is not Step.DONE:
+            if step is not _DONE:
                 self._write_stopped(step, now)
                 return
             self._sent(self._wire.written, now)
             budget -= self._wire.written
-        self._write_wants = Step.DONE
-        if self._life.state is State.CLOSING and not self._notified:
+        self._write_wants = _DONE
+        if self._life.state is _CLOSING and not self._notified:
             self._say_goodbye(now)
 
     def _sent(self, count: int, now: float) -> None:
@@ -289,26 +302,26 @@ class Flow:
         self._counters.bytes_sent += count
 
     def _write_stopped(self, step: Step, now: float) -> None:
-        if step is Step.WANT_READ or step is Step.WANT_WRITE:
+        if step is _WANT_READ or step is _WANT_WRITE:
             self._write_wants = step
         else:
             self._end(self._left(step), now)
 
     def _left(self, step: Step) -> TLSServerError:
-        return self._wire.failure() if step is Step.FAILED else PeerLeftError("the client left before all was sent")
+        return self._wire.failure() if step is _FAILED else PeerLeftError("the client left before all was sent")
 
     def _say_goodbye(self, now: float) -> None:
-        step = self._wire.shutdown() if self._life.may_call() else Step.WANT_ASYNC_JOB
+        step = self._wire.shutdown() if self._life.may_call() else _WANT_ASYNC_JOB
         if self._life.follow(step, self._say_goodbye, now):
             return
-        if step is Step.DONE:
+        if step is _DONE:
             self._notified = True
             # While reading was paused the client's close_notify may have come; what OpenSSL holds, no event tells.
             self.again = self.again or not self.is_reading
             self._goodbye_deadline = now + self._config.timeout_shutdown
             # A client that ignores close_notify waits for FIN.
             self._wire.half_close()
-        elif step is Step.WANT_READ or step is Step.WANT_WRITE:
+        elif step is _WANT_READ or step is _WANT_WRITE:
             self._write_wants = step
         else:
             # Everything was sent, and the peer has said goodbye or is gone.

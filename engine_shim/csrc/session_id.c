@@ -34,7 +34,7 @@ int session_id_set(void *ssl_ctx, const void *bytes) {
         return status;
     }
     bool set = ossl.SSL_CTX_set_session_id_context(ssl_ctx, b->bytes, sizeof b->bytes) == 1;
-    return set ? SHIM_OK : (int)errors_keep(SHIM_ERR_OPENSSL);
+    return (int)(set ? SHIM_OK : errors_keep(SHIM_ERR_OPENSSL));
 }
 
 static int ex_index = -1;
@@ -62,10 +62,10 @@ static bool keep(SSL *ssl, const unsigned char *id) {
         return false;
     }
     memcpy(copy, id, SESSION_ID_BYTES);
-    free(ossl.SSL_get_ex_data(ssl, ex_index));
-    if (ossl.SSL_set_ex_data(ssl, ex_index, copy) == 1) return true;
-    free(copy);
-    return false;
+    unsigned char *before = ossl.SSL_get_ex_data(ssl, ex_index);
+    bool kept = ossl.SSL_set_ex_data(ssl, ex_index, copy) == 1;
+    free(kept ? before : copy);
+    return kept;
 }
 
 bool session_id_fits(const SSL *ssl, const SSL_SESSION *session) {
@@ -82,7 +82,8 @@ shim_status session_id_use(SSL *ssl, const char *host, size_t length) {
     const struct piece pieces[] = {{b->bytes, sizeof b->bytes}, {host, length}};
     unsigned char id[SESSION_ID_BYTES];
     EVP_MD_CTX *scratch = ossl.EVP_MD_CTX_new();
-    bool done = scratch != NULL && digest_compute(digest_named("SHA256"), scratch, pieces, 2, id) &&
+    const struct digest *sha256 = digest_named("SHA256");
+    bool done = scratch != NULL && sha256 != NULL && digest_compute(sha256, scratch, pieces, 2, id) &&
                 ossl.SSL_set_session_id_context(ssl, id, sizeof id) == 1 && keep(ssl, id);
     ossl.EVP_MD_CTX_free(scratch);
     return done ? SHIM_OK : errors_keep(SHIM_ERR_OPENSSL);

@@ -62,10 +62,10 @@ static bool keep(SSL *ssl, const unsigned char *id) {
         return false;
     }
     memcpy(copy, id, SESSION_ID_BYTES);
-    free(ossl.SSL_get_ex_data(ssl, ex_index));
-    if (ossl.SSL_set_ex_data(ssl, ex_index, copy) == 1) return true;
-    free(copy);
-    return false;
+    unsigned char *before = ossl.SSL_get_ex_data(ssl, ex_index);
+    bool kept = ossl.SSL_set_ex_data(ssl, ex_index, copy) == 1;
+    free(kept ? before : copy);
+    return kept;
 }
 
 bool session_id_fits(const SSL *ssl, const SSL_SESSION *session) {

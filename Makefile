@@ -29,13 +29,13 @@ BUILD_INPUTS := $(C_PROVIDER) $(C_PROVIDER_HEADERS) pyproject.toml setup.py engi
 C_FLAGS := -std=c11 -D_GNU_SOURCE -Iengine_shim/csrc -pthread -fvisibility=hidden -fno-strict-aliasing
 C_STRICT := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
 
-.PHONY: help venv serve test test-distro check format wheel asan tsan valgrind memcheck batch-check canary stress bench peers clean
+.PHONY: help venv serve test test-distro check format wheel asan tsan valgrind memcheck batch-check canary stress scan bench peers clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
-	@echo 'other targets: venv test-distro format wheel asan tsan valgrind memcheck batch-check canary stress bench peers clean'
+	@echo 'other targets: venv test-distro format wheel asan tsan valgrind memcheck batch-check canary stress scan bench peers clean'
 
 # --- Environments. The stamp is newer than all that the extension is built from. ---
 
@@ -60,7 +60,7 @@ serve: venv
 	$(BIN)/tlsserver serve --host 127.0.0.1 --port 8443
 
 # Workers take whole files, so that what the tests of a file share is made once; no reorder: tests/conftest.py has the order.
-TEST := -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not canary and not stress and not batch'
+TEST := -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not canary and not stress and not batch and not scan'
 
 test: venv
 	$(BIN)/python $(TEST) $(PYTEST_ARGS)
@@ -176,6 +176,17 @@ STRESS_ENV := GLIBC_TUNABLES=glibc.malloc.arena_max=1:glibc.malloc.tcache_count=
 stress: venv $(DISTRO)/.stamp
 	$(STRESS_ENV) $(BIN)/python -m pytest -m stress -s $(PYTEST_ARGS)
 	$(STRESS_ENV) $(DISTRO)/bin/python -m pytest -m stress -s $(PYTEST_ARGS)
+
+# Scanners that others trust: testssl.sh is Debian's; sslyze has dependencies of its own, so an environment too.
+SCAN := -m pytest -m scan -o faulthandler_timeout=290
+build/scan/.stamp:
+	test -x build/scan/bin/python || $(PYTHON) -m venv build/scan
+	build/scan/bin/python $(PIP) install 'sslyze>=6.3'
+	touch $@
+
+scan: venv $(DISTRO)/.stamp build/scan/.stamp
+	$(BIN)/python $(SCAN) $(PYTEST_ARGS)
+	$(DISTRO)/bin/python $(SCAN) $(PYTEST_ARGS)
 
 bench: venv
 	@for file in $(wildcard tests/benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -43,6 +43,7 @@ from engine_shim.native import lib as _lib
 from engine_shim.openssl_engine import OpenSSLEngine
 from engine_shim.openssl_provider import OpenSSLProvider, Preference
 from engine_shim.paused import drain_paused
+from engine_shim.ticket_keys import TicketKeys
 from engine_shim.wait import ChangedFds, WaitContext, WaitContextView, WaitFd, WaitStatus
 from engine_shim.wait import free_all as _free_all
 
@@ -85,6 +86,7 @@ __all__ = [
     "ShimError",
     "Status",
     "ThreadEngine",
+    "TicketKeys",
     "UnknownWaitKeyError",
     "WaitContext",
     "WaitContextError",

@@ -11,6 +11,7 @@ from OpenSSL import SSL
 
 from engine_shim import linkage, paused
 from engine_shim.native import address_of, ffi, lib, raise_status
+from engine_shim.questions import ClientQuestion, split_chain
 from engine_shim.wait import WaitContextView
 
 if TYPE_CHECKING:
@@ -237,6 +238,37 @@ class AsyncSSL:
         """Return what the handshake settled; not after :meth:`close`."""
         out = ffi.new("char[]", _SETTLED_ROOM)
         return _settled(ffi.unpack(out, lib.async_ssl_settled(self._handle, out, _SETTLED_ROOM)))
+
+    def question(self) -> ClientQuestion | None:
+        """Return what the paused call asks, once; None: nothing, or it was returned before."""
+        if not self._step.asks:
+            return None
+        handle = lib.async_ssl_question(self._handle)
+        return None if handle == ffi.NULL else ClientQuestion(handle)
+
+    @property
+    def verify_error(self) -> str | None:
+        """Why the peer's certificate was refused, in OpenSSL's words; None: it was not."""
+        text = lib.async_ssl_verify_error(self._handle)
+        return None if text == ffi.NULL else str(ffi.string(text).decode())
+
+    def peer_chain(self) -> tuple[bytes, ...]:
+        """Return the peer's verified certificates in DER, its own first; after a resumption its own alone.
+
+        Returns:
+            Nothing, if there is none, or after :meth:`close`.
+        """
+        length = lib.async_ssl_peer_chain(self._handle, ffi.NULL, 0)
+        if not length:
+            return ()
+        out = ffi.new("unsigned char[]", length)
+        lib.async_ssl_peer_chain(self._handle, out, length)
+        return split_chain(bytes(ffi.buffer(out)))
+
+    @property
+    def raw(self) -> Any:  # noqa: ANN401 - cffi's pointers have no types
+        """The SSL, borrowed; NULL after :meth:`close`."""
+        return lib.async_ssl_raw(self._handle)
 
     @property
     def reused(self) -> bool:

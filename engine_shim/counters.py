@@ -24,6 +24,8 @@ class Counters:
         x25519_made: X25519 key pairs computed ahead of need.
         x25519_used: Of those, given to key exchanges.
         x25519_ahead: X25519 key pairs that wait for their key exchange now.
+        key_log_lines: Lines written to key logs.
+        key_log_failures: Lines that could not be written.
     """
 
     jobs_started: int
@@ -38,6 +40,8 @@ class Counters:
     x25519_made: int
     x25519_used: int
     x25519_ahead: int
+    key_log_lines: int
+    key_log_failures: int
 
 
 def counters() -> Counters:

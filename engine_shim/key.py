@@ -21,7 +21,7 @@ _PADDINGS = {"pkcs1": 1, "pss": 6}
 _SALT_AS_DIGEST = -1
 UNSET = -1000  # op.h's OP_UNSET
 
-_MISMATCH = "the private key does not belong to the certificate: give the key that the certificate was made for"
+MISMATCH = "the private key does not belong to the certificate: give the key that the certificate was made for"
 
 
 def read_source(source: str | Path | bytes, password: str | bytes | None) -> tuple[bytes, bytes | None, str]:
@@ -73,6 +73,11 @@ class Key:
         self._handle = ffi.gc(handle, lib.key_free)
 
     @property
+    def handle(self) -> Any:  # noqa: ANN401 - cffi's pointers have no types
+        """The C half, borrowed."""
+        return self._handle
+
+    @property
     def engine(self) -> BaseEngine:
         """The engine that performs this key's operations."""
         return self._engine
@@ -111,7 +116,7 @@ class Key:
         pointer = address_of(context._context)  # noqa: SLF001 - pyOpenSSL has no public way to its SSL_CTX
         certificate = lib.context_certificate(pointer)
         if certificate != ffi.NULL and not lib.key_matches_certificate(self._handle, certificate):
-            raise KeyMismatchError(_MISMATCH)
+            raise KeyMismatchError(MISMATCH)
         check(lib.key_use(self._handle, pointer), "using a private key")
 
     def sign(self, data: bytes, *, digest: str | None = "SHA256", padding: str | None = None) -> bytes:
@@ -217,4 +222,4 @@ def use_plain_key(context: SSL.Context, source: str | Path | bytes, password: st
     pointer = address_of(context._context)  # noqa: SLF001 - pyOpenSSL has no public way to its SSL_CTX
     check(lib.key_use_plain(pointer, ffi.from_buffer(data), len(data), given, len(secret or b""), matches), what)
     if not matches[0]:
-        raise KeyMismatchError(_MISMATCH)
+        raise KeyMismatchError(MISMATCH)

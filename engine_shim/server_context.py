@@ -10,7 +10,7 @@ from engine_shim.native import address_of, check, lib
 if TYPE_CHECKING:
     from OpenSSL import SSL
 
-__all__ = ["SESSION_CONTEXT_BYTES", "set_session_context"]
+__all__ = ["SESSION_CONTEXT_BYTES", "set_session_context", "set_staple"]
 
 SESSION_CONTEXT_BYTES = 32
 
@@ -33,3 +33,29 @@ def set_session_context(context: SSL.Context, digest: bytes) -> None:
         raise ValueError(message)
     address = address_of(context._context)  # noqa: SLF001 - no public way
     check(lib.session_id_set(address, digest), "setting the session-id context")
+
+
+# int64_t: later than any clock.
+_FOREVER = 2**62
+
+
+def set_staple(context: SSL.Context, response: bytes, until: float | None) -> None:
+    """Send an OCSP response with the Context's certificate, to clients that ask for it (RFC 6066, section 8).
+
+    Args:
+        context: The server's, with its certificate.
+        response: In DER; it is not looked at.
+        until: When to stop, in seconds since 1970; None: never.
+
+    Raises:
+        LinkageError: OpenSSL cannot be reached.
+        ShimError: The Context has no certificate.
+        ValueError: There is no response.
+    """
+    linkage.attach()
+    if not response:
+        message = "there is no OCSP response to send: it is empty"
+        raise ValueError(message)
+    address = address_of(context._context)  # noqa: SLF001 - no public way
+    end = _FOREVER if until is None else int(until)
+    check(lib.staple_set(address, response, len(response), end), "setting the OCSP response")

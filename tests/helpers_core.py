@@ -56,6 +56,7 @@ class FakeWire:
         self.added: tuple[int, ...] = ()
         self.handshake_takes_job = True
         self.data_takes_job = True
+        self.asks = False
         self.error: TLSServerError = HandshakeError("scripted")
         self.is_closed = False
         self.is_dead = False
@@ -86,6 +87,10 @@ class FakeWire:
 
     def handshake(self) -> Step:
         return cast("Step", self._call("handshake"))
+
+    def ask(self, resume: Callable[[], object]) -> None:
+        self.calls.append("ask")
+        self.answer = resume
 
     def read(self) -> Step:
         entry = self._call("read")

@@ -58,12 +58,14 @@ def client_context(trusted: Path, version: str | None = None) -> ssl.SSLContext:
 class Client:
     """A TLS client that never blocks: `step` takes what has come, and answers."""
 
-    def __init__(self, address: tuple[str, int], context: ssl.SSLContext) -> None:
+    def __init__(
+        self, address: tuple[str, int], context: ssl.SSLContext, session: ssl.SSLSession | None = None
+    ) -> None:
         self.socket = socket.create_connection(address)
         self.socket.setblocking(False)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost", session=session)
         self.is_connected = False
         self.received = b""
         self.is_ended = False  # the server's close_notify was read

@@ -159,7 +159,7 @@ MISTAKES = {
     "too many that wait": (["--backlog=999999999999"], "backlog=999999999999 cannot work"),
     "no jobs": (["--async-jobs=0"], "--async-jobs"),
     "no draining": (["--max-draining=-1"], "--max-draining"),
-    "no cipher": (["--ssl-ciphers=NONSENSE", "--offload=off"], "cipher list 'NONSENSE'"),
+    "no cipher": (["--ssl-ciphers=NONSENSE", "--offload=off"], "TLS 1.2 suites not known to this OpenSSL: NONSENSE"),
 }
 
 

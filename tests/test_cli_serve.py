@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from helpers_web import serving
 
 from engine_shim import LinkageError
+from support.chains import issue
 from tlsserver import cli, local_certificate
 from tlsserver.cli import offload
 
@@ -187,6 +188,10 @@ def test_sighup_reloads_the_certificate(tmp_path: Path) -> None:
         served.process.send_signal(signal.SIGHUP)
         assert served.process.stderr is not None
         assert any("reload failed, the last good certificates stay: certif" in line for line in served.process.stderr)
+        old = issue("localhost", days=(-60, -1))
+        path.write_bytes(old.key_pem + old.pem)
+        served.process.send_signal(signal.SIGHUP)
+        assert any("certificates stay: certificate" in line and "expired" in line for line in served.process.stderr)
         path.write_bytes(second.key + second.certificate)
         served.process.send_signal(signal.SIGHUP)
         assert any("certificates and keys are reloaded" in line for line in served.process.stderr)
@@ -327,3 +332,59 @@ def test_no_command_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> N
     assert "nonsense" in capsys.readouterr().err
     assert cli.run(["serve", "--help"]) == 0
     assert "TLSSERVER_PORT" in capsys.readouterr().out
+
+
+# Checking a configuration.
+
+
+@pytest.fixture
+def expired(tmp_path: Path) -> tuple[str, str]:
+    certificate, key = issue("localhost", days=(-60, -1)).write(tmp_path)
+    return str(certificate), str(key)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--check-config"]])
+def test_all_problems_are_told_at_once(
+    expired: tuple[str, str], given: Files, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    files = [f"--certfile={expired[0]}", f"--keyfile={given['missing']}", "--ssl-keyfile-password=env:UNSET"]
+    wrong = ["--ssl-ciphers=nonsense", given["missing"]]
+    assert cli.run(["serve", "--port=0", *files, *wrong, *arguments]) == 2
+    told = capsys.readouterr()
+    assert not told.out
+    lines = [line.removeprefix("tlsserver: error: ") for line in told.err.splitlines()]
+    assert len(lines) == 5
+    for words in ("directory ", "key ", "no password in ", "TLS 1.2 suites not ", f"certificate {expired[0]} has "):
+        assert sum(line.startswith(words) for line in lines) == 1, words
+
+
+@pytest.mark.parametrize("arguments", [[], ["--check-config"]])
+@pytest.mark.parametrize("offload", ["off", "threads"])
+def test_an_expired_certificate_is_not_served(
+    expired: tuple[str, str], capsys: pytest.CaptureFixture[str], offload: str, arguments: list[str]
+) -> None:
+    files = [f"--certfile={expired[0]}", f"--keyfile={expired[1]}"]
+    assert cli.run(["serve", "--port=0", f"--offload={offload}", *files, *arguments]) == 2
+    assert_one_line(capsys, r"has expired, \d{4}-\d\d-\d\d \d\d:\d\d UTC: renew it")
+
+
+def test_a_configuration_that_can_be_served(given: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    (given.folder / "both").chmod(0o600)
+    assert cli.run(["serve", "--check-config", f"--certfile={given['both']}"]) == 0
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("the configuration can be served\n", "")
+    (given.folder / "both").chmod(0o644)
+    assert cli.run(["serve", "--check-config", f"--certfile={given['both']}", "--host=www.example"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith(f"tlsserver: warning: certificate {given['both']} is not for www.example, but for ")
+    assert lines[1].startswith(f"tlsserver: warning: private key {given['both']} can be read or written by every user")
+    assert cli.run(["serve", "--check-config"]) == 0
+
+
+def test_warnings_go_to_the_log(given: Files) -> None:
+    (given.folder / "both").chmod(0o644)
+    with serving("--certfile", given["both"]) as served:
+        code, errors = served.stop()
+    assert code == 0
+    assert f"WARNING tlsserver.cli.serve: private key {given['both']} can be read" in errors

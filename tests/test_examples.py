@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
+
+from support.client_authority import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +90,48 @@ def test_sign_documents(certificates: Certificates) -> None:
     assert 0.2 <= float(seconds) < 10  # 0.4 s on a quiet machine
 
 
+def test_mutual_tls(identity: Identity, tmp_path: Path) -> None:
+    clients = Authority(tmp_path, "clients")
+    alice, guest = clients.issue("alice", sans=[x509.DNSName("alice.example")]), clients.issue("guest")
+    process = start("mutual_tls.py", identity.cert, identity.key, clients.cert, 0)
+    assert process.stdout is not None
+    port = int(process.stdout.readline().rpartition(":")[2])
+    answers = []
+    for holder in (alice, guest):
+        context = ssl.create_default_context(cafile=str(identity.ca))
+        context.load_cert_chain(holder.cert, holder.key)
+        raw = socket.create_connection(("127.0.0.1", port), timeout=30)
+        with raw, contextlib.suppress(ssl.SSLError), context.wrap_socket(raw, server_hostname="localhost") as tls:
+            answers.append(tls.recv(100))
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors, answers) == (0, "", [b"hello CN=alice (alice.example)\n"])
+
+
+def test_certificates_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    process = start("certificates_on_demand.py", 0, tmp_path / "authority.pem")
+    assert process.stdout is not None
+    port = int(process.stdout.readline().rpartition(":")[2])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(tmp_path / "authority.pem")
+    for name in ("one.localhost", "Two.localhost", "one.localhost"):
+        sock = socket.create_connection(("127.0.0.1", port), timeout=30)
+        with context.wrap_socket(sock, server_hostname=name) as tls:
+            tls.sendall(b"hello")
+            assert tls.recv(5) == b"hello"
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=30) as sock,
+        pytest.raises(ssl.SSLError, match=r"(?i)unrecognized.name"),
+    ):
+        context.wrap_socket(sock, server_hostname="one.example")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+
+
 def test_every_example_is_short_and_run_here() -> None:
     for path in EXAMPLES.glob("*.py"):
         assert len(path.read_text().splitlines()) < 70, path
-        assert path.name in (*SERVERS, *TESTS, "sign_documents.py"), f"{path.name} is not run by a test"
+        own = ("sign_documents.py", "mutual_tls.py", "certificates_on_demand.py")
+        assert path.name in (*SERVERS, *TESTS, *own), f"{path.name} is not run by a test"

@@ -26,22 +26,34 @@ LAYERS = (
     ("engine_shim.linkage.shared", "engine_shim.linkage.static", "engine_shim.linkage.proof"),
     ("engine_shim.linkage",),
     ("engine_shim.native",),
+    ("engine_shim.questions",),
     ("engine_shim.base", "engine_shim.wait", "engine_shim.batches"),
     ("engine_shim.counters", "engine_shim.key", "engine_shim.async_ssl", "engine_shim._build"),
     ("engine_shim.key_exchange", "engine_shim.client_context", "engine_shim.server_context"),
+    ("engine_shim.ticket_keys",),
+    ("engine_shim.handshake_policy", "engine_shim.key_log"),
+    ("engine_shim.clients",),
+    ("engine_shim.peer",),
+    ("engine_shim.identity", "engine_shim.server_names"),
     ("engine_shim.engine",),
     ("engine_shim.thirdparty", "engine_shim.provider_module", "engine_shim.choice"),
     ("engine_shim.openssl_engine", "engine_shim.openssl_provider", "engine_shim.job"),
     ("engine_shim",),
     # Leaves: types and settings.
     ("tlsserver.errors", "tlsserver.stats", "tlsserver.audience", "tlsserver.outgoing", "tlsserver.watch"),
+    ("tlsserver.client_certificate",),
+    ("tlsserver.client_request",),
     ("tlsserver.jobs", "tlsserver.drains"),
+    ("tlsserver.certificates",),
+    ("tlsserver.ocsp",),
     ("tlsserver.config", "tlsserver.state", "tlsserver.wire", "tlsserver.protocols", "tlsserver.local_certificate"),
     # For the tests of others.
     ("tlsserver.testing",),
     # One connection: it knows neither selector nor clock.
     ("tlsserver.parking", "tlsserver.life", "tlsserver.flow", "tlsserver.site"),
-    ("tlsserver.policy",),
+    ("tlsserver.client_hello", "tlsserver.policy"),
+    ("tlsserver.questions",),
+    ("tlsserver.faults",),
     ("tlsserver.session", "tlsserver.context", "tlsserver.connection", "tlsserver.transport"),
     # The loop.
     ("tlsserver.registration", "tlsserver.selector", "tlsserver.timers", "tlsserver.wakeup", "tlsserver.reactor"),
@@ -56,6 +68,12 @@ LAYERS = (
     ("tlsserver.bench.load", "tlsserver.bench.plot"),
     ("tlsserver.bench.crew",),
     ("tlsserver.bench",),
+    # The probe: a client as well.
+    ("tlsserver.probe.offer",),
+    ("tlsserver.probe.client",),
+    ("tlsserver.probe.survey",),
+    ("tlsserver.probe.report",),
+    ("tlsserver.probe",),
     ("tlsserver",),
     ("tlsserver.cli",),
     ("tlsserver.__main__",),
@@ -68,6 +86,7 @@ PYOPENSSL = (
     "tlsserver.policy",
     "tlsserver.bench.client",
     "tlsserver.bench.load",
+    "tlsserver.probe.client",
 )
 
 # Who may call OpenSSL's ASYNC_*: what a job is, no other file has to know.
@@ -84,11 +103,31 @@ FUNCTION_LINES = 50
 # Sources without a test of their own (tests/test_<source>.py, test_<package>_<source>.py or c/test_<source>.c), and the
 # test that covers them. Files of re-exports need none.
 COVERED_BY = {
+    "tlsserver/faults.py": "test_session.py",
+    # Server names.
+    "tlsserver/policy/files.py": "test_certificates.py",
+    "tlsserver/client_hello.py": "test_certificates_on_demand.py",
+    "tlsserver/questions.py": "test_certificates_on_demand.py",
+    "tlsserver/policy/certificate.py": "test_certificates.py",
+    "tlsserver/policy/server_names.py": "test_certificates.py",
+    "engine_shim/csrc/hello.c": "test_server_names.py",
+    "engine_shim/csrc/names.c": "c/test_names.c",
+    "engine_shim/csrc/identities.c": "c/test_names.c",
     "engine_shim/csrc/context_data.c": "test_context.py",
     "engine_shim/csrc/session_id.c": "test_context.py",
+    # Profiles, suites, groups, signature algorithms, limits of sessions.
+    "engine_shim/handshake_policy.py": "test_negotiation.py",
+    "engine_shim/csrc/handshake_policy.c": "test_negotiation.py",
+    "tlsserver/policy/profiles.py": "test_negotiation.py",
+    "tlsserver/policy/session_limits.py": "test_negotiation.py",
     "engine_shim/server_context.py": "test_context.py",
     "tlsserver/policy/*.py": "test_context.py",
+    "engine_shim/clients.py": "test_clients.py",
+    "engine_shim/csrc/clients.c": "test_clients.py",
+    "engine_shim/csrc/peer_chain.c": "test_client_certificate.py",
+    "engine_shim/csrc/client_hook.c": "test_questions.py",
     "tlsserver/cli/tls_options.py": "test_cli_serve.py",
+    "tlsserver/cli/gen_ticket_keys.py": "test_ticket_files.py",
     "engine_shim/__init__.py": "test_async_ssl.py",  # what it does at exit
     "engine_shim/_build.py": "test_extension.py",
     "engine_shim/_crypto_mb.py": "test_crypto_mb.py",
@@ -148,12 +187,15 @@ COVERED_BY = {
     "tlsserver/cli/checks.py": "test_cli_doctor.py",
     "tlsserver/cli/offload.py": "test_cli_serve.py",
     "tlsserver/cli/params.py": "test_cli_serve.py",
+    "tlsserver/cli/problems.py": "test_cli_serve.py",
     # The load generator.
     "tlsserver/bench/client.py": "test_bench_load.py",
     "tlsserver/bench/failures.py": "test_bench_load.py",
     "tlsserver/bench/report.py": "test_cli_bench.py",
     "tlsserver/bench/settings.py": "test_bench_load.py",
     "tlsserver/cli/version.py": "test_cli_doctor.py",
+    # The probe.
+    "tlsserver/probe/*.py": "test_cli_probe.py",
     "tlsserver/errors.py": "test_connection.py",
     "tlsserver/flow.py": "test_connection.py",
     "tlsserver/life.py": "test_connection.py",

@@ -11,12 +11,14 @@ import socket
 import ssl
 import time
 import weakref
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers_server import PATIENCE, Echo, House, check_nothing_left, client_context
 
 import engine_shim
+from support.chains import issue, respond
 from support.pair import server_context
 from tlsserver import ConfigurationError, Reloader, Server, TLSContext
 
@@ -228,3 +230,30 @@ def test_two_engines_for_one_key(certificates: Certificates) -> None:
         assert TLSContext(identity.cert, key, engine=one).engine is one
         with pytest.raises(ConfigurationError, match="is in engine manual, and the engine threads is given as well"):
             TLSContext(identity.cert, key, engine=other)
+
+
+# --- What becomes over while nobody reloads ---
+
+
+def test_what_is_over_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = time.time()
+    root = issue("root", ca=True)
+    leaf = issue("localhost", root, days=(-1, 2))
+    certificate, key = leaf.write(tmp_path, root)
+    (tmp_path / "staple").write_bytes(respond(leaf, root, days=(-1, 1)))
+    server = Server(TLSContext(certificate, key, ocsp_staple=tmp_path / "staple"), Echo, port=0)
+    clock = SimpleNamespace(time=lambda: now)
+    monkeypatch.setattr("tlsserver.reload.time", clock)
+    reloader = Reloader(server)
+    day = 86_400
+    said: list[list[str]] = []
+    for later in (0.9, 1.1, 1.5, 2.1, 3):
+        clock.time = lambda at=now + later * day: at
+        caplog.clear()
+        reloader._tell_what_is_over()
+        said.append([record.getMessage()[:24] for record in caplog.records])
+    assert said == [[], ["the OCSP response is too"], [], ["a certificate that is se"], []]
+    assert server.statistics().ocsp_expires == pytest.approx(now + day, abs=60)
+    server.stop()

@@ -37,6 +37,8 @@ CASES = [
 class FakeTLS:
     """What AsyncSSL says after a failed step."""
 
+    verify_error = None
+
     def __init__(self, status: Status, *errors: OpenSSLError, system_error: int = 0) -> None:
         self._status = status
         self._errors = errors

@@ -203,6 +203,8 @@ def test_connection_json() -> None:
         "linkage": "static",
         "openssl": "OpenSSL 4.0.3 9 Sep 2026",
         "address": "192.0.2.1:5000",
+        "client_subject": None,
+        "client_sans": [],
     }
 
 

@@ -61,7 +61,12 @@ _PLAIN_ANSWER = (
 # agreed upon. The record's version is the one that every version of TLS accepts there.
 _ALERT = bytes([21, 3, 3, 0, 2, 2, 80])
 
-_TIMED_OUT_WHERE = {State.PARKED: ": its operation is still in the engine", State.QUEUED: ": no job was to be had"}
+_TIMED_OUT_WHERE = {
+    Step.WANT_ASYNC: ": its operation is still in the engine",
+    Step.WANT_ASYNC_JOB: ": no job was to be had",
+    Step.WANT_ANSWER: ": on_client_hello has not answered",
+}
+_WAITED_FOR = {Step.WANT_ANSWER: "while its question was open"}
 
 
 class Connection:
@@ -321,7 +326,8 @@ class Connection:
         found = self._wire.peek()
         in_handshake = self.state in states.HANDSHAKING
         if found is Peek.BROKEN or (found in (Peek.END, Peek.LAST_BYTES) and in_handshake):
-            error = PeerLeftError("the client left while its operation was in the engine")
+            step = self._life.parking.step or Step.WANT_ASYNC
+            error = PeerLeftError(f"the client left {_WAITED_FOR.get(step, 'while its operation was in the engine')}")
             (self._handshake_failed if in_handshake else self._end)(error, now)
         elif found is not Peek.NOTHING:
             # Bytes hide the end behind them; and a client that ended its side of an open stream waits for our answer.
@@ -347,7 +353,10 @@ class Connection:
 
     def _timed_out(self, now: float) -> None:
         if self.state in states.HANDSHAKING:
-            where = _TIMED_OUT_WHERE.get(self.state, "")
+            step = self._life.parking.step
+            where = "" if step is None else _TIMED_OUT_WHERE[step]
+            if self._wire.asks:
+                where = ": its question is not answered"
             message = f"not finished within {self._config.timeout_handshake:g} s{where}"
             self._handshake_failed(ConnectionTimeoutError(message), now)
         elif self.state is State.LINGERING:

@@ -15,15 +15,20 @@ from engine_shim import key_exchange
 from engine_shim.base import NativeEngine
 from tlsserver import policy
 from tlsserver.errors import ConfigurationError
+from tlsserver.policy import identity, staple, tickets
 from tlsserver.policy.identity import engine_of, reason
+from tlsserver.policy.server_names import maybe_server_names
 from tlsserver.policy.settings import ContextSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from typing_extensions import Unpack
 
     from engine_shim import BaseEngine, Key
+    from tlsserver.client_request import ClientCertificateRequest
+    from tlsserver.policy.server_names import ServerNames
     from tlsserver.policy.settings import ContextChanges, ContextOptions
 
 __all__ = ["TLSContext"]
@@ -56,22 +61,42 @@ class TLSContext:
         TypeError: There is no such option.
     """
 
-    __slots__ = ("__weakref__", "_async_io", "_engine", "_pyopenssl", "_settings")
+    __slots__ = (
+        "__weakref__",
+        "_async_io",
+        "_engine",
+        "_expires",
+        "_ocsp_expires",
+        "_pyopenssl",
+        "_server_names",
+        "_settings",
+    )
 
     def __init__(self, certificate: str | Path, key: Key | str | Path, **options: Unpack[ContextOptions]) -> None:
-        settings = ContextSettings(certificate, key, **options)
+        settings = tickets.opened(ContextSettings(certificate, key, **options))
         engine_shim.attach()
         context = _make_context(ahead=settings.key_exchange_ahead)
         policy.apply(context, settings)
-        self._set(context, engine_of(settings), settings, async_io=settings.async_io)
+        # Last: it tries its certificates on the context as it is then.
+        names = maybe_server_names(context, settings)
+        self._set(context, engine_of(settings), settings, async_io=settings.async_io, names=names)
 
     def _set(
-        self, context: SSL.Context, engine: BaseEngine | None, settings: ContextSettings | None, *, async_io: bool
+        self,
+        context: SSL.Context,
+        engine: BaseEngine | None,
+        settings: ContextSettings | None,
+        *,
+        async_io: bool,
+        names: ServerNames | None = None,
     ) -> None:
         self._pyopenssl = context
         self._engine = engine
         self._settings = settings
         self._async_io = async_io
+        self._expires = None if settings is None else identity.expires(settings)
+        self._ocsp_expires = None if settings is None else staple.expires(settings)
+        self._server_names = names
 
     def replace(self, **changes: Unpack[ContextChanges]) -> TLSContext:
         """Make another context, with some settings changed; files are read anew.
@@ -91,6 +116,17 @@ class TLSContext:
             message = "a context that was made by from_pyopenssl() has no settings to replace: make another one"
             raise ConfigurationError(message)
         return TLSContext(**self._settings.with_changes(changes))
+
+    def keep_up(self, now: float) -> float | None:
+        """Do what is due by time, such as new ticket keys; the loop that serves with it calls this.
+
+        Args:
+            now: The time of CLOCK_MONOTONIC.
+
+        Returns:
+            When to call it again; None: never.
+        """
+        return None if self._settings is None else tickets.keep_up(self._settings, now)
 
     @classmethod
     def from_pyopenssl(
@@ -127,6 +163,16 @@ class TLSContext:
         return () if self._settings is None else self._settings.files()
 
     @property
+    def expires(self) -> float | None:
+        """When the first of its certificates expires, in seconds since 1970; None: unknown (after `from_pyopenssl`)."""
+        return self._expires
+
+    @property
+    def ocsp_expires(self) -> float | None:
+        """When its OCSP response is too old, in seconds since 1970; None: there is none, or it does not say."""
+        return self._ocsp_expires
+
+    @property
     def pyopenssl(self) -> SSL.Context:
         """The pyOpenSSL Context that connections are made of."""
         return self._pyopenssl
@@ -138,8 +184,31 @@ class TLSContext:
 
     @property
     def offloaded(self) -> bool:
-        """Whether handshakes run in jobs, so that an engine can pause them."""
-        return self._engine is not None or self._async_io
+        """Whether handshakes run in jobs, so that an engine, or a question about a client, can pause them."""
+        return bool(self.engines) or self._async_io or self._asks or self.on_verified is not None
+
+    @property
+    def on_verified(self) -> Callable[[ClientCertificateRequest], object] | None:
+        """Who is asked about clients whose certificate is good; None: nobody."""
+        asked = None if self._settings is None else self._settings.client_certificates
+        return None if asked is None else asked.on_verified
+
+    @property
+    def _asks(self) -> bool:
+        """Whether certificates come on demand, so that their keys may be in any engine."""
+        return self._server_names is not None and self._server_names.on_client_hello is not None
+
+    @property
+    def engines(self) -> tuple[BaseEngine, ...]:
+        """All engines that perform keys of this context, as far as its certificates are known."""
+        own = () if self._engine is None else (self._engine,)
+        others = () if self._server_names is None else self._server_names.engines
+        return (*own, *(engine for engine in others if engine is not self._engine))
+
+    @property
+    def server_names(self) -> ServerNames | None:
+        """The certificates for single names, and whom handshakes ask; None: there is one certificate for all."""
+        return self._server_names
 
     @property
     def async_io(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tlsserver.session import engines_of
 from tlsserver.stats import EngineNumbers
 
 if TYPE_CHECKING:
@@ -22,16 +23,19 @@ class EngineSums:
     """
 
     def __init__(self, context: ContextLike) -> None:
-        """Begin with the engine of a context."""
+        """Begin with the engines of a context."""
         # Replaced as a whole: any thread may read it.
         self._known: tuple[tuple[Any, ...], EngineNumbers] = ((), EngineNumbers())
         self.add(context)
 
     def add(self, context: ContextLike) -> None:
-        """Count the engine of another context as well."""
-        engine = context.engine
+        """Count the engines of another context as well."""
+        for engine in engines_of(context):
+            self._add(engine)
+
+    def _add(self, engine: Any) -> None:  # noqa: ANN401 - it may be anybody's
         engines, gone = self._known
-        if engine is not None and not engine.closed and engine not in engines:
+        if not engine.closed and engine not in engines:
             closed = [known for known in engines if known.closed]
             self._known = ((*(known for known in engines if not known.closed), engine), _sums(closed, gone))
 

@@ -5,7 +5,10 @@ A leaf: imports nothing of this package. The fault is the class, so a caller wri
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "AddressError",
@@ -14,12 +17,15 @@ __all__ = [
     "EngineError",
     "ForkedProcessError",
     "HandshakeError",
+    "HandshakeGoneError",
     "IllegalTransitionError",
     "LocalError",
     "LocalTLSError",
     "PeerError",
     "PeerLeftError",
     "PlainHTTPError",
+    "ProblemsError",
+    "RequestAnsweredError",
     "ServerStateError",
     "TLSServerError",
     "TruncatedError",
@@ -45,6 +51,18 @@ class ConfigurationError(LocalError, ValueError):
     """A setting cannot work. The message is one line: what, why, and what to do."""
 
 
+class ProblemsError(ConfigurationError):
+    """Several settings cannot work.
+
+    Attributes:
+        problems: One line each.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
 class AddressError(ConfigurationError):
     """The address cannot be listened on (in use, not allowed, not of this machine)."""
 
@@ -59,6 +77,14 @@ class ForkedProcessError(LocalError, RuntimeError):
 
 class IllegalTransitionError(LocalError, RuntimeError):
     """An event that the connection's state does not allow: a bug in the caller. Nothing was changed."""
+
+
+class RequestAnsweredError(LocalError, RuntimeError):
+    """A `tlsserver.ClientHelloRequest` was answered twice; the first answer holds."""
+
+
+class HandshakeGoneError(LocalError, RuntimeError):
+    """A `tlsserver.ClientHelloRequest` was answered after its handshake had ended: nobody waits for it."""
 
 
 class LocalTLSError(LocalError):

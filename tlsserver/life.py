@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Life"]
 
-_INTERRUPTED = frozenset({Step.WANT_ASYNC, Step.WANT_ASYNC_JOB})
+_INTERRUPTED = frozenset({Step.WANT_ASYNC, Step.WANT_ASYNC_JOB, Step.WANT_ANSWER})
 
 # Where a gauge counts connections; most of them are never there.
 _GAUGED = states.PARKED | states.QUEUED | {State.LINGERING, State.DRAINING}
@@ -157,9 +157,11 @@ class Life:
 
     def _interrupt(self, step: Step, repeat: Callable[[float], None], now: float) -> None:
         self.parking.begin(step, repeat, now)
-        self.go(Event.PAUSED if step is Step.WANT_ASYNC else Event.NO_JOB)
+        self.go(Event.NO_JOB if step is Step.WANT_ASYNC_JOB else Event.PAUSED)
         if self.state is State.PARKED and not self.parking.total.parks:
             self._counters.handshakes_parked += 1
+        if step is Step.WANT_ANSWER:
+            self._wire.ask(self._place.retry)
 
     def _count_park(self, now: float) -> None:
         seconds = self.parking.end(now)

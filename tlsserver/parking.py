@@ -66,7 +66,8 @@ class Parking:
     """The interruption of one call, and the sum of those before.
 
     Attributes:
-        step: `Step.WANT_ASYNC`, `Step.WANT_ASYNC_JOB`, or None while nothing is interrupted.
+        step: `Step.WANT_ASYNC`, `Step.WANT_ASYNC_JOB`, `Step.WANT_ANSWER`, or None while nothing is interrupted. While
+            it waits for an answer there are no wait fds and no polls: whoever answers resumes it.
         repeat: The call to repeat, with the time as its argument.
         wait_fds: Where the end of the pause shows; none: nowhere, or they are left alone for the moment.
         poll_at: When to call `poll`; None: not needed.
@@ -166,7 +167,7 @@ class Parking:
         Returns:
             How long it was parked, in seconds; None if it only waited for a job.
         """
-        parked = self.step is Step.WANT_ASYNC
+        parked = self.step is not Step.WANT_ASYNC_JOB
         self.step = self.repeat = self.poll_at = None
         self.wait_fds = ()
         self._forget()

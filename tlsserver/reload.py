@@ -23,6 +23,7 @@ import logging
 import queue
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,7 @@ class Reloader:
         self._thread: threading.Thread | None = None
         self._previous: Any = None
         self._tried = self._last = self._look()
+        self._looked_at_clock = time.time()
 
     def __enter__(self) -> Self:
         """Begin to look; on the main thread SIGHUP asks for a reload from now on."""
@@ -117,6 +119,7 @@ class Reloader:
             if wish is _RELOAD or (stands_still and look != self._tried):
                 self._tried = look
                 self._reload()
+            self._tell_what_is_over()
 
     def _wish(self) -> bool | None:
         try:
@@ -134,8 +137,21 @@ class Reloader:
         else:
             logger.info("certificates and keys are reloaded")
 
+    def _tell_what_is_over(self) -> None:
+        """Say it once, when it comes to that: what is over when it is loaded, others have said."""
+        before, self._looked_at_clock = self._looked_at_clock, time.time()
+        numbers = self._server.statistics()
+        if _is_between(before, numbers.certificate_expires, self._looked_at_clock):
+            logger.error("a certificate that is served has expired, and has not been renewed: clients refuse it")
+        if _is_between(before, numbers.ocsp_expires, self._looked_at_clock):
+            logger.warning("the OCSP response is too old now and is not sent any more: fetch another one")
+
     def _look(self) -> _Look:
         return tuple(_stamp(file) for file in self._files)
+
+
+def _is_between(begin: float, moment: float | None, end: float) -> bool:
+    return moment is not None and begin < moment <= end
 
 
 def _stamp(file: str | Path) -> tuple[int, int, int, int] | None:

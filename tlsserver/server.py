@@ -215,7 +215,12 @@ class Server:
 
         The ops are those of the engines of its contexts, which other servers may use as well.
         """
-        return self._counters.snapshot(self._engines.numbers(), draining_by_engine=self._drains.by_name())
+        return self._counters.snapshot(
+            self._engines.numbers(),
+            draining_by_engine=self._drains.by_name(),
+            certificate_expires=getattr(self._context, "expires", None),
+            ocsp_expires=getattr(self._context, "ocsp_expires", None),
+        )
 
     def __enter__(self) -> Self:
         self.start()

@@ -12,7 +12,8 @@ from tlsserver.connection import Connection
 from tlsserver.driver import Driver, Hub
 from tlsserver.errors import ConfigurationError
 from tlsserver.listener import Listener
-from tlsserver.session import READ_SIZE, ContextLike, Session, Shared
+from tlsserver.questions import Questions
+from tlsserver.session import READ_SIZE, ContextLike, Session, Shared, engines_of
 from tlsserver.transport import Transport
 from tlsserver.turns import Turns
 
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from engine_shim import BaseEngine
     from tlsserver.config import ServerConfig
     from tlsserver.drains import Drain, Drains
-    from tlsserver.reactor import Reactor
+    from tlsserver.policy.server_names import ServerNames
+    from tlsserver.reactor import Reactor, Timer
     from tlsserver.stats import Counters
 
 __all__ = ["Service"]
@@ -96,6 +99,8 @@ _FACTS: dict[str, Callable[[_Client], Any]] = {
     "reactor": lambda client: client.offer.reactor,
     "engine": lambda client: client.offer.engine,
     "wait_context": lambda client: client.session.wait_context,
+    "client_certificate": lambda client: client.session.client_certificate,
+    "peercert": lambda client: _peercert(client.session),
 }
 
 
@@ -143,6 +148,7 @@ class Service:
         self._has_bound_jobs = False
         self._stopping = False
         self._graceful_until = 0.0
+        self._keep_up_timer: Timer | None = None
         self._drain_until: float | None = None  # None: `_drain` has not begun
         reactor.at_end_of_turn(self._end_of_turn)
 
@@ -286,12 +292,32 @@ class Service:
         offer = self._offer
         if offer is None or offer.context is not context:
             engine = None if context.engine is None else context.engine.name
-            if context.engine is not None and context.engine.needs_turns:
-                self._turns.add(context.engine)
+            for one in engines_of(context):
+                self._use_engine(one)
             drain = self._drains.of(context.engine, engine or "off")
-            shared = Shared(context, self._read_buffer)
+            shared = Shared(context, self._read_buffer, self._maybe_questions(context))
             offer = self._offer = _Offer(context, shared, engine, drain, self.reactor, self.reactor.time)
+            self._keep_up()
         return offer
+
+    def _keep_up(self) -> None:
+        """Let the current context do what is due by time, now and whenever it says."""
+        if self._keep_up_timer is not None:
+            self._keep_up_timer.cancel()
+        keep_up = getattr(self._current_context(), "keep_up", None)
+        when = None if keep_up is None else keep_up(self.reactor.time())
+        self._keep_up_timer = None if when is None else self.reactor.call_at(when, self._keep_up)
+
+    def _use_engine(self, engine: BaseEngine) -> None:
+        if engine.needs_turns:
+            self._turns.add(engine)
+
+    def _maybe_questions(self, context: ContextLike) -> Questions | None:
+        names: ServerNames | None = getattr(context, "server_names", None)
+        if names is None:
+            return None
+        post = self.reactor.call_soon_threadsafe
+        return Questions(names, counters=self._counters, post=post, use_engine=self._use_engine)
 
     # Turns
 
@@ -326,6 +352,10 @@ class Service:
 
     def _look_again(self) -> None:
         self._jobs_seen = -1
+
+
+def _peercert(session: Session) -> dict[str, Any] | None:
+    return None if session.client_certificate is None else session.client_certificate.peercert()
 
 
 def _own_address(sock: socket.socket) -> Any:  # noqa: ANN401 - its form depends on the family

@@ -29,31 +29,27 @@ Trade-off
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import socket
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
+from OpenSSL import SSL
+
 import engine_shim
-from tlsserver.errors import (
-    EngineError,
-    ForkedProcessError,
-    HandshakeError,
-    LocalTLSError,
-    PeerError,
-    PeerLeftError,
-    PlainHTTPError,
-    TLSServerError,
-)
+from tlsserver import client_request, faults
+from tlsserver.client_certificate import ClientCertificate
+from tlsserver.errors import ForkedProcessError, HandshakeError
+from tlsserver.questions import maybe_refusal
 from tlsserver.wire import Peek, Step, TLSInfo, WaitFdSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from OpenSSL import SSL
+    from tlsserver.client_hello import ClientHelloRequest
+    from tlsserver.errors import TLSServerError
+    from tlsserver.questions import Questions
 
-__all__ = ["READ_SIZE", "ContextLike", "Session", "Shared", "Step", "TLSInfo"]
+__all__ = ["READ_SIZE", "ContextLike", "Session", "Shared", "Step", "TLSInfo", "engines_of"]
 
 READ_SIZE = 16 * 1024
 
@@ -65,26 +61,6 @@ _DISCARD_ROUNDS = 4
 # come (TCP_CLOSE_WAIT) or its reset (TCP_CLOSE).
 _BEHIND_BYTES = {8: Peek.LAST_BYTES, 7: Peek.BROKEN}
 
-# openssl/err.h (3.0 and later): the library's number lies above 23 bits of reason.
-_REASON_MASK = 0x7FFFFF
-_LIBRARY_SHIFT = 23
-_LIBRARY_MASK = 0xFF
-_LIBRARY_SSL = 20
-
-# openssl/sslerr.h.
-_REASON_INTERNAL_ERROR = 0xC0103  # ERR_R_INTERNAL_ERROR
-_REASON_INTERNAL_ERROR_OLD = 68
-_REASON_HTTPS_PROXY_REQUEST = 155
-_REASON_HTTP_REQUEST = 156
-_REASON_UNEXPECTED_EOF = 294
-_REASONS_LOCAL = {
-    118: "the key cannot make any signature that the client accepts",  # no suitable signature algorithm
-    177: "no certificate is set",
-    179: "no certificate is set",
-}
-# The peer's alert N arrives as reason 1000 + N (SSL_AD_REASON_OFFSET).
-_ALERT_FIRST, _ALERT_LAST = 1000, 1255
-
 _STEPS_BY_STATUS = {
     engine_shim.Status.DONE: Step.DONE,
     engine_shim.Status.WANT_READ: Step.WANT_READ,
@@ -92,9 +68,14 @@ _STEPS_BY_STATUS = {
     engine_shim.Status.CLOSED: Step.CLOSED,
     engine_shim.Status.WANT_ASYNC: Step.WANT_ASYNC,
     engine_shim.Status.WANT_ASYNC_JOB: Step.WANT_ASYNC_JOB,
+    engine_shim.Status.WANT_CLIENT_HELLO_CB: Step.WANT_ANSWER,
 }
 # By number; None: a failure, or the end of the stream.
 _STEPS = tuple(_STEPS_BY_STATUS.get(status) for status in engine_shim.Status)
+
+
+# What the call may be interrupted for by a question, which can be answered at once.
+_ASKING = frozenset({Step.WANT_ASYNC, Step.WANT_ANSWER})
 
 
 class ContextLike(Protocol):
@@ -117,31 +98,57 @@ class ContextLike(Protocol):
         """Where the private-key operations run; None: in place."""
 
 
+def engines_of(context: ContextLike) -> tuple[engine_shim.BaseEngine, ...]:
+    """Return all engines that perform keys of a context."""
+    own = () if context.engine is None else (context.engine,)
+    return getattr(context, "engines", own)
+
+
 class Shared:
     """What the sessions of one context on one loop have in common, made once."""
 
-    __slots__ = ("accept", "async_io", "buffer", "offloaded")
+    __slots__ = ("accept", "asks_clients", "async_io", "buffer", "offloaded", "on_verified", "questions")
 
-    def __init__(self, context: ContextLike, buffer: bytearray) -> None:
+    def __init__(self, context: ContextLike, buffer: bytearray, questions: Questions | None = None) -> None:
         """Prepare for connections.
 
         Args:
             context: Certificates, keys and policy.
             buffer: `READ_SIZE` bytes, which all sessions of one thread may share; not used where reads may pause.
+            questions: Answers handshakes; None: the context has none that ask.
 
         Raises:
             engine_shim.LinkageError: OpenSSL cannot be reached.
         """
         self.offloaded = context.offloaded
         self.async_io = context.async_io
+        self.on_verified = getattr(context, "on_verified", None)  # contexts of others have no hook
+        self.asks_clients = context.pyopenssl.get_verify_mode() != SSL.VERIFY_NONE
         self.accept = engine_shim.Acceptor(context.pyopenssl, handshake=self.offloaded, io=self.async_io).accept
         self.buffer = memoryview(buffer)
+        self.questions = questions
 
 
 class Session:
-    """The wire (`tlsserver.wire.Wire`) of OpenSSL: the server's end of one connection, on the thread that made it."""
+    """The wire (`tlsserver.wire.Wire`) of OpenSSL: the server's end of one connection, on the thread that made it.
 
-    __slots__ = ("_buffer", "_socket", "_tls", "data_takes_job", "handshake_takes_job", "received", "written")
+    Attributes:
+        client_certificate: The client's, once the handshake is done; None: it has sent none.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_buffer",
+        "_request",
+        "_shared",
+        "_socket",
+        "_tls",
+        "client_certificate",
+        "data_takes_job",
+        "handshake_takes_job",
+        "received",
+        "written",
+    )
 
     def __init__(self, shared: Shared, sock: socket.socket) -> None:
         """Make the SSL of one accepted connection.
@@ -153,8 +160,12 @@ class Session:
         Raises:
             MemoryError: There is none.
         """
+        self._shared = shared
         self._socket = sock
+        self.client_certificate: ClientCertificate | None = None
+        self._request: client_request.ClientCertificateRequest | None = None
         self._tls = shared.accept(sock.fileno())
+        self._asked: ClientHelloRequest | None = None
         # A paused read owns its buffer until it is resumed, so then it cannot be shared.
         self._buffer = memoryview(bytearray(READ_SIZE)) if shared.async_io else shared.buffer
         self.handshake_takes_job = shared.offloaded
@@ -162,9 +173,44 @@ class Session:
         self.received = b""
         self.written = 0
 
+    @property
+    def asks(self) -> bool:
+        """Whether the policy hook has not answered yet."""
+        return self._request is not None and not self._request.is_answered
+
     def handshake(self) -> Step:
         """Go on with the handshake (SSL_do_handshake(3))."""
-        return self._step(self._tls.handshake)
+        step = self._step(self._tls.handshake)
+        while step in _ASKING and self._is_answered_at_once(step):
+            step = self._step(self._tls.handshake)
+        if step is Step.DONE:
+            self._asked = None  # an idle connection does not keep what its client said
+        return step
+
+    def _is_answered_at_once(self, step: Step) -> bool:
+        return self._hook_has_answered() if step is Step.WANT_ASYNC else self._hello_is_answered()
+
+    def _hello_is_answered(self) -> bool:
+        questions = self._shared.questions
+        return questions is not None and questions.answer_now(self._tls)
+
+    def _hook_has_answered(self) -> bool:
+        """Put what the paused handshake asks, if it does, to the hook; not on the job's stack, because it is paused."""
+        hook = self._shared.on_verified
+        if hook is None:
+            return False
+        question = self._tls.question()
+        if question is None:
+            return False
+        self._request = client_request.put(hook, question, self._socket)
+        return self._request.is_answered
+
+    def ask(self, resume: Callable[[], object]) -> None:
+        """Ask the application; ``resume`` is called when it has answered."""
+        # Asked once: a handshake that had to wait for a job meanwhile comes here again.
+        questions = self._shared.questions
+        if questions is not None and self._asked is None:
+            self._asked = questions.ask(self._tls, _peer_of(self._socket), resume)
 
     def read(self) -> Step:
         """Read at most one record into `received` (SSL_read_ex(3))."""
@@ -198,8 +244,7 @@ class Session:
         """Tell the end of the stream from a failure."""
         if status == engine_shim.Status.SYSCALL:
             return Step.FAILED if self._tls.system_error else Step.EOF
-        reasons = [_ssl_reason(error.code) for error in self._tls.errors()]
-        return Step.EOF if _REASON_UNEXPECTED_EOF in reasons else Step.FAILED
+        return Step.EOF if faults.is_end(self._tls.errors()) else Step.FAILED
 
     def wait_fds(self) -> WaitFdSet:
         """Return the wait fds of the paused job (ASYNC_WAIT_CTX_get_all_fds(3), _get_changed_fds(3))."""
@@ -212,13 +257,20 @@ class Session:
 
     def failure(self) -> TLSServerError:
         """Return why the last call failed, in one line; the class says whose fault it is."""
-        errors = self._tls.errors()
-        if not errors:
-            return _system_failure(self._tls.system_error)
-        return _engine_failure(errors) or _ssl_failure(errors)
+        refusal = maybe_refusal(self._tls) if self._shared.questions is not None else None
+        if refusal is not None:
+            return refusal
+        alert = None if self._request is None else self._request.rejected_with
+        if alert is not None:
+            return HandshakeError(f"the client is refused by the policy hook, with {alert}")
+        return faults.failure(self._tls.errors(), self._tls.system_error, self._tls.verify_error)
 
     def info(self) -> TLSInfo:
-        """Return what the handshake settled."""
+        """Return what the handshake settled, and keep the client's certificate: it is asked for after the end, too."""
+        if self._shared.asks_clients:
+            chain = self._tls.peer_chain()
+            self.client_certificate = ClientCertificate(chain) if chain else None
+            self._request = None
         return _as_info(self._tls.settled())
 
     def peek(self) -> Peek:
@@ -262,6 +314,10 @@ class Session:
 
     def close(self) -> bool:
         """Cancel, unwind the job and free the SSL; False: the job still runs, call again when a wait fd is readable."""
+        self._request = None
+        if self._asked is not None:
+            self._asked.drop()
+            self._asked = None
         if self._tls.close():
             return True
         # The peer need not wait for the job; the descriptor stays open, because the job may still write to it.
@@ -287,38 +343,9 @@ def _tcp_state(sock: socket.socket) -> int:
         return 0
 
 
-def _ssl_reason(code: int) -> int:
-    """Return the reason of an error of libssl; -1 for one of another library."""
-    library = code >> _LIBRARY_SHIFT & _LIBRARY_MASK
-    return code & _REASON_MASK if library == _LIBRARY_SSL else -1
-
-
-def _system_failure(number: int) -> TLSServerError:
-    if number in (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED):
-        return PeerLeftError("the peer reset the connection")
-    if number:
-        return PeerLeftError(f"the connection broke: {os.strerror(number)}")
-    return LocalTLSError("OpenSSL failed without a reason")
-
-
-def _engine_failure(errors: tuple[engine_shim.OpenSSLError, ...]) -> TLSServerError | None:
-    """Find the engine's own entry: libssl puts a less telling one on top of it."""
-    for error in errors:
-        if error.is_engine:
-            return EngineError(error.text)
-    return None
-
-
-def _ssl_failure(errors: tuple[engine_shim.OpenSSLError, ...]) -> TLSServerError:
-    reasons = [_ssl_reason(error.code) for error in errors]
-    text = errors[0].text
-    if _REASON_HTTP_REQUEST in reasons or _REASON_HTTPS_PROXY_REQUEST in reasons:
-        return PlainHTTPError("plain HTTP was sent to the TLS port")
-    if any(_ALERT_FIRST <= reason <= _ALERT_LAST for reason in reasons):
-        return PeerError(f"the peer sent an alert: {text}")
-    for reason in reasons:
-        if reason in _REASONS_LOCAL:
-            return LocalTLSError(_REASONS_LOCAL[reason])
-    if _REASON_INTERNAL_ERROR in reasons or _REASON_INTERNAL_ERROR_OLD in reasons:
-        return LocalTLSError(text)
-    return HandshakeError(text)
+def _peer_of(sock: socket.socket) -> Any:  # noqa: ANN401 - its form depends on the family
+    """Return the client's address; None when it has left."""
+    try:
+        return sock.getpeername()
+    except OSError:
+        return None

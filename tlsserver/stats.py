@@ -93,6 +93,9 @@ class Counters:
         "park_seconds",
         "parked_max",
         "parked_now",
+        "questions_answered",
+        "questions_asked",
+        "questions_rejected",
         "queued_now",
     )
 
@@ -114,17 +117,26 @@ class Counters:
         self.lingering_now = 0
         self.bytes_received = 0
         self.bytes_sent = 0
+        self.questions_asked = 0
+        self.questions_answered = 0
+        self.questions_rejected = 0
         self.park_seconds = Histogram()
         self.handshake_seconds = Histogram()
 
     def snapshot(
-        self, engines: EngineNumbers | None = None, *, draining_by_engine: dict[str, int] | None = None
+        self,
+        engines: EngineNumbers | None = None,
+        *,
+        draining_by_engine: dict[str, int] | None = None,
+        certificate_expires: float | None = None,
+        ocsp_expires: float | None = None,
     ) -> Statistics:
         """Return a frozen copy; what is not counted here comes from the caller. Any thread."""
         own = {field.name: getattr(self, field.name) for field in fields(Statistics) if field.name in self.__slots__}
         own["park_seconds"] = self.park_seconds.snapshot()
         own["handshake_seconds"] = self.handshake_seconds.snapshot()
         own.update(vars(engines or EngineNumbers()), draining_by_engine=draining_by_engine or {})
+        own.update(certificate_expires=certificate_expires, ocsp_expires=ocsp_expires)
         return Statistics(**own)
 
 
@@ -170,8 +182,15 @@ class Statistics:
         turn_seconds_max: The longest that an engine without threads has held up the loop, in seconds.
         bytes_received: Application bytes after decryption.
         bytes_sent: Application bytes before encryption.
+        questions_asked: Handshakes that ``on_client_hello`` was asked about.
+        questions_answered: Those that were let go on.
+        questions_rejected: Those that were rejected; the rest has ended without an answer, or still waits.
         park_seconds: How long connections were parked, one value a park.
         handshake_seconds: From accept to the end of each completed handshake.
+        certificate_expires: When the first of the certificates that are served now expires, the chain's among them:
+            seconds since 1970 (time.time()); None: unknown.
+        ocsp_expires: When the OCSP response that goes with the certificate is too old to be sent: the same; None: there
+            is none, or it does not say.
     """
 
     connections_accepted: int
@@ -196,8 +215,13 @@ class Statistics:
     turn_seconds_max: float
     bytes_received: int
     bytes_sent: int
+    questions_asked: int
+    questions_answered: int
+    questions_rejected: int
     park_seconds: HistogramSnapshot
     handshake_seconds: HistogramSnapshot
+    certificate_expires: float | None
+    ocsp_expires: float | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as JSON-able types, under the attributes' names."""

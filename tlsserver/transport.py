@@ -89,8 +89,9 @@ class Transport(asyncio.Transport):
         Args:
             name: ``peername``, ``sockname`` (addresses), ``socket`` (for addresses and options only: reading or writing
                 it breaks the TLS stream), ``tls`` (`TLSInfo`), ``server_name`` (str or None), ``park`` (`Park`),
-                ``engine`` (the engine's name or None), ``reactor`` (the loop; its ``call_later`` schedules),
-                ``wait_context`` (`engine_shim.WaitContextView`: what OpenSSL waits for).
+                ``client_certificate`` (`tlsserver.ClientCertificate` or None), ``peercert`` (the same as a dict, as of
+                `ssl.SSLSocket.getpeercert`, or None), ``engine`` (the engine's name or None), ``reactor`` (the loop;
+                its ``call_later`` schedules), ``wait_context`` (`engine_shim.WaitContextView`: what OpenSSL waits for).
             default: The answer for any other name.
         """
         if name == "park":

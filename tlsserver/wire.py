@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tlsserver.errors import TLSServerError
 
 __all__ = ["Peek", "Step", "TLSInfo", "WaitFdSet", "Wire"]
@@ -26,6 +28,7 @@ class Step(enum.IntEnum):
     CLOSED = 5  # the peer's close_notify was read
     EOF = 6  # the TCP stream ended without one
     FAILED = 7  # `Wire.failure` says why; no further call but `close`
+    WANT_ANSWER = 8  # of a handshake: `Wire.ask`, and repeat the call when it is answered; no job is held
 
 
 class Peek(enum.IntEnum):
@@ -97,8 +100,19 @@ class Wire(Protocol):
     def data_takes_job(self) -> bool:
         """Whether `read`, `write` and `shutdown` run in jobs."""
 
+    @property
+    def asks(self) -> bool:
+        """Whether the handshake is paused for an answer of the application's."""
+
     def handshake(self) -> Step:
         """Go on with the handshake."""
+
+    def ask(self, resume: Callable[[], object]) -> None:
+        """Have the question of the handshake answered, after WANT_ANSWER.
+
+        Args:
+            resume: Called when it is, on this thread, in a later turn; not after `close`.
+        """
 
     def read(self) -> Step:
         """Read at most one record into `received`."""

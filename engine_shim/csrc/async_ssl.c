@@ -28,6 +28,8 @@
 
 #include "errors.h"
 #include "ossl.h"
+#include "peer_chain.h"
+#include "question.h"
 #include "runner.h"
 #include "socket_bio.h"
 
@@ -95,6 +97,10 @@ int async_ssl_is_paused(const struct async_ssl *a) {
     return runner_is_paused(&a->runner);
 }
 
+void *async_ssl_raw(const struct async_ssl *a) {
+    return a->ssl;
+}
+
 static shim_status check_call(const struct async_ssl *a, int call, const void *buffer, size_t length) {
     if (a->ssl == NULL) return SHIM_ERR_CLOSED;
     if (length > INT_MAX) return SHIM_ERR_RANGE;
@@ -135,6 +141,8 @@ static void read_fds(struct async_ssl *a) {
     a->step.fd_count = (int)wait_all_fds(a->context, a->step.fds, room);
     a->step.added_count = async_ssl_added(a, a->step.added, room);
     if (a->step.fd_count == 1) a->step.serial = pause_serial(a->context);
+    const struct question *q = a->runner.pauser.question;
+    a->step.asks = q != NULL && !q->told;
 }
 
 static void keep_error(struct async_ssl *a, unsigned long code, const char *data) {
@@ -338,6 +346,24 @@ size_t async_ssl_settled(struct async_ssl *a, char *out, size_t room) {
     put_string(&t, ossl.SSL_get_servername(a->ssl, TLSEXT_NAMETYPE_host_name));
     put(&t, alpn, length);
     return t.length <= room ? t.length : 0;
+}
+
+struct question *async_ssl_question(struct async_ssl *a) {
+    struct question *q = a->runner.pauser.question;
+    if (q == NULL || q->told) return NULL;
+    q->told = true;
+    return question_ref(q);
+}
+
+const char *async_ssl_verify_error(struct async_ssl *a) {
+    long error = a->ssl == NULL ? X509_V_OK : ossl.SSL_get_verify_result(a->ssl);
+    return error == X509_V_OK ? NULL : ossl.X509_verify_cert_error_string(error);
+}
+
+size_t async_ssl_peer_chain(struct async_ssl *a, unsigned char *out, size_t room) {
+    if (a->ssl == NULL) return 0;
+    X509 *leaf = ossl.SSL_get0_peer_certificate(a->ssl);
+    return leaf == NULL ? 0 : peer_chain_write(ossl.SSL_get0_verified_chain(a->ssl), leaf, out, room);
 }
 
 int async_job_is_current(void) {

@@ -20,6 +20,8 @@ void shim_counters(struct shim_counters *out) {
         .x25519_made = atomic_load(&counters.x25519_made),
         .x25519_used = atomic_load(&counters.x25519_used),
         .x25519_ahead = atomic_load(&counters.x25519_ahead),
+        .key_log_lines = atomic_load(&counters.key_log_lines),
+        .key_log_failures = atomic_load(&counters.key_log_failures),
     };
 }
 

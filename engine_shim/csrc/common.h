@@ -17,6 +17,7 @@ typedef enum shim_status shim_status;
 struct counters {
     atomic_uint_fast64_t jobs_started, jobs_finished, jobs_abandoned, pauses, wait_fds_open, ops_alive, keys_alive,
         engines_alive, stacks_alive, x25519_made, x25519_used, x25519_ahead;
+    atomic_uint_fast64_t key_log_lines, key_log_failures;
 };
 extern struct counters counters;
 

@@ -9,8 +9,13 @@
 
 /* One a source; to add one, add a line. */
 enum context_part {
-    CONTEXT_ALPN,       /* callbacks.c */
-    CONTEXT_SESSION_ID, /* session_id.c */
+    CONTEXT_ALPN,        /* callbacks.c */
+    CONTEXT_SESSION_ID,  /* session_id.c */
+    CONTEXT_TICKET_KEYS, /* ticket_keys.c */
+    CONTEXT_KEY_LOG,     /* key_log.c */
+    CONTEXT_TICKETS,     /* peer.c */
+    CONTEXT_STAPLE,      /* staple.c */
+    CONTEXT_HELLO,       /* hello.c */
     CONTEXT_PARTS
 };
 

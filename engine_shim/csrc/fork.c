@@ -5,7 +5,10 @@
 
 #include "common.h"
 #include "engine.h"
+#include "identities.h"
+#include "key_log.h"
 #include "kx.h"
+#include "ticket_keys.h"
 #include "wake.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -25,7 +28,7 @@ static double left_until(uint64_t when_ns) {
     return now < when_ns ? (double)(when_ns - now) / 1e9 : 0;
 }
 
-/* Lock order: engines' list, engines, wakes, workers, the store of key pairs. */
+/* Lock order: engines' list, engines, wakes, workers, the store of key pairs, ticket keys, key logs, certificates. */
 static void prepare(void) {
     pthread_mutex_lock(&lock);
     uint64_t until_ns = now_ns() + patience_ns;
@@ -34,9 +37,15 @@ static void prepare(void) {
     wake_fork_prepare();
     pthread_mutex_lock(&workers_lock);
     kx_store_fork_prepare();
+    ticket_keys_fork_prepare();
+    key_log_fork_prepare();
+    identities_fork_prepare();
 }
 
 static void in_parent(void) {
+    identities_fork_done();
+    key_log_fork_parent();
+    ticket_keys_fork_done();
     kx_store_fork_parent();
     pthread_mutex_unlock(&workers_lock);
     wake_fork_parent();
@@ -45,6 +54,9 @@ static void in_parent(void) {
 }
 
 static void in_child(void) {
+    identities_fork_done();
+    key_log_fork_child();
+    ticket_keys_fork_done();
     kx_store_fork_child();
     generation++;
     workers = 0;

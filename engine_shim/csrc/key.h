@@ -35,6 +35,9 @@ size_t key_output_size(const struct key *k);
 shim_status key_new(struct engine *e, EVP_PKEY *inner, struct key **out) MUST_CHECK;
 /* A third party's key. Takes over the caller's reference, also on failure. */
 shim_status key_adopt(EVP_PKEY *pkey, struct key **out) MUST_CHECK;
+/* Reads a key that stays with OpenSSL; the caller owns *out. */
+shim_status key_read_plain(const void *bytes, size_t length, const void *password, size_t password_length,
+                           EVP_PKEY **out) MUST_CHECK;
 /* A new reference to the EVP_PKEY that is given to others: the wrapper, or the third party's own key; the caller owns it. NULL: the reason is on OpenSSL's queue. */
 EVP_PKEY *key_wrap(struct key *k) MUST_CHECK;
 bool key_is_wrapped(const EVP_PKEY *pkey);

@@ -24,9 +24,8 @@ static bool looks_like_der(const void *bytes, size_t length) {
 
 enum { LONGEST_KEY_FILE = 1 << 20 };
 
-/* The caller owns *out. */
-static shim_status read_key(const void *bytes, size_t length, const void *password, size_t password_length,
-                            EVP_PKEY **out) {
+shim_status key_read_plain(const void *bytes, size_t length, const void *password, size_t password_length,
+                           EVP_PKEY **out) {
     struct password secret = {.bytes = password, .length = password_length};
     if (length > LONGEST_KEY_FILE) return errors_say(SHIM_ERR_KEY, "longer than a key can be");
     ossl.ERR_clear_error();
@@ -39,14 +38,14 @@ static shim_status read_key(const void *bytes, size_t length, const void *passwo
 int key_load(struct engine *e, const void *bytes, size_t length, const void *password, size_t password_length,
              struct key **out) {
     EVP_PKEY *inner;
-    shim_status status = read_key(bytes, length, password, password_length, &inner);
+    shim_status status = key_read_plain(bytes, length, password, password_length, &inner);
     return (int)(status == SHIM_OK ? key_new(e, inner, out) : status);
 }
 
 int key_use_plain(void *ssl_ctx, const void *bytes, size_t length, const void *password, size_t password_length,
                   int *matches) {
     EVP_PKEY *plain;
-    shim_status status = read_key(bytes, length, password, password_length, &plain);
+    shim_status status = key_read_plain(bytes, length, password, password_length, &plain);
     if (status != SHIM_OK) return (int)status;
     X509 *certificate = ossl.SSL_CTX_get0_certificate(ssl_ctx);
     *matches = certificate == NULL || ossl.EVP_PKEY_eq(ossl.X509_get0_pubkey(certificate), plain) == 1;

@@ -15,6 +15,9 @@ typedef struct async_wait_ctx_st ASYNC_WAIT_CTX;
 typedef struct bio_method_st BIO_METHOD;
 typedef struct bio_st BIO;
 typedef struct engine_st ENGINE;
+typedef struct evp_cipher_ctx_st EVP_CIPHER_CTX;
+typedef struct evp_cipher_st EVP_CIPHER;
+typedef struct evp_mac_ctx_st EVP_MAC_CTX;
 typedef struct evp_md_ctx_st EVP_MD_CTX;
 typedef struct evp_md_st EVP_MD;
 typedef struct evp_pkey_ctx_st EVP_PKEY_CTX;
@@ -28,11 +31,19 @@ typedef struct ossl_store_info_st OSSL_STORE_INFO;
 typedef struct ssl_cipher_st SSL_CIPHER;
 typedef struct ssl_ctx_st SSL_CTX;
 typedef struct ssl_method_st SSL_METHOD;
+typedef struct ssl_session_st SSL_SESSION;
 typedef struct ssl_st SSL;
 typedef struct ui_method_st UI_METHOD;
 typedef struct x509_st X509;
 typedef struct x509_store_ctx_st X509_STORE_CTX;
 typedef struct crypto_ex_data_st CRYPTO_EX_DATA;
+typedef struct X509_crl_st X509_CRL;
+typedef struct x509_store_st X509_STORE;
+typedef struct stack_st OPENSSL_STACK;
+typedef struct asn1_string_st ASN1_TIME;
+typedef struct ssl_session_st SSL_SESSION;
+typedef struct stack_st OPENSSL_STACK;
+struct stack_st_X509;
 
 typedef struct ossl_dispatch_st {
     int function_id;
@@ -69,6 +80,17 @@ typedef void *(*ASYNC_stack_alloc_fn)(size_t *num);
 typedef void (*ASYNC_stack_free_fn)(void *addr);
 typedef int (*SSL_CTX_alpn_select_cb_func)(SSL *ssl, const unsigned char **out, unsigned char *outlen,
                                            const unsigned char *in, unsigned int inlen, void *arg);
+
+/* key_log.c */
+typedef void (*SSL_CTX_keylog_cb_func)(const SSL *ssl, const char *line);
+typedef int (*SSL_verify_cb)(int preverify_ok, X509_STORE_CTX *x509_ctx);
+typedef int SSL_TICKET_STATUS;
+typedef int SSL_TICKET_RETURN;
+typedef int (*SSL_CTX_generate_session_ticket_fn)(SSL *s, void *arg);
+typedef SSL_TICKET_RETURN (*SSL_CTX_decrypt_session_ticket_fn)(SSL *s, SSL_SESSION *ss, const unsigned char *keyname,
+                                                               size_t keyname_length, SSL_TICKET_STATUS status,
+                                                               void *arg);
+typedef int (*SSL_client_hello_cb_fn)(SSL *s, int *al, void *arg);
 
 typedef void CRYPTO_EX_new(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long argl, void *argp);
 typedef int CRYPTO_EX_dup(CRYPTO_EX_DATA *to, const CRYPTO_EX_DATA *from, void **from_d, int idx, long argl,
@@ -168,6 +190,10 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define OSSL_PKEY_PARAM_PRIV_KEY "priv"
 #define OSSL_CAPABILITY_TLS_GROUP_ALG "tls-group-alg"
 
+/* core_names.h, for ticket_keys.c */
+#define OSSL_MAC_PARAM_DIGEST "digest"
+#define OSSL_MAC_PARAM_KEY "key"
+
 /* ssl.h, for kx_*.c */
 #define SSL_CTRL_SET_MIN_PROTO_VERSION 123
 #define SSL_CTRL_SET_MAX_PROTO_VERSION 124
@@ -210,6 +236,13 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define TLSEXT_NAMETYPE_host_name 0
 #define TLSEXT_nid_unknown 0x1000000
 
+/* ssl.h, for handshake_policy.c */
+#define SSL_CTRL_SET_SESS_CACHE_SIZE 42
+#define SSL_CTRL_SET_SESS_CACHE_MODE 44
+#define SSL_CTRL_SET_SIGALGS_LIST 98
+#define SSL_SESS_CACHE_OFF 0x0000
+#define SSL_SESS_CACHE_SERVER 0x0002
+
 /* bio.h, ssl.h, for socket_bio.c */
 #define TLS1_3_VERSION 0x0304
 #define BIO_TYPE_DESCRIPTOR 0x0100
@@ -224,6 +257,21 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define BIO_CTRL_DUP 12
 #define BIO_CTRL_WPENDING 13
 #define BIO_C_GET_FD 105
+
+/* ssl.h and tls1.h, for peer.c */
+#define SSL_CTRL_SET_SESS_CACHE_MODE 44
+#define SSL_CTRL_SET_TLSEXT_STATUS_REQ_TYPE 65
+#define SSL_CTRL_GET_TLSEXT_STATUS_REQ_OCSP_RESP 70
+#define SSL_CTRL_GET_RI_SUPPORT 76
+#define SSL_SESS_CACHE_CLIENT 0x0001
+#define SSL_SESS_CACHE_NO_INTERNAL 0x0300
+#define TLSEXT_STATUSTYPE_ocsp 1
+
+/* ssl.h and tls1.h, for staple.c */
+#define SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB 63
+#define SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB_ARG 64
+#define SSL_CTRL_SET_TLSEXT_STATUS_REQ_OCSP_RESP 71
+#define SSL_TLSEXT_ERR_NOACK 3
 
 /* async.h */
 #define ASYNC_ERR 0
@@ -247,8 +295,44 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define OSSL_PKEY_PARAM_RSA_COEFFICIENT1 "rsa-coefficient1"
 #define OSSL_PKEY_PARAM_PRIV_KEY "priv"
 
+/* ssl.h, x509_vfy.h, for clients.c */
+#define SSL_VERIFY_PEER 0x01
+#define SSL_VERIFY_FAIL_IF_NO_PEER_CERT 0x02
+#define X509_V_FLAG_CRL_CHECK 0x4
+#define X509_V_FLAG_CRL_CHECK_ALL 0x8
+#define X509_V_FLAG_PARTIAL_CHAIN 0x80000
+
+/* ssl.h, x509_vfy.h, crypto.h, for client_hook.c and session_id.c */
+#define SSL_TICKET_SUCCESS 5
+#define SSL_TICKET_SUCCESS_RENEW 6
+#define SSL_TICKET_RETURN_ABORT 0
+#define SSL_TICKET_RETURN_IGNORE_RENEW 2
+#define SSL_TICKET_RETURN_USE 3
+#define SSL_TICKET_RETURN_USE_RENEW 4
+#define X509_V_OK 0
+#define X509_V_ERR_UNSPECIFIED 1
+#define X509_V_ERR_CERT_HAS_EXPIRED 10
+#define X509_V_ERR_CERT_REJECTED 28
+#define CRYPTO_EX_INDEX_SSL 0
+
 /* crypto.h, for openssl_engine.c */
 #define CRYPTO_EX_INDEX_EVP_PKEY 17
 #define OPENSSL_INFO_ENGINES_DIR 1002
+
+/* ssl.h, tls1.h, crypto.h, pem.h and err.h, for identity.c and hello.c */
+#define SSL_CLIENT_HELLO_SUCCESS 1
+#define SSL_CLIENT_HELLO_ERROR 0
+#define SSL_CLIENT_HELLO_RETRY (-1)
+#define TLSEXT_TYPE_server_name 0
+#define TLSEXT_TYPE_supported_groups 10
+#define TLSEXT_TYPE_signature_algorithms 13
+#define TLSEXT_TYPE_application_layer_protocol_negotiation 16
+#define TLSEXT_TYPE_supported_versions 43
+#define CRYPTO_EX_INDEX_SSL 0
+#define ERR_LIB_PEM 9
+#define ERR_LIB_OFFSET 23L
+#define ERR_LIB_MASK 0xFF
+#define ERR_REASON_MASK 0X7FFFFF
+#define PEM_R_NO_START_LINE 108
 
 #endif

@@ -3,6 +3,7 @@
 #include "engine.h"
 #include "key.h"
 #include "ossl.h"
+#include "question.h"
 #include "wake.h"
 
 static _Thread_local struct pauser *current;
@@ -158,4 +159,31 @@ shim_status pause_for(struct op *op) {
     op->wake = wake_new();
     if (op->wake == NULL) return SHIM_ERR_SYSTEM;
     return job != NULL ? run_in_job(op, ossl.ASYNC_get_wait_ctx(job)) : submit_and_wait(op, NULL);
+}
+
+/* Nobody performs a question, so there is nothing to wait for where no pausing is possible. */
+static shim_status wait_for_verdict(const struct question *q, ASYNC_WAIT_CTX *context) {
+    do {
+        if (!pause_once(context, q->wake)) return SHIM_ERR_NO_JOB;
+        wake_clear(q->wake);
+        if (cancelled()) return SHIM_ERR_CANCELLED;
+    } while (question_verdict(q) == QUESTION_OPEN);
+    return SHIM_OK;
+}
+
+shim_status pause_for_answer(struct question *q) {
+    if (cancelled()) return SHIM_ERR_CANCELLED;
+    ASYNC_JOB *job = ossl.ASYNC_get_current_job();
+    struct pauser *p = current;
+    if (job == NULL || p == NULL) return SHIM_ERR_NO_JOB;
+    ASYNC_WAIT_CTX *context = ossl.ASYNC_get_wait_ctx(job);
+    q->wake = wake_new();
+    if (q->wake == NULL) return SHIM_ERR_SYSTEM;
+    if (!show(context, q->wake)) return SHIM_ERR_MEMORY;
+    q->echo = echo_of(context);
+    p->question = q;
+    shim_status status = wait_for_verdict(q, context);
+    p->question = NULL;
+    hide(context, q->wake);
+    return status;
 }

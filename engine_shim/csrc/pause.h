@@ -25,11 +25,14 @@
 #include "op.h"
 #include "ossl_types.h"
 
+struct question;
+
 struct pauser {
     bool cancelled;
-    unsigned entries;  /* how often the job was started or resumed */
-    struct op *op;     /* in flight; borrowed from the frame on the job's stack */
-    const char *frame; /* of the last pause, on the job's stack; NULL: none yet, or it was a third party's */
+    unsigned entries;          /* how often the job was started or resumed */
+    struct op *op;             /* in flight; borrowed from the frame on the job's stack */
+    struct question *question; /* open; borrowed from the same */
+    const char *frame;         /* of the last pause, on the job's stack; NULL: none yet, or it was a third party's */
 };
 
 /* The ASYNC_callback_fn of the shim: signals the wake. Any thread, any stack. */
@@ -46,5 +49,8 @@ void pause_cancel(struct pauser *p);
 
 /* On the job's stack, or outside any job. Returns once the op is done or given up; SHIM_OK: read op->output. */
 shim_status pause_for(struct op *op) MUST_CHECK;
+
+/* The same for a question: SHIM_OK: it is answered. Only in a job that we started: else SHIM_ERR_NO_JOB. */
+shim_status pause_for_answer(struct question *q) MUST_CHECK;
 
 #endif

@@ -66,6 +66,9 @@ struct shim_counters {
     uint64_t x25519_made;  /* key pairs of kx_store.c: computed */
     uint64_t x25519_used;  /* given to key exchanges */
     uint64_t x25519_ahead; /* in the store now */
+    /* Lines of key_log.c: written, and not. */
+    uint64_t key_log_lines;
+    uint64_t key_log_failures;
 };
 void shim_counters(struct shim_counters *out);
 
@@ -163,6 +166,7 @@ struct async_step {
     int added[4];    /* the first four; async_ssl_added() has the rest */
     uint64_t serial; /* of the only wait fd, if it is ours: no other descriptor ever has it; else 0 */
     int error_count; /* entries that async_ssl_errors() holds */
+    int asks;        /* 1: the paused call asks what async_ssl_question() gives */
 };
 struct async_ssl *async_ssl_new(void *ssl, int flags);
 struct async_ssl *async_ssl_accept(void *ssl_ctx, int fd, int flags); /* borrows fd until it is closed */
@@ -171,14 +175,20 @@ int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length); 
 const struct async_error *async_ssl_errors(struct async_ssl *a);
 int async_ssl_fds(struct async_ssl *a, int *out, size_t room); /* returns how many there are */
 int async_ssl_is_paused(const struct async_ssl *a);
-void async_ssl_cancel(struct async_ssl *a); /* now and for good */
-int async_ssl_close(struct async_ssl *a);   /* SHIM_OK: drained, SSL given back; SHIM_ERR_BUSY: not yet */
+void *async_ssl_raw(const struct async_ssl *a); /* the SSL, borrowed; NULL: closed */
+void async_ssl_cancel(struct async_ssl *a);     /* now and for good */
+int async_ssl_close(struct async_ssl *a);       /* SHIM_OK: drained, SSL given back; SHIM_ERR_BUSY: not yet */
 void async_ssl_free(struct async_ssl *a);
 int async_ssl_reused(struct async_ssl *a);
 const char *async_ssl_group(struct async_ssl *a); /* NULL: none, or unknown to this OpenSSL */
 /* What the handshake settled: six texts, each with its NUL; returns their length, 0 if there is no room for them. */
 size_t async_ssl_settled(struct async_ssl *a, char *out, size_t room);
-int async_job_is_current(void); /* 1: on a job's stack */
+/* The open question of the paused call, once; the caller frees it. NULL: there is none, or it was given already. */
+struct question *async_ssl_question(struct async_ssl *a);
+const char *async_ssl_verify_error(struct async_ssl *a); /* why the peer's certificate was refused; NULL: it was not */
+/* Certificates of the peer, the verified chain or, after a resumption, its own alone; peer_chain.h says in what form. */
+size_t async_ssl_peer_chain(struct async_ssl *a, unsigned char *out, size_t room); /* returns its length */
+int async_job_is_current(void);                                                    /* 1: on a job's stack */
 
 /* The connection's wait context, borrowed. NULL: its calls do not run in jobs, or it is closed. */
 void *async_ssl_wait_context(const struct async_ssl *a);
@@ -252,6 +262,92 @@ int callbacks_set_alpn(void *ssl_ctx, const void *protocols, size_t length); /* 
 /* session_id.c: sessions resume only where these 32 bytes are equal, and the virtual host. */
 int session_id_set(void *ssl_ctx, const void *bytes);
 
+/* handshake_policy.c: what a server's SSL_CTX negotiates, before its first SSL. SHIM_ERR_OPENSSL: OpenSSL refuses it. */
+int policy_ciphers(void *ssl_ctx, const char *list);      /* TLS 1.2; what it does not know it leaves out */
+int policy_ciphersuites(void *ssl_ctx, const char *list); /* TLS 1.3; the same */
+int policy_signature_algorithms(void *ssl_ctx, const char *list);
+int policy_num_tickets(void *ssl_ctx, size_t count);
+void policy_session_cache(void *ssl_ctx, long most); /* sessions that are kept in memory; 0: none */
+
+/*
+ * key_log.c: secrets of the handshakes of an SSL_CTX, appended to a file. Takes fd, opened with O_APPEND; `is_new`:
+ * the process had not opened that file yet.
+ */
+int key_log_use(void *ssl_ctx, int fd, const char *path, int *is_new);
+
+/*
+ * ticket_keys.c: the keys of session tickets, which any number of SSL_CTXs share. Any thread.
+ * Each is 80 or 48 bytes, as nginx has them: name, HMAC, AES-256; or name, AES-128, HMAC. The first encrypts, all decrypt.
+ */
+struct ticket_keys;
+enum ticket_keys_bounds { TICKET_KEYS_MOST = 64 };
+int ticket_keys_new(struct ticket_keys **out); /* with one random key */
+int ticket_keys_set(struct ticket_keys *k, const void *bytes, const size_t *lengths, size_t count); /* copies */
+int ticket_keys_rotate(struct ticket_keys *k, size_t keep); /* a random first one, and so many of those before */
+int ticket_keys_use(struct ticket_keys *k, void *ssl_ctx);  /* before its first SSL; it takes a reference */
+size_t ticket_keys_names(struct ticket_keys *k, void *out, size_t room); /* 16 bytes each; returns how many keys */
+void ticket_keys_free(struct ticket_keys *k);
+/* clients.c: certificates of clients, before the SSL_CTX's first SSL. */
+void clients_ask(void *ssl_ctx, int required, int depth, int partial);       /* partial: chains may end below a root */
+int clients_trust(void *ssl_ctx, const void *der, size_t length, int named); /* named: to the client as well */
+int clients_revoke(void *ssl_ctx, const void *der, size_t length);           /* a CRL: from now on all are checked */
+
+/* client_hook.c: handshakes that ask about a client's certificate, before the SSL_CTX's first SSL. */
+void client_hook_set(void *ssl_ctx); /* they have to run in jobs */
+void client_hook_sessions(
+    void *ssl_ctx); /* nobody is asked: sessions of certificates that have expired do not resume */
+
+/* question.c: what is asked. Any thread. */
+struct question;
+size_t question_chain(const struct question *q, unsigned char *out, size_t room); /* peer_chain.h; its length */
+int question_is_resumption(const struct question *q);
+int question_verdict(const struct question *q);       /* the answer; -1: none yet */
+int question_answer(struct question *q, int verdict); /* X509_V_OK or an X509_V_ERR_*; 0: it was answered before */
+void question_free(struct question *q);
+/* identity.c: one or several certificates (PEM: the leaf, then its chain), each with its key. Shared when complete. */
+struct identity;
+struct identity *identity_new(void);
+int identity_add(struct identity *i, const void *pem, size_t length, struct key *k); /* SHIM_ERR_KEY_TYPE: no match */
+int identity_add_plain(struct identity *i, const void *pem, size_t length, const void *bytes, size_t bytes_length,
+                       const void *password, size_t password_length);
+int identity_check(const struct identity *i, void *ssl_ctx); /* would connections of the SSL_CTX take it? */
+void identity_free(struct identity *i);
+
+/*
+ * hello.c: server names, before a session is looked up. `text`: names with a line feed after each; `numbers`: which
+ * identity each stands for. SHIM_ERR_RANGE: the name at *bad is none.
+ */
+enum hello_flags { HELLO_STRICT = 1, HELLO_ASKS = 2 }; /* unknown names are refused; Python is asked first */
+enum { HELLO_MAIN = 0 };                               /* the identity of the SSL_CTX itself */
+struct hello_limits {
+    size_t identities; /* numbers are below */
+    size_t loaded_most;
+};
+int hello_set(void *ssl_ctx, const char *text, size_t length, const uint32_t *numbers, size_t count,
+              const struct hello_limits *limits, int flags, size_t *bad);
+void hello_put(void *ssl_ctx, uint32_t number, struct identity *i);       /* loaded; it may give way to others later */
+int hello_is_name(const char *name, size_t length);                       /* 1: of a table; "*." may be in front */
+uint32_t hello_number_of(void *ssl_ctx, const char *name, size_t length); /* UINT32_MAX: nobody's */
+size_t hello_table_bytes(void *ssl_ctx);
+size_t hello_loaded(void *ssl_ctx); /* identities, now */
+/* After SSL_ERROR_WANT_CLIENT_HELLO_CB: what it is that Python has to say. */
+enum hello_question { HELLO_NOTHING = 0, HELLO_DECISION, HELLO_IDENTITY };
+enum hello_field {
+    HELLO_NAME = 0,
+    HELLO_LEGACY_VERSION,
+    HELLO_VERSIONS,
+    HELLO_CIPHERS,
+    HELLO_ALPN,
+    HELLO_GROUPS,
+    HELLO_SIGNATURE_ALGORITHMS,
+    HELLO_FIELDS
+};
+int hello_wants(void *ssl, uint32_t *number);
+size_t hello_copy(void *ssl, int field, void *out, size_t room); /* as on the wire, without its length in front */
+int hello_give(void *ssl, struct identity *i); /* NULL: as without a question; SHIM_ERR_CLOSED: there is none */
+int hello_refuse(void *ssl, int alert);
+int hello_refused(void *ssl, int *unknown); /* the alert; -1: it was not; unknown: there is no such name */
+
 /*
  * openssl_provider.c: loadable providers of others, each in a library context of its own, which lives as long as the
  * process. `init` is the module's OSSL_provider_init; NULL: OpenSSL finds and loads the module itself.
@@ -271,6 +367,21 @@ char *dlerror(void);
 int client_context_groups(void *ssl_ctx, const char *groups); /* in OpenSSL's form; SHIM_ERR_OPENSSL: it knows none */
 void client_context_read_ahead(void *ssl_ctx);
 void client_context_believe(void *ssl_ctx); /* certificates are not verified, only the signature made with their key */
+
+/* peer.c: what a client learns of its server. One thread: the client's. */
+int peer_ask_staple(void *ssl);                         /* before the handshake: for an OCSP response (RFC 6066 8) */
+long peer_staple(void *ssl, const unsigned char **out); /* its length, 0: none came; borrowed from the SSL */
+const char *peer_verify_reason(void *ssl, int *number); /* X509_V_ERR_..., and its words */
+int peer_renegotiates_securely(void *ssl);              /* RFC 5746; 1: the server said so */
+int peer_has_ticket(void *ssl);                         /* 1: the session has come as a ticket (RFC 5077) */
+int peer_count_sessions(void *ssl_ctx);                 /* before its first SSL */
+unsigned peer_sessions(void *ssl_ctx);                  /* how many have come since, over all connections */
+
+/*
+ * staple.c: an OCSP response, DER, to send with the current certificate of an SSL_CTX, which must be there already, until
+ * that time (seconds since 1970). Copied.
+ */
+int staple_set(void *ssl_ctx, const void *response, size_t length, int64_t until);
 
 /* kx_context.c: SSL_CTXs whose handshakes take X25519 key pairs that were made ahead of need, eight at a time. */
 const char *kx_unavailable(void);           /* NULL: they can be made; else why not, for people */

@@ -115,6 +115,21 @@ class Certificates:
         self._write(file, certificate, key)
         return self._identity(file, kind)
 
+    def for_names(self, file: str, kind: str, *names: str, key: Any = None) -> Identity:
+        """Make a leaf for other host names.
+
+        Args:
+            file: Stem of the names of its files.
+            kind: Of its key.
+            names: Host names.
+            key: Its private key; None: a new one.
+        """
+        key = key or (GENERATORS | ML_DSA)[kind]()
+        alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+        builder = _builder(_name(names[0]), self._ca_name, key.public_key())
+        self._write(file, builder.add_extension(alternatives, critical=False).sign(self._ca_key, hashes.SHA256()), key)
+        return self._identity(file, kind)
+
     def _leaf(self, builder: x509.CertificateBuilder) -> x509.Certificate:
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         return (

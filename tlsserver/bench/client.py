@@ -38,7 +38,7 @@ class Client:
 
     def __init__(self, settings: Settings) -> None:
         self._context = context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        self._server_name = _wire_name(settings.server_name) if settings.server_name else None
+        self._server_name = wire_name(settings.server_name) if settings.server_name else None
         context.set_min_proto_version(_VERSIONS[settings.tls])
         context.set_max_proto_version(_VERSIONS[settings.tls])
         context.set_session_cache_mode(_NO_SESSION_CACHE)
@@ -96,7 +96,12 @@ class Tunnel(engine_shim.AsyncSSL):
         return kind_of_tls_error(self.errors())
 
 
-def _wire_name(name: str) -> bytes:
+def wire_name(name: str) -> bytes:
+    """Return a host's name as it is sent (SNI).
+
+    Raises:
+        ConfigurationError: It is none.
+    """
     try:
         return name.encode("idna")
     except UnicodeError as error:
@@ -143,11 +148,20 @@ def _verify(context: SSL.Context, settings: Settings) -> None:
             f"no certificate can be read from {settings.ca_certs}: give a PEM file with --ssl-ca-certs"
         ) from error
     context.set_verify(SSL.VERIFY_PEER)
+    expect_name(context, settings.expected_name)
+
+
+def expect_name(context: SSL.Context, expected: str) -> None:
+    """Let a certificate be verified only if it is for a host's name or address.
+
+    Raises:
+        ConfigurationError: It is no host's name.
+    """
     parameters = _openssl.SSL_CTX_get0_param(context._context)  # noqa: SLF001 - no public way
     try:
-        packed = ipaddress.ip_address(settings.expected_name).packed
+        packed = ipaddress.ip_address(expected).packed
     except ValueError:
-        name = _wire_name(settings.expected_name)
+        name = wire_name(expected)
         _openssl.X509_VERIFY_PARAM_set1_host(parameters, name, len(name))
     else:
         _openssl.X509_VERIFY_PARAM_set1_ip(parameters, packed, len(packed))

@@ -1,4 +1,4 @@
-"""The command line: `tlsserver serve`, `doctor`, `gen-cert`, `bench`.
+"""The command line: `tlsserver serve`, `doctor`, `gen-cert`, `bench`, `probe`.
 
 A command is one file and one line of `COMMANDS`. Whatever goes wrong by the user's side is one line on standard error
 and exit code 2: commands raise, and `run` says it.
@@ -12,14 +12,21 @@ from typing import TYPE_CHECKING
 import click
 
 from engine_shim import ShimError
-from tlsserver.cli import bench, doctor, gen_cert, serve
+from tlsserver.cli import bench, doctor, gen_cert, gen_ticket_keys, probe, serve
 from tlsserver.cli.version import version
-from tlsserver.errors import TLSServerError
+from tlsserver.errors import ProblemsError, TLSServerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = {"serve": serve.command, "doctor": doctor.command, "gen-cert": gen_cert.command, "bench": bench.command}
+COMMANDS = {
+    "serve": serve.command,
+    "doctor": doctor.command,
+    "gen-cert": gen_cert.command,
+    "bench": bench.command,
+    "gen-ticket-keys": gen_ticket_keys.command,
+    "probe": probe.command,
+}
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130  # what a shell makes of SIGINT
@@ -50,6 +57,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"{error.format_message().rstrip('.')}; see `{command} --help`")
     except click.ClickException as error:
         return _complain(error.format_message())
+    except ProblemsError as error:
+        return max(map(_complain, error.problems))
     except (TLSServerError, ShimError, OSError) as error:
         return _complain(str(error))
     except (KeyboardInterrupt, click.Abort):

@@ -11,6 +11,8 @@ import click
 
 from tlsserver.errors import ConfigurationError
 
+PATH = click.Path(path_type=Path)
+
 
 def seconds(text: str) -> float:
     """Return a positive, finite number of seconds.

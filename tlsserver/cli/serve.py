@@ -14,11 +14,12 @@ import click
 
 import engine_shim
 from engine_shim.openssl_engine import DEFAULT_ALGORITHMS
-from tlsserver import Reloader, Server, ServerConfig, TLSContext, local_certificate
-from tlsserver.cli import params
+from tlsserver import ContextSettings, Reloader, Server, ServerConfig, TLSContext, local_certificate
+from tlsserver.cli import params, problems
 from tlsserver.cli.offload import AUTO, FORMS, EngineSettings, load_key, needs_file, open_engine, resolve
 from tlsserver.cli.tls_options import context_options, tls_options
 from tlsserver.errors import ConfigurationError
+from tlsserver.policy.check import inspect, refuse
 from tlsserver.protocols.http1 import protocol_factory
 from tlsserver.protocols.messages import DEFAULT_LIMITS
 from tlsserver.site import demo, files
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from engine_shim import Engine, Key
+    from tlsserver.policy.check import Problem
     from tlsserver.policy.settings import ContextOptions
+
+logger = logging.getLogger(__name__)
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
@@ -52,6 +56,20 @@ class Identity:
     key: str
     password: str | None
     about: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """A context, and what some clients will not like of it."""
+
+    context: TLSContext
+    warnings: tuple[Problem, ...]
+
+    def log_warnings(self) -> TLSContext:
+        """Say it in the log; give the context."""
+        for problem in self.warnings:
+            logger.warning("%s", problem.message)
+        return self.context
 
 
 @click.command("serve", context_settings={"auto_envvar_prefix": "TLSSERVER", "show_default": True})
@@ -111,6 +129,7 @@ class Identity:
     default=5.0,
     help="Between looks at the certificate's files, which are reloaded when they change, and on SIGHUP.",
 )
+@click.option("--check-config", is_flag=True, help="Say all that is wrong with the configuration, and serve nothing.")
 @click.option("--backlog", type=_COUNT, default=_DEFAULT.backlog, help="Connections that the kernel holds for us.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
 def command(directory: Path | None, **options: Any) -> None:  # noqa: ANN401 - see the options above
@@ -120,24 +139,33 @@ def command(directory: Path | None, **options: Any) -> None:  # noqa: ANN401 - s
     localhost is made and kept. Ctrl-C or SIGTERM finishes what is under way; a second one stops at once.
     """
     logging.basicConfig(level=options["log_level"].upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    _check_directory(directory)
-    identity = _identity(options)
-    offload, settings, reason = resolve(options["offload"], _settings(options), identity.key, identity.password)
-    options["offload"] = offload
-    with _engine(offload, settings) as engine:
-        make = functools.partial(_context, identity, engine, options)
+    with contextlib.ExitStack() as stack:
+        with problems.all_at_once(directory, options):
+            problems.check_directory(directory)
+            identity = _identity(options)
+            offload, settings, reason = resolve(options["offload"], _settings(options), identity.key, identity.password)
+            options["offload"] = offload
+            engine = stack.enter_context(_engine(offload, settings))
+            make = functools.partial(_context, identity, engine, options)
+            made = make()
         about = f"{offload} (auto: {reason})" if reason else offload
-        _serve(directory, identity, about, make, options)
+        if options["check_config"]:
+            problems.tell_warnings(made.warnings)
+            click.echo("the configuration can be served")
+        else:
+            _serve(directory, identity, about, options, made=made, make=make)
 
 
 def _serve(
     directory: Path | None,
     identity: Identity,
     about_engine: str,
-    make: Callable[[], TLSContext],
     options: dict[str, Any],
+    *,
+    made: Made,
+    make: Callable[[], Made],
 ) -> None:
-    context = make()
+    context = made.context
 
     def statistics() -> dict[str, Any]:
         return server.statistics().as_dict()
@@ -151,6 +179,7 @@ def _serve(
     limits = replace(DEFAULT_LIMITS, timeout_keep_alive=options["timeout_keep_alive"])
     server = Server(context, protocol_factory(handler, limits), **_server_options(options))
     host, port = server.listen()
+    made.log_warnings()
     lines = (
         *_banner(host, port, directory, identity),
         f"  engine       {about_engine}{'' if context.engine else ': OpenSSL signs on the loop'}",
@@ -158,7 +187,10 @@ def _serve(
         "  stop         Ctrl-C; twice to stop at once",
     )
     sources = (identity.certificate, *context.files, identity.key)
-    with Reloader(server, make=make, files=sources, interval=options["reload_interval"]), _collected_rarely():
+    with (
+        Reloader(server, make=lambda: make().log_warnings(), files=sources, interval=options["reload_interval"]),
+        _collected_rarely(),
+    ):
         # Not before signals are heeded: who waits for these lines may send one at once.
         server.run(started=lambda: click.echo("\n".join(lines)))
 
@@ -182,17 +214,6 @@ def _server_options(options: dict[str, Any]) -> dict[str, Any]:
     names = ("host", "port", "max_handshakes", "timeout_handshake", "timeout_graceful_shutdown", "backlog")
     given = [name for name in ("async_jobs", "max_draining") if options[name] is not None]
     return {name: options[name] for name in (*names, *given)}
-
-
-def _check_directory(directory: Path | None) -> None:
-    if directory is None:
-        return
-    try:
-        files.site(directory)
-    except OSError as error:
-        raise ConfigurationError(
-            f"directory {directory} cannot be served: {error.strerror}; give one that exists, or none for the demo site"
-        ) from error
 
 
 def _identity(options: dict[str, Any]) -> Identity:
@@ -230,7 +251,7 @@ def _engine(offload: str, settings: EngineSettings) -> Iterator[Engine | None]:
             engine.close()
 
 
-def _context(identity: Identity, engine: Engine | None, options: dict[str, Any]) -> TLSContext:
+def _context(identity: Identity, engine: Engine | None, options: dict[str, Any]) -> Made:
     key: Key | str = identity.key
     if engine is not None:
         key = load_key(engine, options["offload"], identity.key, identity.password)
@@ -240,7 +261,11 @@ def _context(identity: Identity, engine: Engine | None, options: dict[str, Any])
         "alpn": ("http/1.1",),
         "async_io": options["async_io"],
     }
-    return TLSContext(identity.certificate, key, **settings)
+    context = TLSContext(identity.certificate, key, **settings)
+    about = ContextSettings(identity.certificate, identity.key, **settings)
+    found = inspect(about, host=params.name_of_host(options["host"]))
+    refuse(found)  # what can be loaded and is wrong all the same
+    return Made(context, tuple(found))
 
 
 def _banner(host: str, port: int, directory: Path | None, identity: Identity) -> tuple[str, ...]:

@@ -8,7 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tlsserver.policy import alpn, identity, session_id, suites, versions
+from tlsserver.policy import (
+    alpn,
+    client_hook,
+    clients,
+    groups,
+    identity,
+    key_log,
+    session_id,
+    session_limits,
+    signature_algorithms,
+    staple,
+    suites,
+    tickets,
+    versions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +37,17 @@ __all__ = ["PARTS", "apply"]
 PARTS: tuple[Callable[[SSL.Context, ContextSettings], None], ...] = (
     versions.apply,
     suites.apply,
+    groups.apply,
+    signature_algorithms.apply,
+    session_limits.apply,
     alpn.apply,
     session_id.apply,
+    tickets.apply,
+    clients.apply,
     identity.apply,
+    staple.apply,  # of the certificate that is there
+    client_hook.apply,
+    key_log.apply,  # last: what cannot work makes no file
 )
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
 
 import engine_shim
+from tlsserver import certificates
 from tlsserver.errors import ConfigurationError
+from tlsserver.policy.files import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from engine_shim import BaseEngine
     from tlsserver.policy.settings import ContextSettings
 
-__all__ = ["apply", "engine_of", "reason"]
+__all__ = ["apply", "engine_of", "expires", "readable", "reason", "set_certificate", "set_key"]
 
 
 def apply(context: SSL.Context, settings: ContextSettings) -> None:
@@ -27,8 +26,8 @@ def apply(context: SSL.Context, settings: ContextSettings) -> None:
         ConfigurationError: A file cannot be read, or is no certificate; or the key is another engine's.
         engine_shim.ShimError: The key cannot be read or is not the certificate's.
     """
-    _set_certificate(context, Path(settings.certificate))
-    _set_key(context, settings)
+    set_certificate(context, settings)
+    set_key(context, settings)
 
 
 def engine_of(settings: ContextSettings) -> BaseEngine | None:
@@ -36,17 +35,23 @@ def engine_of(settings: ContextSettings) -> BaseEngine | None:
     return settings.key.engine if isinstance(settings.key, engine_shim.Key) else settings.engine
 
 
-@contextmanager
-def _readable(what: str, path: object) -> Iterator[None]:
+def expires(settings: ContextSettings) -> float | None:
+    """Return when the first certificate of the chain expires, in seconds since 1970; None: unknown."""
     try:
-        yield
-    except OSError as error:
-        message = f"{what} {path}: {error.strerror}: give the path of a file that this process may read"
-        raise ConfigurationError(message) from error
+        chain = certificates.read_chain(Path(settings.certificate).read_bytes())
+    except (OSError, ValueError):  # cryptography is stricter than OpenSSL, which has taken it
+        return None
+    return min((certificates.not_after(one).timestamp() for one in chain), default=None)
 
 
-def _set_certificate(context: SSL.Context, path: Path) -> None:
-    with _readable("certificate", path):
+def set_certificate(context: SSL.Context, settings: ContextSettings) -> None:
+    """Load the certificate and its chain.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or is no certificate.
+    """
+    path = Path(settings.certificate)
+    with readable("certificate", path):
         data = path.read_bytes()
     if b"-----BEGIN" not in data:
         message = f"certificate {path} is not a PEM file: convert it with `openssl x509 -inform DER`"
@@ -58,7 +63,13 @@ def _set_certificate(context: SSL.Context, path: Path) -> None:
         raise ConfigurationError(message) from error
 
 
-def _set_key(context: SSL.Context, settings: ContextSettings) -> None:
+def set_key(context: SSL.Context, settings: ContextSettings) -> None:
+    """Load the key, whose certificate is there.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or the key is another engine's.
+        engine_shim.ShimError: It cannot be read or is not the certificate's.
+    """
     key, engine, password = settings.key, settings.engine, settings.password
     if isinstance(key, engine_shim.Key):
         if engine not in (None, key.engine):
@@ -66,7 +77,7 @@ def _set_key(context: SSL.Context, settings: ContextSettings) -> None:
             raise ConfigurationError(message)
         key.use(context)
         return
-    with _readable("private key", key):
+    with readable("private key", key):
         if engine is None:
             engine_shim.use_plain_key(context, key, password)
         else:

@@ -24,6 +24,15 @@ def apply(context: SSL.Context, settings: ContextSettings) -> None:
     set_session_context(context, policy_digest(settings))
 
 
-def policy_digest(_settings: ContextSettings) -> bytes:
-    """Return a digest of everything that decides which clients may come in; equal policies have equal ones."""
-    return hashlib.sha256(b"clients: anybody").digest()
+def policy_digest(settings: ContextSettings) -> bytes:
+    """Return a digest of everything that decides which clients may come in; equal policies have equal ones.
+
+    Raises:
+        ConfigurationError: A file that decides it cannot be used.
+    """
+    asked, trust = settings.client_certificates, settings.client_trust
+    if asked is None or trust is None:
+        return hashlib.sha256(b"clients: anybody").digest()
+    hook = "" if asked.on_verified is None else ", asked about"
+    rules = f"clients: {asked.mode}, depth {asked.depth}{hook}: ".encode()
+    return hashlib.sha256(rules + trust.digest()).digest()

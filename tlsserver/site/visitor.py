@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tlsserver.client_certificate import ClientCertificate
     from tlsserver.protocols.base import ParkInfo, TLSInfo, Transport
 
 
@@ -26,6 +27,8 @@ class Visitor:
         linkage: How OpenSSL is reached.
         openssl: OpenSSL's version.
         address: The client's address and port.
+        client_subject: Whose certificate the client has shown.
+        client_sans: The names in it, each with its kind.
     """
 
     version: str | None
@@ -40,12 +43,15 @@ class Visitor:
     linkage: str
     openssl: str
     address: str | None
+    client_subject: str | None = None
+    client_sans: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, transport: Transport, *, engine: str, linkage: str, openssl: str) -> Visitor:
         """Return what `transport` tells."""
         tls: TLSInfo | None = transport.get_extra_info("tls")
         park: ParkInfo | None = transport.get_extra_info("park")
+        certificate: ClientCertificate | None = transport.get_extra_info("client_certificate")
         return cls(
             version=tls.version if tls else None,
             cipher=tls.cipher if tls else None,
@@ -59,6 +65,8 @@ class Visitor:
             linkage=linkage,
             openssl=openssl,
             address=_address(transport.get_extra_info("peername")),
+            client_subject=certificate.subject if certificate else None,
+            client_sans=tuple(f"{san.kind}:{san.value}" for san in certificate.sans) if certificate else (),
         )
 
     @property
@@ -76,6 +84,11 @@ class Visitor:
             ("Linkage", self.linkage),
             ("OpenSSL", self._openssl),
             ("Your address", self.address or "unknown"),
+            *(
+                [("Your certificate", ", ".join((self.client_subject, *self.client_sans)))]
+                if self.client_subject
+                else []
+            ),
         ]
 
     @property

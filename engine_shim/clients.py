@@ -1,0 +1,67 @@
+"""Client certificates: what a server's Context asks for and trusts. Verification is OpenSSL's own, in C.
+
+All are for a Context that no Connection was made of yet.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine_shim import linkage
+from engine_shim.native import address_of, check, lib
+
+if TYPE_CHECKING:
+    from OpenSSL import SSL
+
+__all__ = ["ask", "revoke", "trust"]
+
+
+def ask(context: SSL.Context, *, required: bool, depth: int, partial: bool = False) -> None:
+    """Ask clients for a certificate (SSL_CTX_set_verify(3)).
+
+    Args:
+        context: The server's.
+        required: Whether nobody comes in without one.
+        depth: How many intermediate authorities a chain may have.
+        partial: Whether a chain may end at whatever is trusted; else it ends at a root (X509_V_FLAG_PARTIAL_CHAIN).
+
+    Raises:
+        LinkageError: OpenSSL cannot be reached.
+    """
+    linkage.attach()
+    lib.clients_ask(_address(context), required, depth, partial)
+
+
+def trust(context: SSL.Context, der: bytes, *, named: bool) -> None:
+    """Let the clients of an authority in.
+
+    Args:
+        context: The server's.
+        der: The authority's certificate.
+        named: Whether clients are told its name (SSL_CTX_add_client_CA(3)).
+
+    Raises:
+        LinkageError: OpenSSL cannot be reached.
+        ShimError: OpenSSL cannot read it.
+    """
+    linkage.attach()
+    check(lib.clients_trust(_address(context), der, len(der), named), "certificate of an authority")
+
+
+def revoke(context: SSL.Context, der: bytes) -> None:
+    """Look every certificate of a chain up in CRLs, this one among them (X509_STORE_add_crl(3)).
+
+    Args:
+        context: The server's.
+        der: The CRL.
+
+    Raises:
+        LinkageError: OpenSSL cannot be reached.
+        ShimError: OpenSSL cannot read it.
+    """
+    linkage.attach()
+    check(lib.clients_revoke(_address(context), der, len(der)), "CRL")
+
+
+def _address(context: SSL.Context) -> object:
+    return address_of(context._context)  # noqa: SLF001 - no public way

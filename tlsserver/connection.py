@@ -68,6 +68,10 @@ _TIMED_OUT_WHERE = {
 }
 _WAITED_FOR = {Step.WANT_ANSWER: "while its question was open"}
 
+# An attribute of an enumeration costs a call before Python 3.12, and a handshake asks for a hundred of them.
+_HANDSHAKING, _LINGERING = State.HANDSHAKING, State.LINGERING
+_DONE, _WANT_ASYNC_JOB, _WANT_READ, _WANT_WRITE = Step.DONE, Step.WANT_ASYNC_JOB, Step.WANT_READ, Step.WANT_WRITE
+
 
 class Connection:
     """One end of a TLS connection, from accept to the end. One thread: the loop's.
@@ -138,7 +142,7 @@ class Connection:
         self._flow = Flow(wire, self._life, self.audience, config=config, counters=counters, end=self._end)
         self._started = now
         self._deadline_before = now + config.timeout_handshake  # of handshaking, and of lingering
-        self._handshake_wants = Step.WANT_READ
+        self._handshake_wants = _WANT_READ
         self._is_begun = False
         self._winding_down = False
         self._error: BaseException | None = None
@@ -155,8 +159,8 @@ class Connection:
         state = self._life.state
         if state in states.GONE or self._life.parking.step is not None:
             return self._watch_interrupted()
-        if state is State.HANDSHAKING or state is State.LINGERING:
-            write = self._handshake_wants is Step.WANT_WRITE
+        if state is _HANDSHAKING or state is _LINGERING:
+            write = self._handshake_wants is _WANT_WRITE
             return Watch(not write, write, (), self._deadline_before)
         read, write = self._flow.wants()
         return Watch(read=read, write=write, deadline=self._flow.deadline(), again=self._flow.again)
@@ -183,16 +187,16 @@ class Connection:
         state = self._life.state
         if self._life.parking.step is not None:
             self._look(now)
-        elif state is State.HANDSHAKING:
+        elif state is _HANDSHAKING:
             self._begin_or_go_on(now)
-        elif state is not State.LINGERING:
+        elif state is not _LINGERING:
             self._flow.readable(now)
         elif self._wire.discard():
             self._end(None, now)
 
     def writable(self, now: float) -> None:
         """The socket takes bytes again."""
-        if self.state is State.HANDSHAKING:
+        if self.state is _HANDSHAKING:
             self._handshake(now)
         else:
             self._flow.writable(now)
@@ -298,12 +302,12 @@ class Connection:
             self._handshake(now)
 
     def _handshake(self, now: float) -> None:
-        step = self._wire.handshake() if self._life.may_call() else Step.WANT_ASYNC_JOB
+        step = self._wire.handshake() if self._life.may_call() else _WANT_ASYNC_JOB
         if self._life.follow(step, self._handshake, now):
             return
-        if step is Step.DONE:
+        if step is _DONE:
             self._opened(now)
-        elif step is Step.WANT_READ or step is Step.WANT_WRITE:
+        elif step is _WANT_READ or step is _WANT_WRITE:
             self._handshake_wants = step
         elif step is Step.FAILED:
             self._handshake_failed(self._wire.failure(), now)
@@ -345,7 +349,7 @@ class Connection:
     def _answer_plain(self, answer: bytes, event: Event, now: float) -> None:
         """Answer around TLS, and wait until the client has read it and leaves."""
         self._wire.answer_plain(answer)
-        self._handshake_wants = Step.WANT_READ
+        self._handshake_wants = _WANT_READ
         self._deadline_before = now + self._config.timeout_shutdown
         self._life.go(event)
 
@@ -359,7 +363,7 @@ class Connection:
                 where = ": its question is not answered"
             message = f"not finished within {self._config.timeout_handshake:g} s{where}"
             self._handshake_failed(ConnectionTimeoutError(message), now)
-        elif self.state is State.LINGERING:
+        elif self.state is _LINGERING:
             self._end(None, now)
         else:
             self._flow.timed_out(now)

@@ -27,6 +27,19 @@ _INTERRUPTED = frozenset({Step.WANT_ASYNC, Step.WANT_ASYNC_JOB, Step.WANT_ANSWER
 # Where a gauge counts connections; most of them are never there.
 _GAUGED = states.PARKED | states.QUEUED | {State.LINGERING, State.DRAINING}
 
+# An attribute of an enumeration costs a call before Python 3.12, and a handshake asks for a hundred of them.
+_CANCELLED, _ENDED, _HANDSHAKE_DONE, _NO_JOB, _PAUSED, _REFUSED, _RESUMED = (
+    Event.CANCELLED,
+    Event.ENDED,
+    Event.HANDSHAKE_DONE,
+    Event.NO_JOB,
+    Event.PAUSED,
+    Event.REFUSED,
+    Event.RESUMED,
+)
+_DRAINING, _LINGERING, _PARKED = State.DRAINING, State.LINGERING, State.PARKED
+_WANT_ANSWER, _WANT_ASYNC, _WANT_ASYNC_JOB = Step.WANT_ANSWER, Step.WANT_ASYNC, Step.WANT_ASYNC_JOB
+
 
 class Life:
     """State, interruption and gauges of one connection.
@@ -71,7 +84,7 @@ class Life:
         elif new in states.QUEUED:
             counters.queued_now += 1
             self._place.wait()
-        elif new is State.LINGERING:
+        elif new is _LINGERING:
             counters.lingering_now += 1
         else:
             counters.draining_now += 1
@@ -82,12 +95,12 @@ class Life:
         counters = self._counters
         if old in states.PARKED:
             counters.parked_now -= 1
-            counters.jobs_ended += new is not State.DRAINING
+            counters.jobs_ended += new is not _DRAINING
         elif old in states.QUEUED:
             counters.queued_now -= 1
             if new not in states.QUEUED:
                 self._place.leave()
-        elif old is State.LINGERING:
+        elif old is _LINGERING:
             counters.lingering_now -= 1
         else:
             counters.draining_now -= 1
@@ -98,10 +111,10 @@ class Life:
     def _count_handshake(self, event: Event) -> None:
         counters = self._counters
         counters.handshakes_in_progress -= 1
-        if event is Event.HANDSHAKE_DONE:
+        if event is _HANDSHAKE_DONE:
             counters.handshakes_completed += 1
             self._place.opened()
-        elif event is Event.REFUSED:
+        elif event is _REFUSED:
             counters.handshakes_refused += 1
         else:
             counters.handshakes_failed += 1
@@ -114,7 +127,7 @@ class Life:
         return not self._waiting or self._outranks()
 
     def _outranks(self) -> bool:
-        if self.parking.step is Step.WANT_ASYNC:
+        if self.parking.step is _WANT_ASYNC:
             return True  # it goes on in the job that it has
         in_handshake = self.state in states.HANDSHAKING
         takes_job = self._wire.handshake_takes_job if in_handshake else self._wire.data_takes_job
@@ -136,11 +149,11 @@ class Life:
             return False
         if was is not step:
             if was is not None:
-                self.go(Event.RESUMED)
+                self.go(_RESUMED)
                 self._count_park(now)
             if step in _INTERRUPTED:
                 self._interrupt(step, repeat, now)
-        if step is Step.WANT_ASYNC:
+        if step is _WANT_ASYNC:
             self.parking.wait(self._wire.wait_fds(), now)
         return step in _INTERRUPTED
 
@@ -149,18 +162,18 @@ class Life:
         if self._wire.close():
             if self.parking.step is not None:
                 self._count_park(now)
-            self.go(Event.ENDED)
+            self.go(_ENDED)
             return
         self.parking.wait(self._wire.wait_fds(), now)
-        if self.state is not State.DRAINING:
-            self.go(Event.CANCELLED)
+        if self.state is not _DRAINING:
+            self.go(_CANCELLED)
 
     def _interrupt(self, step: Step, repeat: Callable[[float], None], now: float) -> None:
         self.parking.begin(step, repeat, now)
-        self.go(Event.NO_JOB if step is Step.WANT_ASYNC_JOB else Event.PAUSED)
-        if self.state is State.PARKED and not self.parking.total.parks:
+        self.go(_NO_JOB if step is _WANT_ASYNC_JOB else _PAUSED)
+        if self.state is _PARKED and not self.parking.total.parks:
             self._counters.handshakes_parked += 1
-        if step is Step.WANT_ANSWER:
+        if step is _WANT_ANSWER:
             self._wire.ask(self._place.retry)
 
     def _count_park(self, now: float) -> None:

@@ -77,6 +77,9 @@ _STEPS = tuple(_STEPS_BY_STATUS.get(status) for status in engine_shim.Status)
 # What the call may be interrupted for by a question, which can be answered at once.
 _ASKING = frozenset({Step.WANT_ASYNC, Step.WANT_ANSWER})
 
+# An attribute of an enumeration costs a call before Python 3.12, and a handshake asks for a hundred of them.
+_CLOSED, _DONE, _EOF, _FAILED, _WANT_ASYNC = Step.CLOSED, Step.DONE, Step.EOF, Step.FAILED, Step.WANT_ASYNC
+
 
 class ContextLike(Protocol):
     """What a server needs of a context: `tlsserver.TLSContext` has it. Each attribute only has to be readable."""
@@ -183,12 +186,12 @@ class Session:
         step = self._step(self._tls.handshake)
         while step in _ASKING and self._is_answered_at_once(step):
             step = self._step(self._tls.handshake)
-        if step is Step.DONE:
+        if step is _DONE:
             self._asked = None  # an idle connection does not keep what its client said
         return step
 
     def _is_answered_at_once(self, step: Step) -> bool:
-        return self._hook_has_answered() if step is Step.WANT_ASYNC else self._hello_is_answered()
+        return self._hook_has_answered() if step is _WANT_ASYNC else self._hello_is_answered()
 
     def _hello_is_answered(self) -> bool:
         questions = self._shared.questions
@@ -216,20 +219,20 @@ class Session:
         """Read at most one record into `received` (SSL_read_ex(3))."""
         step = self._step(self._tls.read_into, self._buffer)
         # What was received before is not kept: thousands of connections are idle behind their last request.
-        self.received = self._buffer[: self._tls.count].tobytes() if step is Step.DONE else b""
+        self.received = self._buffer[: self._tls.count].tobytes() if step is _DONE else b""
         return step
 
     def write(self, data: bytes | memoryview) -> Step:
         """Send the beginning of the data, `written` bytes of it (SSL_write_ex(3), partial writes)."""
         step = self._step(self._tls.write, data)
-        if step is Step.DONE:
+        if step is _DONE:
             self.written = self._tls.count
         return step
 
     def shutdown(self) -> Step:
         """Send close_notify (SSL_shutdown(3)): DONE when it is sent, CLOSED when the peer's was read too."""
         step = self._step(self._tls.shutdown)
-        return Step.CLOSED if step is Step.DONE and self._tls.count else step
+        return _CLOSED if step is _DONE and self._tls.count else step
 
     def _step(self, call: Callable[..., engine_shim.Status], *args: Any) -> Step:  # noqa: ANN401 - the arguments of the call
         try:
@@ -243,8 +246,8 @@ class Session:
     def _failed(self, status: engine_shim.Status) -> Step:
         """Tell the end of the stream from a failure."""
         if status == engine_shim.Status.SYSCALL:
-            return Step.FAILED if self._tls.system_error else Step.EOF
-        return Step.EOF if faults.is_end(self._tls.errors()) else Step.FAILED
+            return _FAILED if self._tls.system_error else _EOF
+        return _EOF if faults.is_end(self._tls.errors()) else _FAILED
 
     def wait_fds(self) -> WaitFdSet:
         """Return the wait fds of the paused job (ASYNC_WAIT_CTX_get_all_fds(3), _get_changed_fds(3))."""

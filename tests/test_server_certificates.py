@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from helpers_server import Echo
 from helpers_web import serving
@@ -332,3 +333,40 @@ def fingerprint_of(address: tuple[str, int], main: Identity, name: str) -> bytes
     sock = socket.create_connection(address, PATIENCE)
     with client(main).wrap_socket(sock, server_hostname=name) as tls:
         return hashlib.sha256(tls.getpeercert(binary_form=True) or b"").digest()
+
+
+def test_a_reload_parses_what_has_changed_only(
+    main: Identity, many: list[Identity], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [(tmp_path / f"{number}.pem", tmp_path / f"{number}.key") for number in range(len(many))]
+    for (cert, key), identity in zip(files, many, strict=True):
+        cert.write_bytes(identity.cert.read_bytes())
+        key.write_bytes(identity.key.read_bytes())
+    parsed: list[bytes] = []
+    parse = x509.load_pem_x509_certificate
+
+    def counted(pem: bytes) -> x509.Certificate:
+        if pem != main.cert.read_bytes():
+            parsed.append(pem)
+        return parse(pem)
+
+    monkeypatch.setattr("tlsserver.policy.certificate.x509.load_pem_x509_certificate", counted)
+    context = TLSContext(main.cert, main.key, certificates=[Certificate(cert, key) for cert, key in files])
+    assert len(parsed) == len(many)
+    files[7][0].write_bytes(many[8].cert.read_bytes())
+    parsed.clear()
+    context.replace()
+    assert parsed == [many[8].cert.read_bytes()]
+
+
+def test_an_identity_is_loaded_anew_when_its_files_change(main: Identity, shop: Identity, tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    given = Certificate(cert, key)
+    identities = []
+    for files in (main, shop):
+        cert.write_bytes(files.cert.read_bytes())
+        key.write_bytes(files.key.read_bytes())
+        identities += [given.identity(None), given.identity(None)]
+    assert identities[0] is identities[1]
+    assert identities[1] is not identities[2]
+    assert identities[2] is identities[3]

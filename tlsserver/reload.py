@@ -24,14 +24,15 @@ import queue
 import signal
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine_shim import ShimError
 from tlsserver.errors import ConfigurationError, TLSServerError
+from tlsserver.policy.files import Stamp, stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Self
@@ -45,8 +46,7 @@ logger = logging.getLogger(__name__)
 
 _STOP, _RELOAD = False, True
 
-# device, inode, size, time of change; None: there is no such file.
-_Look = tuple[tuple[int, int, int, int] | None, ...]
+_Look = tuple[Stamp, ...]
 
 
 class Reloader:
@@ -147,16 +147,8 @@ class Reloader:
             logger.warning("the OCSP response is too old now and is not sent any more: fetch another one")
 
     def _look(self) -> _Look:
-        return tuple(_stamp(file) for file in self._files)
+        return tuple(stamp(file) for file in self._files)
 
 
 def _is_between(begin: float, moment: float | None, end: float) -> bool:
     return moment is not None and begin < moment <= end
-
-
-def _stamp(file: str | Path) -> tuple[int, int, int, int] | None:
-    try:
-        found = Path(file).stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

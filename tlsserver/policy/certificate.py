@@ -12,12 +12,13 @@ import engine_shim
 from engine_shim.identity import Identity
 from engine_shim.server_names import is_name
 from tlsserver.errors import ConfigurationError
-from tlsserver.policy.files import readable
+from tlsserver.policy.files import readable, stamp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engine_shim import BaseEngine, Engine, Key
+    from tlsserver.policy.files import Stamp
 
 __all__ = ["Certificate"]
 
@@ -34,7 +35,7 @@ class Certificate:
         password: Of the private key, where ``key`` is a path or bytes.
     """
 
-    __slots__ = ("_loaded", "_names", "_password", "certificate", "key")
+    __slots__ = ("_facts", "_loaded", "_names", "_password", "certificate", "key")
 
     def __init__(
         self,
@@ -48,7 +49,9 @@ class Certificate:
         self.key = key
         self._names = names if names is None else tuple(names)
         self._password = password
-        self._loaded: tuple[Engine | None, Identity] | None = None
+        # Both are replaced as a whole: other threads may read them.
+        self._facts: tuple[Stamp, tuple[str, ...], str] | None = None
+        self._loaded: tuple[Engine | None, tuple[Stamp, ...], Identity] | None = None
 
     @property
     def label(self) -> str:
@@ -63,13 +66,7 @@ class Certificate:
         """
         if self._names is not None:
             return self._names
-        parsed = self._parsed()
-        try:
-            extension = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-            found = extension.value.get_values_for_type(x509.DNSName)
-        except (x509.ExtensionNotFound, ValueError):
-            found = []
-        names = tuple(name for name in found if is_name(name))
+        names, _ = self._parsed()
         if not names:
             message = f"{self.label} is for no host name (it has no DNS name in its subjectAltName): give names"
             raise ConfigurationError(message)
@@ -81,11 +78,8 @@ class Certificate:
         Raises:
             ConfigurationError: It cannot be read.
         """
-        parsed = self._parsed()
-        try:
-            return type(parsed.public_key()).__name__.strip("_").removesuffix("PublicKey")
-        except (UnsupportedAlgorithm, ValueError):
-            return "other"
+        _, kind = self._parsed()
+        return kind
 
     def files(self) -> tuple[str | Path, ...]:
         """Return what it is read from."""
@@ -119,17 +113,17 @@ class Certificate:
             raise ConfigurationError(message) from error
 
     def identity(self, engine: Engine | None) -> Identity:
-        """Return it alone, loaded once for all the handshakes that are answered with it.
+        """Return it alone, loaded once for all the handshakes that are answered with it, until its files change.
 
         Raises:
             ConfigurationError: A file cannot be read, or the key is not the certificate's.
         """
-        loaded = self._loaded
-        if loaded is None or loaded[0] is not engine:
+        loaded, stamps = self._loaded, tuple(stamp(file) for file in self.files())
+        if loaded is None or loaded[0] is not engine or loaded[1] != stamps:
             identity = Identity()
             self.load(identity, engine)
-            loaded = self._loaded = (engine, identity)  # whole: other threads may read it
-        return loaded[1]
+            loaded = self._loaded = (engine, stamps, identity)
+        return loaded[2]
 
     def _pem(self) -> bytes:
         if isinstance(self.certificate, bytes):
@@ -137,13 +131,34 @@ class Certificate:
         with readable("certificate", self.certificate):
             return Path(self.certificate).read_bytes()
 
-    def _parsed(self) -> x509.Certificate:
-        pem = self._pem()
-        try:
-            return x509.load_pem_x509_certificate(pem)
-        except ValueError as error:
-            message = f"{self.label} cannot be read: it has no PEM certificate: convert it with `openssl x509`"
-            raise ConfigurationError(message) from error
+    def _parsed(self) -> tuple[tuple[str, ...], str]:
+        """Return its names and its kind, read anew when the file has changed: a reload looks at thousands of them."""
+        now = None if isinstance(self.certificate, bytes) else stamp(self.certificate)
+        facts = self._facts
+        if facts is None or facts[0] != now:
+            pem = self._pem()
+            try:
+                parsed = x509.load_pem_x509_certificate(pem)
+            except ValueError as error:
+                message = f"{self.label} cannot be read: it has no PEM certificate: convert it with `openssl x509`"
+                raise ConfigurationError(message) from error
+            facts = self._facts = (now, _names_of(parsed), _kind_of(parsed))
+        return facts[1:]
 
     def __repr__(self) -> str:
         return f"<Certificate {self.label.removeprefix('certificate ')}>"
+
+
+def _names_of(parsed: x509.Certificate) -> tuple[str, ...]:
+    try:
+        extension = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (x509.ExtensionNotFound, ValueError):
+        return ()
+    return tuple(name for name in extension.value.get_values_for_type(x509.DNSName) if is_name(name))
+
+
+def _kind_of(parsed: x509.Certificate) -> str:
+    try:
+        return type(parsed.public_key()).__name__.strip("_").removesuffix("PublicKey")
+    except (UnsupportedAlgorithm, ValueError):
+        return "other"

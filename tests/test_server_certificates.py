@@ -346,7 +346,7 @@ def test_a_reload_parses_what_has_changed_only(
     parse = x509.load_pem_x509_certificate
 
     def counted(pem: bytes) -> x509.Certificate:
-        if pem != main.cert.read_bytes():
+        if pem.strip() != main.cert.read_bytes().strip():
             parsed.append(pem)
         return parse(pem)
 

@@ -336,7 +336,7 @@ def fingerprint_of(address: tuple[str, int], main: Identity, name: str) -> bytes
 
 
 def test_a_reload_parses_what_has_changed_only(
-    main: Identity, many: list[Identity], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    certificates: Certificates, main: Identity, many: list[Identity], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = [(tmp_path / f"{number}.pem", tmp_path / f"{number}.key") for number in range(len(many))]
     for (cert, key), identity in zip(files, many, strict=True):
@@ -353,10 +353,11 @@ def test_a_reload_parses_what_has_changed_only(
     monkeypatch.setattr("tlsserver.policy.certificate.x509.load_pem_x509_certificate", counted)
     context = TLSContext(main.cert, main.key, certificates=[Certificate(cert, key) for cert, key in files])
     assert len(parsed) == len(many)
-    files[7][0].write_bytes(many[8].cert.read_bytes())
+    renewed = certificates.for_names("renewed-7", "p256", "renewed.test")
+    files[7][0].write_bytes(renewed.cert.read_bytes())
     parsed.clear()
     context.replace()
-    assert parsed == [many[8].cert.read_bytes()]
+    assert parsed == [renewed.cert.read_bytes()]
 
 
 def test_an_identity_is_loaded_anew_when_its_files_change(main: Identity, shop: Identity, tmp_path: Path) -> None:

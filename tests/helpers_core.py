@@ -52,6 +52,7 @@ class FakeWire:
         self.calls: list[str] = []
         self.sent = bytearray()
         self.plain = b""
+        self.answer: Callable[[], object] = lambda: None  # to the question of the handshake, once there is one
         self.fds: tuple[int, ...] = (71,)
         self.added: tuple[int, ...] = ()
         self.handshake_takes_job = True

@@ -20,6 +20,7 @@ from engine_shim.identity import Identity
 from engine_shim.server_names import NameTable
 from support.certificates import ML_DSA
 from support.pair import Pair, client_context, server_context
+from tlsserver.testing import Script, ScriptedProvider
 
 if TYPE_CHECKING:
     from support.certificates import Certificates
@@ -147,3 +148,18 @@ def test_nothing_is_left(certificates: Certificates) -> None:
         pair.close()
         del identity, pair, table
         assert counters().keys_alive == before
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+@pytest.mark.parametrize("kind", ["rsa2048", "p256"])
+def test_a_third_partys_key(certificates: Certificates, kind: str, version: str) -> None:
+    """It pauses the job by itself, with fds of its own."""
+    files = certificates[kind]
+    with ScriptedProvider() as scripted:
+        scripted.script(Script(told=False, pauses=2))
+        identity = Identity()
+        identity.add(files.cert.read_bytes(), scripted.load_key(files.key))
+        pair, _ = scene(identity, certificates["p521"], files, version)
+        with pair:
+            assert pair.finish() is Status.DONE, pair.server.errors()
+            assert (served(pair), pair.parks) == (digest(files), 2)

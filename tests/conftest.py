@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     import engine_shim
+    from support.client_scene import House
+    from support.naming import Desk
     from support.running import Clock
 
 # A lock of the kernel: a worker that dies has let go of it. It stays open as long as the process.
@@ -111,7 +114,31 @@ def nothing_left() -> Iterator[None]:
     """Fail when the test leaves anything of a server behind: `pytest.mark.usefixtures("nothing_left")`."""
     from helpers_server import check_nothing_left  # noqa: PLC0415 - as above
 
+    gc.collect()  # what a test before still holds
     yield from check_nothing_left()
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+    """Authorities of clients, and what they have issued."""
+    from support.client_scene import House  # noqa: PLC0415 - as above
+
+    return House(tmp_path_factory.mktemp("clients"))
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """Where questions about ClientHellos lie until the test answers."""
+    from support.naming import Desk  # noqa: PLC0415 - as above
+
+    return Desk()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """Threads for clients that block."""
+    with ThreadPoolExecutor(8) as made:
+        yield made
 
 
 @pytest.fixture

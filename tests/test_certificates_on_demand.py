@@ -11,14 +11,14 @@ from helpers_server import Echo
 
 import engine_shim
 from engine_shim import BatchEngine, ManualEngine, ThreadEngine
-from support.naming import Desk, alert, client, connect, digest, served
+from support.naming import Desk, alert, asking_context, client, connect, digest, served
 from support.running import PATIENCE, Running
-from tlsserver import Certificate, ClientHelloRequest, ConfigurationError, TLSContext
+from tlsserver import Certificate, ClientHelloRequest, ConfigurationError
 from tlsserver.errors import ForkedProcessError, RequestAnsweredError
 from tlsserver.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from support.certificates import Certificates, Identity
 
@@ -37,21 +37,6 @@ def shop(certificates: Certificates) -> Identity:
     return certificates.for_names("demand-shop", "p256", "shop.test")
 
 
-@pytest.fixture
-def desk() -> Desk:
-    return Desk()
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(8) as made:
-        yield made
-
-
-def context_of(main: Identity, asked: Callable[[ClientHelloRequest], object], **options: Any) -> TLSContext:
-    return TLSContext(main.cert, main.key, on_client_hello=asked, **options)
-
-
 @VERSIONS
 @pytest.mark.parametrize("offload", [True, False])
 def test_at_once(main: Identity, shop: Identity, version: str, offload: bool) -> None:
@@ -60,7 +45,10 @@ def test_at_once(main: Identity, shop: Identity, version: str, offload: bool) ->
     def answer(request: ClientHelloRequest) -> None:
         request.complete(given if request.server_name == "shop.test" else None)
 
-    with ThreadEngine(1) as engine, Running(context_of(main, answer, engine=engine if offload else None), Echo) as site:
+    with (
+        ThreadEngine(1) as engine,
+        Running(asking_context(main, answer, engine=engine if offload else None), Echo) as site,
+    ):
         assert served(site.address, client(main, version), "shop.test") == digest(shop)
         assert served(site.address, client(main, version), "main.test") == digest(main)
         assert served(site.address, client(main, version), None) == digest(main)
@@ -73,7 +61,7 @@ def test_at_once(main: Identity, shop: Identity, version: str, offload: bool) ->
 def test_later_from_another_thread(
     main: Identity, shop: Identity, desk: Desk, pool: ThreadPoolExecutor, version: str
 ) -> None:
-    with Running(context_of(main, desk), Echo) as site:
+    with Running(asking_context(main, desk), Echo) as site:
         ours = client(main, version)
         ours.set_alpn_protocols(["h2", "x-1"])
         got = pool.submit(served, site.address, ours, "Shop.Test")
@@ -91,7 +79,7 @@ def test_later_from_another_thread(
 
 
 def test_nothing_is_polled(main: Identity, desk: Desk, pool: ThreadPoolExecutor) -> None:
-    with Running(context_of(main, desk), Echo, timeout_handshake=77) as site:
+    with Running(asking_context(main, desk), Echo, timeout_handshake=77) as site:
         got = pool.submit(served, site.address, client(main), "shop.test")
         request = desk.next()
         site.settle()
@@ -118,7 +106,7 @@ def connection_is_harmed_by_nothing(site: Running, connection: Any) -> None:
 @VERSIONS
 def test_parked_twice(main: Identity, shop: Identity, desk: Desk, manual: ManualEngine, version: str) -> None:
     """For the answer, then for the signature of the engine that the answer brought."""
-    context = context_of(main, desk)
+    context = asking_context(main, desk)
     assert context.engine is None
     with Running(context, Echo) as site, ThreadPoolExecutor(1) as pool:
         got = pool.submit(served, site.address, client(main, version), "shop.test")
@@ -134,7 +122,7 @@ def test_an_engine_that_needs_turns(main: Identity, shop: Identity) -> None:
     """Nobody has told the loop of it before the answer came."""
     with BatchEngine(threads=0) as engine:
         given = Certificate(shop.cert, engine.load_key(shop.key))
-        with Running(context_of(main, lambda request: request.complete(given)), Echo) as site:
+        with Running(asking_context(main, lambda request: request.complete(given)), Echo) as site:
             assert served(site.address, client(main), "shop.test") == digest(shop)
 
 
@@ -142,7 +130,7 @@ def test_an_engine_that_needs_turns(main: Identity, shop: Identity) -> None:
 @pytest.mark.parametrize(("given", "said"), [("access_denied", "access denied"), (40, "handshake failure")])
 def test_rejected(main: Identity, caplog: pytest.LogCaptureFixture, version: str, given: str | int, said: str) -> None:
     caplog.set_level("INFO", "tlsserver")
-    with Running(context_of(main, lambda request: request.reject(given)), Echo) as site:
+    with Running(asking_context(main, lambda request: request.reject(given)), Echo) as site:
         assert said in alert(site.address, client(main, version), "x.test").lower().replace("_", " ")
         assert site.until(lambda numbers: numbers.handshakes_failed).questions_rejected == 1
     assert f"the ClientHello for 'x.test' was refused: {said.replace(' ', '_')}" in caplog.text
@@ -174,7 +162,7 @@ def test_a_callable_that_fails(
         request.complete()
         return None
 
-    with Running(context_of(main, only_for_bad), Echo) as site:
+    with Running(asking_context(main, only_for_bad), Echo) as site:
         assert "internal error" in alert(site.address, client(main), "bad.test").lower().replace("_", " ")
         assert served(site.address, client(main), "good.test") == digest(main)
     (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
@@ -189,14 +177,14 @@ def test_what_cannot_be_asked(main: Identity) -> None:
 
     for asked, said in ((never, "coroutine function"), (Callable(), "coroutine function"), ("x", "give a function")):
         with pytest.raises(ConfigurationError, match=said) as caught:
-            context_of(main, asked)  # type: ignore[arg-type]
+            asking_context(main, asked)  # type: ignore[arg-type]
         assert "\n" not in str(caught.value)
 
 
 def test_answers_that_do_not_count(
     main: Identity, shop: Identity, desk: Desk, pool: ThreadPoolExecutor, certificates: Certificates
 ) -> None:
-    with Running(context_of(main, desk), Echo) as site:
+    with Running(asking_context(main, desk), Echo) as site:
         got = pool.submit(served, site.address, client(main), "shop.test")
         request = desk.next()
         with pytest.raises(ConfigurationError, match=r"takes a tlsserver\.Certificate or None, not Identity"):
@@ -233,7 +221,7 @@ def test_asked_on_resumption_as_well(main: Identity, shop: Identity, version: st
         else:
             request.reject()
 
-    with Running(context_of(main, answer), Echo) as site:
+    with Running(asking_context(main, answer), Echo) as site:
         ours = client(main, version)
         with connect(site.address, ours, "a.test") as tls:
             session = tls.session
@@ -246,7 +234,7 @@ def test_asked_on_resumption_as_well(main: Identity, shop: Identity, version: st
 
 
 def test_none_means_as_without_a_question(main: Identity, shop: Identity) -> None:
-    context = context_of(
+    context = asking_context(
         main,
         lambda request: request.complete(),
         certificates=[Certificate(shop.cert, shop.key)],
@@ -260,7 +248,7 @@ def test_none_means_as_without_a_question(main: Identity, shop: Identity) -> Non
 def test_one_job_for_all(main: Identity, shop: Identity, pool: ThreadPoolExecutor, manual: ManualEngine) -> None:
     """Handshakes with answers wait in the line for jobs, and are asked once."""
     given = Certificate(shop.cert, manual.load_key(shop.key))
-    with Running(context_of(main, lambda request: request.complete(given)), Echo, async_jobs=1) as site:
+    with Running(asking_context(main, lambda request: request.complete(given)), Echo, async_jobs=1) as site:
         got = [pool.submit(served, site.address, client(main), "shop.test") for _ in range(4)]
         site.until(lambda numbers: manual.pending and numbers.queued_now == 3)
         while not all(one.done() for one in got):

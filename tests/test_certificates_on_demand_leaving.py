@@ -5,19 +5,19 @@ from __future__ import annotations
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from helpers_server import Echo
 
 from support.clients import reset
-from support.naming import Desk, client, digest, hello, hello_text, send, served
+from support.naming import Desk, asking_context, client, digest, hello, hello_text, send, served
 from support.running import PATIENCE, Clock, Running
-from tlsserver import Certificate, ClientHelloRequest, TLSContext
+from tlsserver import Certificate, ClientHelloRequest
 from tlsserver.errors import HandshakeGoneError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from support.certificates import Certificates, Identity
 
@@ -36,28 +36,13 @@ def shop(certificates: Certificates) -> Identity:
     return certificates.for_names("leaving-shop", "p256", "shop.test")
 
 
-@pytest.fixture
-def desk() -> Desk:
-    return Desk()
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(8) as made:
-        yield made
-
-
-def context_of(main: Identity, asked: Callable[[ClientHelloRequest], object], **options: Any) -> TLSContext:
-    return TLSContext(main.cert, main.key, on_client_hello=asked, **options)
-
-
 @VERSIONS
 @pytest.mark.parametrize("leave", [socket.socket.close, reset])
 def test_the_client_leaves(
     main: Identity, desk: Desk, version: str, leave: Callable[[socket.socket], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "tlsserver")
-    with Running(context_of(main, desk), Echo) as site:
+    with Running(asking_context(main, desk), Echo) as site:
         sock = hello(site.address, client(main, version))
         request = desk.next()
         leave(sock)
@@ -81,7 +66,7 @@ def test_the_client_leaves_as_the_answer_comes(main: Identity, shop: Identity, v
             leaving.pop().close()
         request.complete(given)
 
-    with Running(context_of(main, answer), Echo) as site:
+    with Running(asking_context(main, answer), Echo) as site:
         for _ in range(20):
             sock = hello(site.address, client(main, version), "stays.test")
             sock.close()
@@ -93,7 +78,7 @@ def test_the_client_leaves_as_the_answer_comes(main: Identity, shop: Identity, v
 
 def test_never_answered(main: Identity, desk: Desk, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "tlsserver")
-    with Running(context_of(main, desk), Echo) as site, hello(site.address, client(main)):
+    with Running(asking_context(main, desk), Echo) as site, hello(site.address, client(main)):
         request = desk.next()
         site.until(lambda numbers: numbers.parked_now)
         clock.advance(site.server._config.timeout_handshake + 1, site)
@@ -114,7 +99,7 @@ def test_a_thousand_that_are_never_answered(main: Identity, clock: Clock) -> Non
             request.complete()
 
     count = 1000
-    with Running(context_of(main, answer), Echo, max_handshakes=2 * count, backlog=2 * count) as site:
+    with Running(asking_context(main, answer), Echo, max_handshakes=2 * count, backlog=2 * count) as site:
         said = hello_text(client(main), "never.test")
         silent = [send(site.address, said) for _ in range(count)]
         site.until(lambda numbers: numbers.parked_now == count)
@@ -134,7 +119,7 @@ def test_a_thousand_that_are_never_answered(main: Identity, clock: Clock) -> Non
 
 
 def test_the_server_stops(main: Identity, desk: Desk) -> None:
-    with Running(context_of(main, desk), Echo) as site, hello(site.address, client(main)):
+    with Running(asking_context(main, desk), Echo) as site, hello(site.address, client(main)):
         request = desk.next()
         site.server.stop(0)
         with pytest.raises(HandshakeGoneError):
@@ -156,7 +141,7 @@ def test_answers_from_many_threads(main: Identity, shop: Identity, pool: ThreadP
             except HandshakeGoneError:
                 gone.append("")
 
-        with Running(context_of(main, answer), Echo) as site:
+        with Running(asking_context(main, answer), Echo) as site:
 
             def visit(number: int) -> None:
                 name, files = ("main.test", main) if number % 2 else ("shop.test", shop)

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers_server import check_nothing_left
 
 import engine_shim
 from engine_shim import ThreadEngine
-from support import client_scene
 from support.client_scene import asking
 from support.hook_site import HookSite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from support import client_scene
     from support.certificates import Identity
     from tlsserver import ClientCertificateRequest
 
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
 both_versions = pytest.mark.parametrize("version", ["1.2", "1.3"])
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> client_scene.House:
-    return client_scene.House(tmp_path_factory.mktemp("clients"))
-
-
-@pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    gc.collect()  # questions that a test before still holds
-    yield from check_nothing_left()
 
 
 # On a server

@@ -31,11 +31,6 @@ both_versions = pytest.mark.parametrize("version", ["1.2", "1.3"])
 both_ways = pytest.mark.parametrize("offloaded", [False, True], ids=["in place", "offloaded"])
 
 
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> House:
-    return House(tmp_path_factory.mktemp("clients"))
-
-
 # Who comes in
 
 

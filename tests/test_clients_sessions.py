@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 both_versions = pytest.mark.parametrize("version", ["1.2", "1.3"])
 
 
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> House:
-    return House(tmp_path_factory.mktemp("clients"))
-
-
 def policies(house: House, folder: Path) -> dict[str, ClientCertificates | None]:
     """All differ in one thing from the first, or not at all: then they begin with "same"."""
     both, turned, copied = folder / "both.pem", folder / "turned.pem", folder / "copied.pem"

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers_server import House, check_nothing_left, client_context
+from helpers_server import House, client_context
 from OpenSSL import SSL
 
 from engine_shim import ManualEngine, TicketKeys, job_is_current
@@ -15,18 +15,12 @@ from tlsserver import Certificate, ClientCertificates, Server, TLSContext
 from tlsserver.context import _PYTHON_CALLBACKS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from support.certificates import Certificates, Identity
     from tlsserver import ClientCertificateRequest, ClientHelloRequest
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-@pytest.fixture
-def nothing_left() -> Iterator[None]:
-    yield from check_nothing_left()
 
 
 class Watched(asyncio.Protocol):

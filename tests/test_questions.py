@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from cryptography import x509
-from helpers_server import check_nothing_left
 from OpenSSL import SSL
 
 from engine_shim import ManualEngine, Status, ThreadEngine
-from support import client_scene
 from support.certificates import KINDS, ML_DSA
 from support.client_authority import Holder
 from support.client_scene import alert, asking, client, resumed, session_of
@@ -21,22 +18,12 @@ from tlsserver import ClientCertificates, TLSContext
 from tlsserver.client_request import ALERTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from support import client_scene
     from support.certificates import Certificates, Identity
 
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
 both_versions = pytest.mark.parametrize("version", ["1.2", "1.3"])
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> client_scene.House:
-    return client_scene.House(tmp_path_factory.mktemp("clients"))
-
-
-@pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    gc.collect()  # questions that a test before still holds
-    yield from check_nothing_left()
 
 
 def answer(pair: Pair, verdict: int) -> None:

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers_server import PATIENCE, Echo, House, check_nothing_left, client_context
+from helpers_server import PATIENCE, Echo, House, client_context
 
 import engine_shim
 from support.chains import issue, respond
@@ -23,7 +23,7 @@ from support.pair import server_context
 from tlsserver import ConfigurationError, Reloader, Server, TLSContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from support.certificates import Certificates, Identity
@@ -31,11 +31,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 INTERVAL = 0.01
-
-
-@pytest.fixture
-def nothing_left() -> Iterator[None]:
-    yield from check_nothing_left()
 
 
 class Place:

@@ -6,14 +6,17 @@ import hashlib
 import queue
 import socket
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import engine_shim
 from support.running import PATIENCE
+from tlsserver import TLSContext
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from support.certificates import Identity
     from tlsserver import ClientHelloRequest
 
@@ -79,6 +82,11 @@ class Desk:
 
     def next(self) -> ClientHelloRequest:
         return self.asked.get(timeout=PATIENCE)
+
+
+def asking_context(main: Identity, asked: Callable[[ClientHelloRequest], object], **options: Any) -> TLSContext:
+    """Make a server's context that asks about every ClientHello."""
+    return TLSContext(main.cert, main.key, on_client_hello=asked, **options)
 
 
 def hello_text(ours: ssl.SSLContext, name: str) -> bytes:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 import tlsserver
 from engine_shim import ThreadEngine
 from support.chains import issue
-from tlsserver import ContextSettings, Server, TLSContext, check
+from tlsserver import Certificate, ContextSettings, Server, TLSContext, check
 from tlsserver.policy.check import soon
 
 if TYPE_CHECKING:
@@ -170,3 +170,24 @@ def test_statistics_tell_when_the_first_certificate_expires(root: Issued, tmp_pa
     )
     taken_over = TLSContext.from_pyopenssl(context.pyopenssl)
     assert taken_over.expires is None
+
+
+def test_certificates_for_names_are_looked_at_as_well(tmp_path: Path) -> None:
+    main = issue("localhost").write(tmp_path)
+    expired = issue("old.test", days=(-60, -1), names=["old.test"]).write(tmp_path, name="old")
+    good = issue("new.test", names=["new.test"]).write(tmp_path, name="new")
+    settings = ContextSettings(
+        *main,
+        certificates=[Certificate(*expired), Certificate(*good), Certificate(good[0], "gone"), Certificate("no", "no")],
+    )
+    found = "\n".join(errors(settings))
+    assert found.count("\n") == 2
+    for words in ("old.pem has expired", "private key gone: No such file", "certificate no: No such file"):
+        assert words in found
+
+
+def test_the_first_to_expire_may_be_one_for_a_name(tmp_path: Path) -> None:
+    main = issue("localhost", days=(-1, 60)).write(tmp_path)
+    named = issue("new.test", days=(-1, 20), names=["new.test"]).write(tmp_path, name="new")
+    context = TLSContext(*main, certificates=[Certificate(*named)])
+    assert context.expires == pytest.approx((NOW + dt.timedelta(days=20)).timestamp(), abs=3600)

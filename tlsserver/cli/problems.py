@@ -12,7 +12,7 @@ from engine_shim import ShimError
 from tlsserver import ContextSettings, Problem, check
 from tlsserver.cli import params
 from tlsserver.cli.offload import needs_file
-from tlsserver.cli.tls_options import context_options
+from tlsserver.cli.tls_options import workable_options
 from tlsserver.errors import ConfigurationError, ProblemsError, TLSServerError
 from tlsserver.site import files
 
@@ -72,11 +72,10 @@ def _options_problems(options: dict[str, Any]) -> Iterator[Problem]:
     yield from unreadable
     is_there = certificate is not None and not unreadable
     host = params.name_of_host(options["host"])
-    try:
-        settings = ContextSettings(certificate or "", key or str(certificate), **context_options(options))
-        yield from check(settings, host=host, with_certificate=is_there, with_key=False)
-    except (TLSServerError, ShimError, OSError) as error:
-        yield from _problems(error)
+    workable, problems = workable_options(options)
+    yield from (Problem(True, problem) for problem in problems)
+    settings = ContextSettings(certificate or "", key or str(certificate), **workable)
+    yield from check(settings, host=host, with_certificate=is_there, with_key=False)
 
 
 def check_directory(directory: Path | None) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from engine_shim import ShimError
 from tlsserver.cli import params
-from tlsserver.errors import ConfigurationError
+from tlsserver.errors import ConfigurationError, ProblemsError, TLSServerError
 from tlsserver.policy import tickets
 from tlsserver.policy.certificate import Certificate
 from tlsserver.policy.client_certificates import MODES, ClientCertificates
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tlsserver.policy.settings import ContextOptions
     from tlsserver.policy.ticket_source import TicketSource
 
-__all__ = ["context_options", "tls_options"]
+__all__ = ["context_options", "tls_options", "workable_options"]
 
 # What is negotiated, and the key log.
 _NEGOTIATION = (
@@ -131,17 +132,34 @@ def context_options(options: dict[str, Any]) -> ContextOptions:
     """Return what the options say, for `tlsserver.TLSContext`.
 
     Raises:
-        ConfigurationError: One of them cannot work.
+        ProblemsError: Some of them cannot work.
     """
-    return {
+    found, problems = workable_options(options)
+    if problems:
+        raise ProblemsError(problems)
+    return found
+
+
+def workable_options(options: dict[str, Any]) -> tuple[ContextOptions, list[str]]:
+    """Return what the options say, without those that cannot work, and what is wrong with these."""
+    found: dict[str, Any] = {
         "ciphers": options["ssl_ciphers"],
-        "ticket_keys": _ticket_source(options),
-        "client_certificates": _clients(options),
         "ocsp_staple": options["ssl_ocsp_staple"],
-        "certificates": tuple(_certificate(given) for given in options["ssl_sni"]),
         "unknown_names": options["ssl_unknown_names"],
         **_negotiation(options),
     }
+    problems = [problem for name, parse in _PARSED.items() for problem in _attempt(found, name, parse, options)]
+    return cast("ContextOptions", found), problems
+
+
+def _attempt(
+    found: dict[str, Any], name: str, parse: Callable[[dict[str, Any]], object], options: dict[str, Any]
+) -> list[str]:
+    try:
+        found[name] = parse(options)
+    except (TLSServerError, ShimError, OSError) as error:
+        return [str(error)]
+    return []
 
 
 def _ticket_source(options: dict[str, Any]) -> TicketSource:
@@ -185,6 +203,10 @@ def _clients(options: dict[str, Any]) -> ClientCertificates | None:
     return ClientCertificates(mode, crls=options["ssl_crl"], **where)
 
 
+def _certificates(options: dict[str, Any]) -> tuple[Certificate, ...]:
+    return tuple(_certificate(given) for given in options["ssl_sni"])
+
+
 def _certificate(given: str) -> Certificate:
     """Read NAME=CERT,KEY; paths may contain the signs between, but for a key's comma."""
     name, _, paths = given.partition("=")
@@ -193,3 +215,11 @@ def _certificate(given: str) -> Certificate:
         message = f"--ssl-sni {given!r} cannot be read: give NAME=CERT,KEY"
         raise ConfigurationError(message)
     return Certificate(certificate, key, names=(name,))
+
+
+# What takes more than reading.
+_PARSED: dict[str, Callable[[dict[str, Any]], object]] = {
+    "ticket_keys": _ticket_source,
+    "client_certificates": _clients,
+    "certificates": _certificates,
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -11,6 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 import engine_shim
 from engine_shim.identity import Identity
 from engine_shim.server_names import is_name
+from tlsserver import certificates
 from tlsserver.errors import ConfigurationError
 from tlsserver.policy.files import readable, stamp
 
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from tlsserver.policy.files import Stamp
 
 __all__ = ["Certificate"]
+
+
+class _Facts(NamedTuple):
+    names: tuple[str, ...]
+    kind: str
+    expires: float
 
 
 class Certificate:
@@ -50,7 +57,7 @@ class Certificate:
         self._names = names if names is None else tuple(names)
         self._password = password
         # Both are replaced as a whole: other threads may read them.
-        self._facts: tuple[Stamp, tuple[str, ...], str] | None = None
+        self._facts: tuple[Stamp, _Facts] | None = None
         self._loaded: tuple[Engine | None, tuple[Stamp, ...], Identity] | None = None
 
     @property
@@ -66,7 +73,7 @@ class Certificate:
         """
         if self._names is not None:
             return self._names
-        names, _ = self._parsed()
+        names = self._parsed().names
         if not names:
             message = f"{self.label} is for no host name (it has no DNS name in its subjectAltName): give names"
             raise ConfigurationError(message)
@@ -78,8 +85,15 @@ class Certificate:
         Raises:
             ConfigurationError: It cannot be read.
         """
-        _, kind = self._parsed()
-        return kind
+        return self._parsed().kind
+
+    def expires(self) -> float:
+        """Return when, in seconds since 1970.
+
+        Raises:
+            ConfigurationError: It cannot be read.
+        """
+        return self._parsed().expires
 
     def files(self) -> tuple[str | Path, ...]:
         """Return what it is read from."""
@@ -131,8 +145,8 @@ class Certificate:
         with readable("certificate", self.certificate):
             return Path(self.certificate).read_bytes()
 
-    def _parsed(self) -> tuple[tuple[str, ...], str]:
-        """Return its names and its kind, read anew when the file has changed: a reload looks at thousands of them."""
+    def _parsed(self) -> _Facts:
+        """Return what it says, read anew when the file has changed: a reload looks at thousands of them."""
         now = None if isinstance(self.certificate, bytes) else stamp(self.certificate)
         facts = self._facts
         if facts is None or facts[0] != now:
@@ -142,8 +156,9 @@ class Certificate:
             except ValueError as error:
                 message = f"{self.label} cannot be read: it has no PEM certificate: convert it with `openssl x509`"
                 raise ConfigurationError(message) from error
-            facts = self._facts = (now, _names_of(parsed), _kind_of(parsed))
-        return facts[1:]
+            end = certificates.not_after(parsed).timestamp()
+            facts = self._facts = (now, _Facts(_names_of(parsed), _kind_of(parsed), end))
+        return facts[1]
 
     def __repr__(self) -> str:
         return f"<Certificate {self.label.removeprefix('certificate ')}>"

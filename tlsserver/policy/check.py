@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
+    from tlsserver.policy.certificate import Certificate
     from tlsserver.policy.settings import ContextSettings
 
 __all__ = ["Problem", "check", "inspect", "refuse", "soon"]
@@ -91,6 +92,8 @@ def check(
     found += wrong
     if with_key:
         found += _complaint(_read_key if wrong else identity.set_key, context, settings)
+    for one in settings.certificates:
+        found += _complaint(_read_certificate(one), context, settings)
     now = now or datetime.now(timezone.utc)
     return list(dict.fromkeys([*found, *_of_staple(settings, now), *inspect(settings, host=host, now=now)]))
 
@@ -103,13 +106,11 @@ def inspect(settings: ContextSettings, *, host: str | None = None, now: datetime
         host: Name or address that clients will use; None: unknown.
         now: The time; None: of the clock.
     """
-    path = Path(settings.certificate)
-    try:
-        chain = certificates.read_chain(path.read_bytes())
-    except (OSError, ValueError):  # OpenSSL says what it thinks of it, and is less strict
-        chain = []
-    found = list(_of_chain(path, chain, now or datetime.now(timezone.utc), host)) if chain else []
-    return [*found, *_of_key_file(settings)]
+    now = now or datetime.now(timezone.utc)
+    found = [*_of_certificate(settings.certificate, now, host), *_of_key_file(settings.key)]
+    for one in settings.certificates[: identity.LOOKED_AT]:
+        found += [*_of_certificate(one.certificate, now, None), *_of_key_file(one.key)]
+    return found
 
 
 def refuse(problems: list[Problem]) -> None:
@@ -145,6 +146,30 @@ def _read_key(_context: SSL.Context, settings: ContextSettings) -> None:
     if isinstance(key, PurePath) or (isinstance(key, str) and settings.engine is None):
         with readable("private key", key):
             Path(key).read_bytes()
+
+
+def _read_certificate(one: Certificate) -> Callable[[SSL.Context, ContextSettings], None]:
+    """Read the names and the key's file; whether it is the certificate's shows when it is loaded."""
+
+    def read(_context: SSL.Context, settings: ContextSettings) -> None:
+        one.expires()
+        one.names()
+        if isinstance(one.key, PurePath) or (isinstance(one.key, str) and settings.engine is None):
+            with readable("private key", one.key):
+                Path(one.key).read_bytes()
+
+    return read
+
+
+def _of_certificate(file: str | Path | bytes, now: datetime, host: str | None) -> Iterator[Problem]:
+    if isinstance(file, bytes):
+        return
+    try:
+        chain = certificates.read_chain(Path(file).read_bytes())
+    except (OSError, ValueError):  # OpenSSL says what it thinks of it, and is less strict
+        return
+    if chain:
+        yield from _of_chain(Path(file), chain, now, host)
 
 
 def _of_chain(path: Path, chain: list[x509.Certificate], now: datetime, host: str | None) -> Iterator[Problem]:
@@ -187,8 +212,7 @@ def _of_staple(settings: ContextSettings, now: datetime) -> Iterator[Problem]:
         yield Problem(False, message)
 
 
-def _of_key_file(settings: ContextSettings) -> Iterator[Problem]:
-    key = settings.key
+def _of_key_file(key: object) -> Iterator[Problem]:
     if not isinstance(key, (str, PurePath)):
         return
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
     from engine_shim import BaseEngine
     from tlsserver.policy.settings import ContextSettings
 
-__all__ = ["apply", "engine_of", "expires", "readable", "reason", "set_certificate", "set_key"]
+__all__ = ["LOOKED_AT", "apply", "engine_of", "expires", "readable", "reason", "set_certificate", "set_key"]
+
+
+# Certificates for single names whose ends are looked at: as many as are read at the start.
+LOOKED_AT = 64
 
 
 def apply(context: SSL.Context, settings: ContextSettings) -> None:
@@ -36,12 +41,19 @@ def engine_of(settings: ContextSettings) -> BaseEngine | None:
 
 
 def expires(settings: ContextSettings) -> float | None:
-    """Return when the first certificate of the chain expires, in seconds since 1970; None: unknown."""
+    """Return when the first certificate expires, in seconds since 1970; None: unknown.
+
+    Of the chain, and of the first 64 that are for single names, which are read at the start as well.
+    """
+    ends = []
+    for one in settings.certificates[:LOOKED_AT]:
+        with contextlib.suppress(ConfigurationError):  # which costs those who ask for it, not the others
+            ends.append(one.expires())
     try:
         chain = certificates.read_chain(Path(settings.certificate).read_bytes())
     except (OSError, ValueError):  # cryptography is stricter than OpenSSL, which has taken it
-        return None
-    return min((certificates.not_after(one).timestamp() for one in chain), default=None)
+        chain = []
+    return min((*ends, *(certificates.not_after(one).timestamp() for one in chain)), default=None)
 
 
 def set_certificate(context: SSL.Context, settings: ContextSettings) -> None:

@@ -13,6 +13,8 @@ from engine_shim import ManualEngine, TicketKeys, job_is_current
 from support.client_authority import Authority
 from tlsserver import Certificate, ClientCertificates, Server, TLSContext
 from tlsserver.context import _PYTHON_CALLBACKS
+from tlsserver.errors import LocalTLSError
+from tlsserver.stack import refuse_job_stack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,3 +124,10 @@ def test_a_context_with_a_callback_of_python_is_refused(identity: Identity, call
     setattr(context, callback, asked)
     with pytest.raises(ValueError, match="would run on a job's stack"):
         TLSContext.from_pyopenssl(context)
+
+
+def test_a_question_on_a_jobs_stack_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_job_stack()
+    monkeypatch.setattr("engine_shim.job_is_current", lambda: True)
+    with pytest.raises(LocalTLSError, match="on a job's stack"):
+        refuse_job_stack()

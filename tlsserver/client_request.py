@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine_shim.questions import ACCEPTED
 from tlsserver.client_certificate import ClientCertificate
+from tlsserver.stack import refuse_job_stack
 
 if TYPE_CHECKING:
     import socket
@@ -118,6 +119,7 @@ def put(
     """
     request = ClientCertificateRequest(question, _peername(sock))
     try:
+        refuse_job_stack()
         hook(request)
     except Exception:
         logger.exception("the hook for client certificates failed: the client %s is refused", request.peername)

@@ -11,10 +11,10 @@ import inspect
 import logging
 from typing import TYPE_CHECKING
 
-import engine_shim
 from engine_shim.server_names import Question, QuestionKind, refusal_of
 from tlsserver.client_hello import ALERTS, Answer, ClientHelloRequest
 from tlsserver.errors import ConfigurationError, HandshakeError, LocalTLSError, TLSServerError
+from tlsserver.stack import refuse_job_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,9 +99,7 @@ class Questions:
         return request
 
     def _call(self, request: ClientHelloRequest) -> None:
-        if engine_shim.job_is_current():
-            message = "a question came up on a job's stack"
-            raise LocalTLSError(message)
+        refuse_job_stack()
         if self._names.on_client_hello is None:
             return
         result = self._names.on_client_hello(request)

@@ -55,6 +55,16 @@ def test_the_next_context_resumes_sessions_of_the_one_before(identity: Identity,
     assert not meet(TLSContext(identity.cert, identity.key).pyopenssl, client, session).reused
 
 
+def test_a_suite_that_is_taken_away_is_not_brought_back_by_a_session(identity: Identity) -> None:
+    first = TLSContext(identity.cert, identity.key, ciphers="ECDHE-ECDSA-AES128-SHA")
+    second, same = first.replace(ciphers=None), first.replace(ciphers=" ECDHE-ECDSA-AES128-SHA ")
+    client = client_context(identity, "1.2")
+    client.set_cipher_list(b"ALL")
+    session = meet(first.pyopenssl, client).session
+    assert not meet(second.pyopenssl, client, session).reused
+    assert meet(same.pyopenssl, client, session).reused
+
+
 def test_another_policy_refuses_the_session_under_the_same_keys(identity: Identity, client: SSL.Context) -> None:
     first = TLSContext(identity.cert, identity.key)
     session = meet(first.pyopenssl, client).session

@@ -23,6 +23,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import hashlib
+import inspect
 import logging
 import re
 from dataclasses import dataclass
@@ -102,6 +103,14 @@ class ClientCertificates:
             yield "no authority is given whose clients may come in: give a CA file or folder"
         if self.depth < 0:
             yield f"depth {self.depth} is less than 0: give how many intermediate authorities a chain may have"
+        hook = self.on_verified
+        if hook is not None and not callable(hook):
+            yield f"on_verified is {hook!r}: give a function that takes a ClientCertificateRequest"
+        elif inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(type(hook).__call__):
+            yield (
+                "on_verified is a coroutine function, which nobody would run: give a function that starts a task, and "
+                "call request.accept() or request.reject() there"
+            )
 
     def _where(self) -> str:
         return " or ".join(str(path) for path in (self.ca_certs, self.ca_path) if path is not None)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import engine_shim
 from engine_shim.identity import Identity
-from engine_shim.server_names import MAIN, BadNameError, NameTable
+from engine_shim.server_names import MAIN, BadNameError, NameTable, keep_names
 from tlsserver.errors import ConfigurationError
 from tlsserver.policy.certificate import Certificate
 
@@ -117,7 +117,10 @@ def maybe_server_names(context: SSL.Context, settings: ContextSettings) -> Serve
         raise ConfigurationError(message)
     _check_callable(settings.on_client_hello)
     one_for_all = not settings.certificates and settings.unknown_names == "default"
-    return None if one_for_all and settings.on_client_hello is None else ServerNames(context, settings)
+    if one_for_all and settings.on_client_hello is None:
+        keep_names(context)
+        return None
+    return ServerNames(context, settings)
 
 
 def _check_callable(asked: object) -> None:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 import tlsserver
 from engine_shim import ThreadEngine
 from support.chains import issue
-from tlsserver import ContextSettings, Server, TLSContext, check
+from tlsserver import Certificate, ContextSettings, Server, TLSContext, check
 from tlsserver.policy.check import soon
 
 if TYPE_CHECKING:
@@ -136,6 +136,35 @@ def test_an_encrypted_key(tmp_path: Path) -> None:
     key.write_bytes(issued.key.private_bytes(serialization.Encoding.PEM, form, encryption))
     assert "password" in errors(ContextSettings(certificate, key, password="wrong"))[0]  # noqa: S106 - that it is
     assert check(ContextSettings(certificate, key, password="secret")) == []  # noqa: S106 - of a key made here
+
+
+def test_certificates_for_names(tmp_path: Path) -> None:
+    main = issue("localhost").write(tmp_path)
+    for folder in ("good", "old"):
+        (tmp_path / folder).mkdir()
+    good, good_key = issue("good", names=["good.test"]).write(tmp_path / "good")
+    old, old_key = issue("old", names=["old.test"], days=(-9, -1)).write(tmp_path / "old")
+    fine = Certificate(good, good_key)
+    assert check(ContextSettings(*main, certificates=[fine])) == []
+    for wrong, words in (
+        (Certificate(tmp_path / "no.pem", good_key, names=["a.test"]), "no.pem: No such file"),
+        (Certificate(good, old_key, names=["b.test"]), "does not belong"),
+        (Certificate(good, good_key, names=["no host"]), "'no host' is no host name"),
+        ("good.pem", "certificates must be a sequence"),
+    ):
+        (message,) = errors(ContextSettings(*main, certificates=[fine, wrong]))  # type: ignore[list-item]
+        assert words in message
+    missing = Certificate(tmp_path / "no.pem", good_key, names=["a.test"])
+    both = errors(ContextSettings(*main, certificates=[missing], ciphers="nonsense"))
+    assert [len(both), "nonsense" in both[0], "no.pem: No such file" in both[1]] == [2, True, True]
+    assert "choose from default, strict" in errors(ContextSettings(*main, unknown_names="lax"))[0]
+    settings = ContextSettings(*main, certificates=[Certificate(old, old_key)])
+    assert errors(settings) == [], "the others can be served"
+    (message,) = warnings(settings)
+    assert message.startswith(f"certificate {old} has expired, ")
+    assert TLSContext(*main, certificates=settings.certificates).expires == pytest.approx(
+        (NOW - dt.timedelta(days=1)).timestamp(), abs=60
+    )
 
 
 def test_keys_in_engines(certificates: Certificates, tmp_path: Path) -> None:

@@ -212,6 +212,7 @@ def test_files_that_cannot_work(identity: Identity, house: House, tmp_path: Path
             "mode 'sometimes' is not known: choose from optional, required",
         ),
         (ClientCertificates(ca_certs=house.root.cert, depth=-1), "depth -1 is less than 0"),
+        (ClientCertificates(ca_certs=house.root.cert, depth=1 << 40), f"depth {1 << 40} is more than 100"),
         (
             ClientCertificates(ca_certs=house.root.cert, on_verified="hook"),  # type: ignore[arg-type]
             "on_verified is 'hook': give a function",

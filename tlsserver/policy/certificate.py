@@ -11,6 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 import engine_shim
 from engine_shim.identity import Identity
 from engine_shim.server_names import is_name
+from tlsserver import certificates
 from tlsserver.errors import ConfigurationError
 from tlsserver.policy.files import readable
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
     from engine_shim import BaseEngine, Engine, Key
 
-__all__ = ["Certificate"]
+__all__ = ["LOOKED_AT_MOST", "Certificate"]
+
+# How many certificates of names are looked at for their times: it takes some 0.1 ms each.
+LOOKED_AT_MOST = 64
 
 
 class Certificate:
@@ -86,6 +90,13 @@ class Certificate:
             return type(parsed.public_key()).__name__.strip("_").removesuffix("PublicKey")
         except (UnsupportedAlgorithm, ValueError):
             return "other"
+
+    def chain(self) -> list[x509.Certificate]:
+        """Return it, and the others of its chain; none: it cannot be read, which whoever loads it says."""
+        try:
+            return certificates.read_chain(self._pem())
+        except (ConfigurationError, ValueError):  # cryptography is stricter than OpenSSL
+            return []
 
     def files(self) -> tuple[str | Path, ...]:
         """Return what it is read from."""

@@ -14,6 +14,7 @@ Decision
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path, PurePath
@@ -26,7 +27,9 @@ from engine_shim import ShimError
 from tlsserver import certificates
 from tlsserver.errors import ConfigurationError, ProblemsError, TLSServerError
 from tlsserver.policy import PARTS, identity, staple
+from tlsserver.policy.certificate import LOOKED_AT_MOST, Certificate
 from tlsserver.policy.files import readable
+from tlsserver.policy.server_names import check_settings, maybe_server_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,6 +94,7 @@ def check(
     found += wrong
     if with_key:
         found += _complaint(_read_key if wrong else identity.set_key, context, settings)
+    found += _complaint(maybe_server_names if with_key and not found else _read_names, context, settings)
     now = now or datetime.now(timezone.utc)
     return list(dict.fromkeys([*found, *_of_staple(settings, now), *inspect(settings, host=host, now=now)]))
 
@@ -108,8 +112,8 @@ def inspect(settings: ContextSettings, *, host: str | None = None, now: datetime
         chain = certificates.read_chain(path.read_bytes())
     except (OSError, ValueError):  # OpenSSL says what it thinks of it, and is less strict
         chain = []
-    found = list(_of_chain(path, chain, now or datetime.now(timezone.utc), host)) if chain else []
-    return [*found, *_of_key_file(settings)]
+    found = list(_of_chain(f"certificate {path}", chain, now or datetime.now(timezone.utc), host)) if chain else []
+    return [*found, *_of_names(settings, now or datetime.now(timezone.utc)), *_of_key_file(settings)]
 
 
 def refuse(problems: list[Problem]) -> None:
@@ -130,7 +134,7 @@ def soon(certificate: x509.Certificate) -> timedelta:
 
 
 def _complaint(
-    part: Callable[[SSL.Context, ContextSettings], None], context: SSL.Context, settings: ContextSettings
+    part: Callable[[SSL.Context, ContextSettings], object], context: SSL.Context, settings: ContextSettings
 ) -> list[Problem]:
     try:
         part(context, settings)
@@ -147,22 +151,39 @@ def _read_key(_context: SSL.Context, settings: ContextSettings) -> None:
             Path(key).read_bytes()
 
 
-def _of_chain(path: Path, chain: list[x509.Certificate], now: datetime, host: str | None) -> Iterator[Problem]:
+def _read_names(_context: SSL.Context, settings: ContextSettings) -> None:
+    """Say at least what is wrong with the certificates for names, where their keys are not loaded."""
+    check_settings(settings)
+    for one in settings.certificates:
+        one.names()
+        one.kind()
+
+
+def _of_names(settings: ContextSettings, now: datetime) -> Iterator[Problem]:
+    """What some clients will not like: the others are served."""
+    given = settings.certificates if isinstance(settings.certificates, Sequence) else ()
+    for one in given[:LOOKED_AT_MOST]:
+        chain = one.chain() if isinstance(one, Certificate) else []
+        if chain:
+            yield from (Problem(False, found.message) for found in _of_chain(one.label, chain, now, None))
+
+
+def _of_chain(what: str, chain: list[x509.Certificate], now: datetime, host: str | None) -> Iterator[Problem]:
     leaf = chain[0]
-    yield from _of_times(f"certificate {path}", leaf, now, is_leaf=True)
+    yield from _of_times(what, leaf, now, is_leaf=True)
     for one in chain[1:]:
         subject = certificates.describe(one, now).subject
-        yield from _of_times(f"certificate {subject!r} in the chain of {path}", one, now, is_leaf=False)
+        yield from _of_times(f"certificate {subject!r} in the chain of {what}", one, now, is_leaf=False)
     if not certificates.is_self_issued(leaf) and leaf.issuer not in [one.subject for one in chain[1:]]:
         issuer = certificates.describe(leaf, now).issuer
         yield Problem(
             False,
-            f"the chain of certificate {path} looks incomplete: its issuer {issuer!r} is not in the file; "
+            f"the chain of {what} looks incomplete: its issuer {issuer!r} is not in the file; "
             "append the authority's intermediate certificates, in order",
         )
     if host is not None and not certificates.serves(leaf, host):
         names = ", ".join(certificates.names(leaf)) or "no name at all"
-        yield Problem(False, f"certificate {path} is not for {host}, but for {names}: clients will refuse it there")
+        yield Problem(False, f"{what} is not for {host}, but for {names}: clients will refuse it there")
 
 
 def _of_times(what: str, one: x509.Certificate, now: datetime, *, is_leaf: bool) -> Iterator[Problem]:

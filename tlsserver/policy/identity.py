@@ -10,6 +10,7 @@ from OpenSSL import SSL
 import engine_shim
 from tlsserver import certificates
 from tlsserver.errors import ConfigurationError
+from tlsserver.policy.certificate import LOOKED_AT_MOST
 from tlsserver.policy.files import readable
 
 if TYPE_CHECKING:
@@ -36,12 +37,16 @@ def engine_of(settings: ContextSettings) -> BaseEngine | None:
 
 
 def expires(settings: ContextSettings) -> float | None:
-    """Return when the first certificate of the chain expires, in seconds since 1970; None: unknown."""
+    """Return when the first of all certificates expires, in seconds since 1970; None: unknown.
+
+    Of the certificates for names only the first `LOOKED_AT_MOST` are looked at, and of the chain the own one alone.
+    """
     try:
         chain = certificates.read_chain(Path(settings.certificate).read_bytes())
     except (OSError, ValueError):  # cryptography is stricter than OpenSSL, which has taken it
         return None
-    return min((certificates.not_after(one).timestamp() for one in chain), default=None)
+    others = [leaf for one in settings.certificates[:LOOKED_AT_MOST] for leaf in one.chain()[:1]]
+    return min((certificates.not_after(one).timestamp() for one in [*chain, *others]), default=None)
 
 
 def set_certificate(context: SSL.Context, settings: ContextSettings) -> None:

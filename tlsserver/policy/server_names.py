@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from engine_shim import BaseEngine, Engine
     from tlsserver.policy.settings import ContextSettings
 
-__all__ = ["UNKNOWN_NAMES", "ServerNames", "maybe_server_names"]
+__all__ = ["UNKNOWN_NAMES", "ServerNames", "check_settings", "maybe_server_names"]
 
 UNKNOWN_NAMES = ("default", "strict")
 
@@ -112,15 +112,25 @@ def maybe_server_names(context: SSL.Context, settings: ContextSettings) -> Serve
     Raises:
         ConfigurationError: A certificate or a setting cannot work.
     """
-    if settings.unknown_names not in UNKNOWN_NAMES:
-        message = f"unknown_names={settings.unknown_names!r} is not known: choose from {', '.join(UNKNOWN_NAMES)}"
-        raise ConfigurationError(message)
-    _check_callable(settings.on_client_hello)
+    check_settings(settings)
     one_for_all = not settings.certificates and settings.unknown_names == "default"
     if one_for_all and settings.on_client_hello is None:
         keep_names(context)
         return None
     return ServerNames(context, settings)
+
+
+def check_settings(settings: ContextSettings) -> None:
+    """Look at the settings, not at the certificates.
+
+    Raises:
+        ConfigurationError: One of them cannot work.
+    """
+    if settings.unknown_names not in UNKNOWN_NAMES:
+        message = f"unknown_names={settings.unknown_names!r} is not known: choose from {', '.join(UNKNOWN_NAMES)}"
+        raise ConfigurationError(message)
+    _check_callable(settings.on_client_hello)
+    _checked(settings)
 
 
 def _check_callable(asked: object) -> None:

@@ -19,6 +19,7 @@ Trade-off
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import signal
@@ -45,8 +46,8 @@ logger = logging.getLogger(__name__)
 
 _STOP, _RELOAD = False, True
 
-# device, inode, size, time of change; None: there is no such file.
-_Look = tuple[tuple[int, int, int, int] | None, ...]
+# Of each file its device, inode, size, time of change; None: there is no such file.
+_Look = dict["str | Path", "tuple[int, int, int, int] | None"]
 
 
 class Reloader:
@@ -82,6 +83,7 @@ class Reloader:
             raise ConfigurationError(message)
         self._server = server
         self._make = make
+        self._follows_context = files is None
         self._files = tuple(files) if files is not None else server.context_files()
         self._interval = interval
         self._wishes: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -119,6 +121,7 @@ class Reloader:
             if wish is _RELOAD or (stands_still and look != self._tried):
                 self._tried = look
                 self._reload()
+                self._follow_context()
             self._tell_what_is_over()
 
     def _wish(self) -> bool | None:
@@ -146,8 +149,17 @@ class Reloader:
         if _is_between(before, numbers.ocsp_expires, self._looked_at_clock):
             logger.warning("the OCSP response is too old now and is not sent any more: fetch another one")
 
+    def _follow_context(self) -> None:
+        """The context that was made may be of other files: they are as new as it is."""
+        self._last = self._look()
+        self._tried = {file: self._tried.get(file, stamp) for file, stamp in self._last.items()}
+
     def _look(self) -> _Look:
-        return tuple(_stamp(file) for file in self._files)
+        """See the files as they are now; a folder may have others than before."""
+        if self._follows_context:
+            with contextlib.suppress(TLSServerError, OSError):  # it names none any more: those before are all there is
+                self._files = self._server.context_files()
+        return {file: _stamp(file) for file in self._files}
 
 
 def _is_between(begin: float, moment: float | None, end: float) -> bool:

@@ -27,6 +27,7 @@ __all__ = [
     "QuestionKind",
     "Refusal",
     "is_name",
+    "keep_names",
     "refusal_of",
 ]
 
@@ -136,6 +137,21 @@ class NameTable:
     def table_bytes(self) -> int:
         """What the names take."""
         return int(lib.hello_table_bytes(self._address))
+
+
+def keep_names(context: SSL.Context) -> None:
+    """Let connections know the name that their client has asked for, where there is one certificate for all.
+
+    OpenSSL does not tell it where TLS 1.2 resumes a session.
+
+    Args:
+        context: A server's Context that no Connection was made of yet.
+
+    Raises:
+        LinkageError: OpenSSL cannot be reached.
+        MemoryError: There is none.
+    """
+    NameTable(context, {}, identities=1, loaded_most=1)
 
 
 def is_name(name: str) -> bool:

@@ -89,6 +89,22 @@ def test_what_openssl_refuses_is_said_why(
     assert "failed: certificate verify failed: certificate has expired" in caplog.text
 
 
+def test_a_hook_that_returns_a_coroutine_refuses(
+    identity: Identity, house: client_scene.House, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def never_run(request: ClientCertificateRequest) -> None:
+        request.accept()
+
+    def hook(request: ClientCertificateRequest) -> object:
+        return never_run(request)
+
+    with HookSite(identity, house.good, "1.3", asking(house, hook)) as site:
+        site.client()
+        site.until(lambda: site.statistics.handshakes_failed)
+    assert "it returned a coroutine, which nobody would run" in caplog.text
+    caplog.clear()  # it holds the request
+
+
 def test_a_hook_that_raises_refuses(
     identity: Identity, house: client_scene.House, caplog: pytest.LogCaptureFixture
 ) -> None:

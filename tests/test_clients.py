@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.certificates import Identity
+    from tlsserver import ClientCertificateRequest
 
 both_versions = pytest.mark.parametrize("version", ["1.2", "1.3"])
 both_ways = pytest.mark.parametrize("offloaded", [False, True], ids=["in place", "offloaded"])
@@ -186,6 +187,10 @@ def complaint(asked: ClientCertificates, identity: Identity) -> str:
     return str(caught.value)
 
 
+async def _never_run(_request: ClientCertificateRequest) -> None:
+    raise AssertionError("nobody runs it")
+
+
 def test_files_that_cannot_work(identity: Identity, house: House, tmp_path: Path) -> None:
     empty, damaged = tmp_path / "empty.pem", tmp_path / "damaged.pem"
     empty.write_text("# nothing yet\n")
@@ -202,6 +207,12 @@ def test_files_that_cannot_work(identity: Identity, house: House, tmp_path: Path
             "mode 'sometimes' is not known: choose from optional, required",
         ),
         (ClientCertificates(ca_certs=house.root.cert, depth=-1), "depth -1 is less than 0"),
+        (ClientCertificates(ca_certs=house.root.cert, depth=1 << 40), f"depth {1 << 40} is more than 100"),
+        (
+            ClientCertificates(ca_certs=house.root.cert, on_verified="hook"),  # type: ignore[arg-type]
+            "on_verified is 'hook': give a function",
+        ),
+        (ClientCertificates(ca_certs=house.root.cert, on_verified=_never_run), "on_verified is a coroutine function"),
         (ClientCertificates(ca_certs=house.root.cert, crls=[house.root.cert]), "there is none in it"),
         (ClientCertificates(ca_certs=house.middle.cert, crls=[house.crl]), "without the issuer of CN=middle: add its"),
         (ClientCertificates(ca_certs=house.root.cert, crls=[empty]), f"CRL {empty}: there is none in it"),

@@ -6,12 +6,15 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from OpenSSL import SSL
 
 import engine_shim
-from engine_shim import TicketKeys
+from engine_shim import Status, TicketKeys
 from engine_shim.native import ffi, lib
 from support.client_scene import House, client, resumed, server, session_of
 from support.hook_site import HookSite
+from support.pair import Pair
+from support.resumption import left
 from tlsserver import ClientCertificates, TLSContext
 
 if TYPE_CHECKING:
@@ -123,3 +126,20 @@ def test_a_session_does_not_outlive_its_certificate(
     everything_expires()
     assert resumed(context, known, first) is False
     assert resumed(context, unknown, second) is True
+
+
+def test_a_session_without_a_ticket_does_not_outlive_its_certificate(
+    identity: Identity, house: House, everything_expires: Callable[[], None]
+) -> None:
+    context = server(identity, ClientCertificates("optional", house.root.cert))
+    far = client(identity, house.good, "1.2")
+    far.set_options(SSL.OP_NO_TICKET)
+    with Pair(context.pyopenssl, far) as pair:
+        assert pair.finish() is Status.DONE
+        pair.echo()
+        session = left(pair.client)
+        pair.flush_client()
+        # Else OpenSSL takes it for a connection that was cut off, and forgets the session.
+        assert pair.server.read_into(bytearray(1)) is Status.CLOSED
+    everything_expires()
+    assert resumed(context, far, session) is False

@@ -20,7 +20,7 @@ from helpers_server import PATIENCE, Echo, House, client_context
 import engine_shim
 from support.chains import issue, respond
 from support.pair import server_context
-from tlsserver import ConfigurationError, Reloader, Server, TLSContext
+from tlsserver import ClientCertificates, ConfigurationError, Reloader, Server, TLSContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,6 +121,24 @@ def test_files_that_change_are_loaded(tmp_path: Path, first: Identity, second: I
         for identity in (second, first, second):
             place.put(identity)
             place.until_served(identity)
+
+
+def test_files_that_come_into_a_folder_are_looked_at_from_then_on(tmp_path: Path, first: Identity) -> None:
+    folder = tmp_path / "authorities"
+    folder.mkdir()
+    shutil.copy(first.ca, folder / "a.pem")
+    place = Place(tmp_path, first, client_certificates=ClientCertificates("optional", ca_path=folder))
+
+    def trusts(count: int) -> bool:
+        settings: Any = getattr(place.server._context, "_settings", None)
+        return len(settings.client_trust.authorities) == count
+
+    with place.server as server, Reloader(server, interval=INTERVAL):
+        (folder / "b.pem").write_bytes(issue("one", ca=True).pem)
+        until(lambda: trusts(2))
+        # In its place: the folder does not change.
+        (folder / "b.pem").write_bytes(issue("two", ca=True).pem + issue("three", ca=True).pem)
+        until(lambda: trusts(3))
 
 
 def test_links_that_are_swapped(tmp_path: Path, first: Identity, second: Identity) -> None:

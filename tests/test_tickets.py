@@ -14,10 +14,10 @@ import pytest
 from helpers_server import Echo, House
 from helpers_web import Serving, serving
 
-from engine_shim import ShimError, TicketKeys
+from engine_shim import ShimError, Status, TicketKeys
 from engine_shim.server_context import set_session_context
-from support.pair import client_context
-from support.resumption import connect, meet
+from support.pair import Pair, client_context
+from support.resumption import connect, left, meet
 from tlsserver import ConfigurationError, Server, TLSContext, cli
 from tlsserver.policy.ticket_source import RotatingKeys, TicketSource
 
@@ -53,6 +53,31 @@ def test_the_next_context_resumes_sessions_of_the_one_before(identity: Identity,
     assert meet(second.pyopenssl, client, session).reused
     assert not meet(second.replace(ticket_keys=None).pyopenssl, client, session).reused
     assert not meet(TLSContext(identity.cert, identity.key).pyopenssl, client, session).reused
+
+
+def test_the_name_is_known_where_a_session_is_resumed(identity: Identity, client: SSL.Context) -> None:
+    """OpenSSL keeps it with the session in TLS 1.3 only."""
+    server, session = TLSContext(identity.cert, identity.key).pyopenssl, None
+    for name in ("shop.test", "shop.test", "other.test", None):
+        with Pair(server, client, offloaded=False) as pair:
+            if session is not None:
+                pair.client.set_session(session)
+            if name is not None:
+                pair.client.set_tlsext_host_name(name.encode())
+            assert pair.until_parked() is Status.DONE
+            pair.echo()
+            assert (pair.server.settled().reused, pair.server.settled().server_name) == (session is not None, name)
+            session = left(pair.client)
+
+
+def test_a_suite_that_is_taken_away_is_not_brought_back_by_a_session(identity: Identity) -> None:
+    first = TLSContext(identity.cert, identity.key, ciphers="ECDHE-ECDSA-AES128-SHA")
+    second, same = first.replace(ciphers=None), first.replace(ciphers=" ECDHE-ECDSA-AES128-SHA ")
+    client = client_context(identity, "1.2")
+    client.set_cipher_list(b"ALL")
+    session = meet(first.pyopenssl, client).session
+    assert not meet(second.pyopenssl, client, session).reused
+    assert meet(same.pyopenssl, client, session).reused
 
 
 def test_another_policy_refuses_the_session_under_the_same_keys(identity: Identity, client: SSL.Context) -> None:

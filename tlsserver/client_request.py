@@ -1,4 +1,4 @@
-"""The policy hook: whether a client whose certificate is good may come in. A leaf but for the certificate.
+"""The policy hook: whether a client whose certificate is good may come in. A leaf but for certificate and errors.
 
 Facts
 - OpenSSL's server sends the alert that its verification error stands for (ssl_x509err2alert), and no other: there is
@@ -8,17 +8,20 @@ Decision
 - The handshake is parked until the request is answered, by the hook itself or later, by any thread. Nobody else waits.
 - On a resumption the hook is asked as well. Whoever it refuses then makes a full handshake, and is asked about again:
   only there can the alert be sent.
-- A hook that raises refuses, with internal_error: who may come in is not known then.
+- A hook that raises, or returns a coroutine, which nobody runs, refuses with internal_error: who may come in is not
+  known then.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from engine_shim.questions import ACCEPTED
 from tlsserver.client_certificate import ClientCertificate
+from tlsserver.errors import ConfigurationError
 from tlsserver.stack import refuse_job_stack
 
 if TYPE_CHECKING:
@@ -120,11 +123,19 @@ def put(
     request = ClientCertificateRequest(question, _peername(sock))
     try:
         refuse_job_stack()
-        hook(request)
+        _call(hook, request)
     except Exception:
         logger.exception("the hook for client certificates failed: the client %s is refused", request.peername)
         request.reject("internal_error")
     return request
+
+
+def _call(hook: Callable[[ClientCertificateRequest], object], request: ClientCertificateRequest) -> None:
+    result = hook(request)
+    if inspect.iscoroutine(result):
+        result.close()
+        message = "it returned a coroutine, which nobody would run: start a task there instead"
+        raise ConfigurationError(message)
 
 
 def _peername(sock: socket.socket) -> Any:  # noqa: ANN401 - its form depends on the family

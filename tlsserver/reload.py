@@ -19,6 +19,7 @@ Trade-off
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import signal
@@ -46,7 +47,8 @@ logger = logging.getLogger(__name__)
 
 _STOP, _RELOAD = False, True
 
-_Look = tuple[Stamp, ...]
+# Of each file what its content is told by.
+_Look = dict["str | Path", Stamp]
 
 
 class Reloader:
@@ -82,6 +84,7 @@ class Reloader:
             raise ConfigurationError(message)
         self._server = server
         self._make = make
+        self._follows_context = files is None
         self._files = tuple(files) if files is not None else server.context_files()
         self._interval = interval
         self._wishes: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -119,6 +122,7 @@ class Reloader:
             if wish is _RELOAD or (stands_still and look != self._tried):
                 self._tried = look
                 self._reload()
+                self._follow_context()
             self._tell_what_is_over()
 
     def _wish(self) -> bool | None:
@@ -146,8 +150,17 @@ class Reloader:
         if _is_between(before, numbers.ocsp_expires, self._looked_at_clock):
             logger.warning("the OCSP response is too old now and is not sent any more: fetch another one")
 
+    def _follow_context(self) -> None:
+        """The context that was made may be of other files: they are as new as it is."""
+        self._last = self._look()
+        self._tried = {file: self._tried.get(file, seen) for file, seen in self._last.items()}
+
     def _look(self) -> _Look:
-        return tuple(stamp(file) for file in self._files)
+        """See the files as they are now; a folder may have others than before."""
+        if self._follows_context:
+            with contextlib.suppress(TLSServerError, OSError):  # it names none any more: those before are all there is
+                self._files = self._server.context_files()
+        return {file: stamp(file) for file in self._files}
 
 
 def _is_between(begin: float, moment: float | None, end: float) -> bool:

@@ -332,6 +332,21 @@ static void put_string(struct texts *t, const char *text) {
     put(t, text, text == NULL ? 0 : strlen(text));
 }
 
+/* RFC 6066, 3. */
+enum { NAME_MOST = 255 };
+
+/* In TLS 1.2 OpenSSL does not keep the name where a session is resumed: there it is as the ClientHello had it. */
+static void put_server_name(struct texts *t, SSL *ssl) {
+    char said[NAME_MOST];
+    const char *name = ossl.SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    size_t length = name == NULL ? hello_copy(ssl, HELLO_NAME, said, sizeof said) : 0;
+    bool is_text = length <= sizeof said && memchr(said, '\0', length) == NULL;
+    if (name != NULL)
+        put_string(t, name);
+    else
+        put(t, said, is_text ? length : 0);
+}
+
 size_t async_ssl_settled(struct async_ssl *a, char *out, size_t room) {
     if (a->ssl == NULL) return 0;
     struct texts t = {.out = out, .room = room};
@@ -343,7 +358,7 @@ size_t async_ssl_settled(struct async_ssl *a, char *out, size_t room) {
     put_string(&t, cipher == NULL ? NULL : ossl.SSL_CIPHER_get_name(cipher));
     put_string(&t, async_ssl_group(a));
     put_string(&t, async_ssl_reused(a) ? "reused" : NULL);
-    put_string(&t, ossl.SSL_get_servername(a->ssl, TLSEXT_NAMETYPE_host_name));
+    put_server_name(&t, a->ssl);
     put(&t, alpn, length);
     return t.length <= room ? t.length : 0;
 }

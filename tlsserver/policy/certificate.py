@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from engine_shim import BaseEngine, Engine, Key
     from tlsserver.policy.files import Stamp
 
-__all__ = ["Certificate"]
+__all__ = ["LOOKED_AT_MOST", "Certificate"]
+
+# How many certificates of names are looked at for their times: it takes some 0.1 ms each.
+LOOKED_AT_MOST = 64
 
 
 class _Facts(NamedTuple):
@@ -94,6 +97,13 @@ class Certificate:
             ConfigurationError: It cannot be read.
         """
         return self._parsed().expires
+
+    def chain(self) -> list[x509.Certificate]:
+        """Return it, and the others of its chain; none: it cannot be read, which whoever loads it says."""
+        try:
+            return certificates.read_chain(self._pem())
+        except (ConfigurationError, ValueError):  # cryptography is stricter than OpenSSL
+            return []
 
     def files(self) -> tuple[str | Path, ...]:
         """Return what it is read from."""

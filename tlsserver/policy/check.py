@@ -14,6 +14,7 @@ Decision
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path, PurePath
@@ -26,14 +27,15 @@ from engine_shim import ShimError
 from tlsserver import certificates
 from tlsserver.errors import ConfigurationError, ProblemsError, TLSServerError
 from tlsserver.policy import PARTS, identity, staple
+from tlsserver.policy.certificate import LOOKED_AT_MOST, Certificate
 from tlsserver.policy.files import readable
+from tlsserver.policy.server_names import check_settings, maybe_server_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cryptography import x509
 
-    from tlsserver.policy.certificate import Certificate
     from tlsserver.policy.settings import ContextSettings
 
 __all__ = ["Problem", "check", "inspect", "refuse", "soon"]
@@ -92,8 +94,7 @@ def check(
     found += wrong
     if with_key:
         found += _complaint(_read_key if wrong else identity.set_key, context, settings)
-    for one in settings.certificates:
-        found += _complaint(_read_certificate(one), context, settings)
+    found += _of_settings_of_names(context, settings, with_keys=with_key and not found)
     now = now or datetime.now(timezone.utc)
     return list(dict.fromkeys([*found, *_of_staple(settings, now), *inspect(settings, host=host, now=now)]))
 
@@ -107,10 +108,7 @@ def inspect(settings: ContextSettings, *, host: str | None = None, now: datetime
         now: The time; None: of the clock.
     """
     now = now or datetime.now(timezone.utc)
-    found = [*_of_certificate(settings.certificate, now, host), *_of_key_file(settings.key)]
-    for one in settings.certificates[: identity.LOOKED_AT]:
-        found += [*_of_certificate(one.certificate, now, None), *_of_key_file(one.key)]
-    return found
+    return [*_of_certificate(settings.certificate, now, host), *_of_key_file(settings.key), *_of_names(settings, now)]
 
 
 def refuse(problems: list[Problem]) -> None:
@@ -131,7 +129,7 @@ def soon(certificate: x509.Certificate) -> timedelta:
 
 
 def _complaint(
-    part: Callable[[SSL.Context, ContextSettings], None], context: SSL.Context, settings: ContextSettings
+    part: Callable[[SSL.Context, ContextSettings], object], context: SSL.Context, settings: ContextSettings
 ) -> list[Problem]:
     try:
         part(context, settings)
@@ -148,6 +146,15 @@ def _read_key(_context: SSL.Context, settings: ContextSettings) -> None:
             Path(key).read_bytes()
 
 
+def _of_settings_of_names(context: SSL.Context, settings: ContextSettings, *, with_keys: bool) -> list[Problem]:
+    """Load what is loaded at the start; where no keys are to be, say at least what is wrong with the files."""
+    found = _complaint(lambda _, given: check_settings(given), context, settings)
+    if not found:
+        for one in settings.certificates:
+            found += _complaint(_read_certificate(one), context, settings)
+    return _complaint(maybe_server_names, context, settings) if with_keys and not found else found
+
+
 def _read_certificate(one: Certificate) -> Callable[[SSL.Context, ContextSettings], None]:
     """Read the names and the key's file; whether it is the certificate's shows when it is loaded."""
 
@@ -161,33 +168,41 @@ def _read_certificate(one: Certificate) -> Callable[[SSL.Context, ContextSetting
     return read
 
 
-def _of_certificate(file: str | Path | bytes, now: datetime, host: str | None) -> Iterator[Problem]:
-    if isinstance(file, bytes):
-        return
+def _of_certificate(file: str | Path, now: datetime, host: str | None) -> Iterator[Problem]:
     try:
         chain = certificates.read_chain(Path(file).read_bytes())
     except (OSError, ValueError):  # OpenSSL says what it thinks of it, and is less strict
         return
     if chain:
-        yield from _of_chain(Path(file), chain, now, host)
+        yield from _of_chain(f"certificate {file}", chain, now, host)
 
 
-def _of_chain(path: Path, chain: list[x509.Certificate], now: datetime, host: str | None) -> Iterator[Problem]:
+def _of_names(settings: ContextSettings, now: datetime) -> Iterator[Problem]:
+    """What some clients will not like: the others are served."""
+    given = settings.certificates if isinstance(settings.certificates, Sequence) else ()
+    for one in (one for one in given[:LOOKED_AT_MOST] if isinstance(one, Certificate)):
+        chain = one.chain()
+        if chain:
+            yield from (Problem(False, found.message) for found in _of_chain(one.label, chain, now, None))
+        yield from _of_key_file(one.key)
+
+
+def _of_chain(what: str, chain: list[x509.Certificate], now: datetime, host: str | None) -> Iterator[Problem]:
     leaf = chain[0]
-    yield from _of_times(f"certificate {path}", leaf, now, is_leaf=True)
+    yield from _of_times(what, leaf, now, is_leaf=True)
     for one in chain[1:]:
         subject = certificates.describe(one, now).subject
-        yield from _of_times(f"certificate {subject!r} in the chain of {path}", one, now, is_leaf=False)
+        yield from _of_times(f"certificate {subject!r} in the chain of {what}", one, now, is_leaf=False)
     if not certificates.is_self_issued(leaf) and leaf.issuer not in [one.subject for one in chain[1:]]:
         issuer = certificates.describe(leaf, now).issuer
         yield Problem(
             False,
-            f"the chain of certificate {path} looks incomplete: its issuer {issuer!r} is not in the file; "
+            f"the chain of {what} looks incomplete: its issuer {issuer!r} is not in the file; "
             "append the authority's intermediate certificates, in order",
         )
     if host is not None and not certificates.serves(leaf, host):
         names = ", ".join(certificates.names(leaf)) or "no name at all"
-        yield Problem(False, f"certificate {path} is not for {host}, but for {names}: clients will refuse it there")
+        yield Problem(False, f"{what} is not for {host}, but for {names}: clients will refuse it there")
 
 
 def _of_times(what: str, one: x509.Certificate, now: datetime, *, is_leaf: bool) -> Iterator[Problem]:

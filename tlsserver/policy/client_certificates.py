@@ -23,6 +23,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import hashlib
+import inspect
 import logging
 import re
 from dataclasses import dataclass
@@ -39,11 +40,14 @@ if TYPE_CHECKING:
 
     from tlsserver.client_request import ClientCertificateRequest
 
-__all__ = ["MODES", "ClientCertificates", "Trust"]
+__all__ = ["DEPTH_MOST", "MODES", "ClientCertificates", "Trust"]
 
 logger = logging.getLogger(__name__)
 
 MODES = ("optional", "required")
+
+# OpenSSL's own bound.
+DEPTH_MOST = 100
 
 _CERTIFICATE = re.compile(rb"-----BEGIN (X509 )?CERTIFICATE-----(.+?)-----END (X509 )?CERTIFICATE-----", re.DOTALL)
 _CRL = re.compile(rb"-----BEGIN (X509 )CRL-----(.+?)-----END (X509 )CRL-----", re.DOTALL)
@@ -100,8 +104,17 @@ class ClientCertificates:
             yield f"mode {self.mode!r} is not known: choose from {', '.join(MODES)}"
         if self.ca_certs is None and self.ca_path is None:
             yield "no authority is given whose clients may come in: give a CA file or folder"
-        if self.depth < 0:
-            yield f"depth {self.depth} is less than 0: give how many intermediate authorities a chain may have"
+        if not 0 <= self.depth <= DEPTH_MOST:
+            what = "is less than 0" if self.depth < 0 else f"is more than {DEPTH_MOST}"
+            yield f"depth {self.depth} {what}: give how many intermediate authorities a chain may have"
+        hook = self.on_verified
+        if hook is not None and not callable(hook):
+            yield f"on_verified is {hook!r}: give a function that takes a ClientCertificateRequest"
+        elif inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(type(hook).__call__):
+            yield (
+                "on_verified is a coroutine function, which nobody would run: give a function that starts a task, and "
+                "call request.accept() or request.reject() there"
+            )
 
     def _where(self) -> str:
         return " or ".join(str(path) for path in (self.ca_certs, self.ca_path) if path is not None)

@@ -11,17 +11,14 @@ from OpenSSL import SSL
 import engine_shim
 from tlsserver import certificates
 from tlsserver.errors import ConfigurationError
+from tlsserver.policy.certificate import LOOKED_AT_MOST
 from tlsserver.policy.files import readable
 
 if TYPE_CHECKING:
     from engine_shim import BaseEngine
     from tlsserver.policy.settings import ContextSettings
 
-__all__ = ["LOOKED_AT", "apply", "engine_of", "expires", "readable", "reason", "set_certificate", "set_key"]
-
-
-# Certificates for single names whose ends are looked at: as many as are read at the start.
-LOOKED_AT = 64
+__all__ = ["apply", "engine_of", "expires", "readable", "reason", "set_certificate", "set_key"]
 
 
 def apply(context: SSL.Context, settings: ContextSettings) -> None:
@@ -46,7 +43,7 @@ def expires(settings: ContextSettings) -> float | None:
     Of the chain, and of the first 64 that are for single names, which are read at the start as well.
     """
     ends = []
-    for one in settings.certificates[:LOOKED_AT]:
+    for one in settings.certificates[:LOOKED_AT_MOST]:
         with contextlib.suppress(ConfigurationError):  # which costs those who ask for it, not the others
             ends.append(one.expires())
     try:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import engine_shim
 from engine_shim.identity import Identity
-from engine_shim.server_names import MAIN, BadNameError, NameTable
+from engine_shim.server_names import MAIN, BadNameError, NameTable, keep_names
 from tlsserver.errors import ConfigurationError
 from tlsserver.policy.certificate import Certificate
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from engine_shim import BaseEngine, Engine
     from tlsserver.policy.settings import ContextSettings
 
-__all__ = ["UNKNOWN_NAMES", "ServerNames", "maybe_server_names"]
+__all__ = ["UNKNOWN_NAMES", "ServerNames", "check_settings", "maybe_server_names"]
 
 UNKNOWN_NAMES = ("default", "strict")
 
@@ -112,12 +112,25 @@ def maybe_server_names(context: SSL.Context, settings: ContextSettings) -> Serve
     Raises:
         ConfigurationError: A certificate or a setting cannot work.
     """
+    check_settings(settings)
+    one_for_all = not settings.certificates and settings.unknown_names == "default"
+    if one_for_all and settings.on_client_hello is None:
+        keep_names(context)
+        return None
+    return ServerNames(context, settings)
+
+
+def check_settings(settings: ContextSettings) -> None:
+    """Look at the settings, not at the certificates.
+
+    Raises:
+        ConfigurationError: One of them cannot work.
+    """
     if settings.unknown_names not in UNKNOWN_NAMES:
         message = f"unknown_names={settings.unknown_names!r} is not known: choose from {', '.join(UNKNOWN_NAMES)}"
         raise ConfigurationError(message)
     _check_callable(settings.on_client_hello)
-    one_for_all = not settings.certificates and settings.unknown_names == "default"
-    return None if one_for_all and settings.on_client_hello is None else ServerNames(context, settings)
+    _checked(settings)
 
 
 def _check_callable(asked: object) -> None:

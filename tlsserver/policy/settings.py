@@ -89,8 +89,9 @@ class ContextSettings:
             connection (RFC 8446, appendix C.4), and a client may open two at once.
         session_lifetime: Seconds for which a session may be resumed, at most seven days. Two hours, as OpenSSL has it:
             in TLS 1.2 who steals a session's secret can read what was resumed from it in that time.
-        session_cache_size: Sessions in memory, for clients of TLS 1.2 without tickets, which are few; 0: none. 4096 are
-            4 MB (1.0 to 1.3 KB each, measured; more with client certificates); OpenSSL's own bound is 20480.
+        session_cache_size: Sessions in memory, for clients of TLS 1.2 without tickets, which are few; 0: none, as where
+            clients are asked for certificates, which nobody would look at again. 4096 are 4 MB (1.0 to 1.3 KB each,
+            measured); OpenSSL's own bound is 20480.
         key_log: File that the secrets of all handshakes are appended to, for Wireshark; None: no secret leaves. Never
             in production.
         ocsp_staple: Path of an OCSP response in DER, as ``openssl ocsp -respout`` writes it, to go with the

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tlsserver.policy.settings import ContextSettings
 
-__all__ = ["apply", "known_ciphers", "known_ciphersuites"]
+__all__ = ["apply", "ciphers_of", "known_ciphers", "known_ciphersuites"]
 
 _CIPHERSUITES = (
     "TLS_AES_128_GCM_SHA256",
@@ -48,10 +48,8 @@ def apply(context: SSL.Context, settings: ContextSettings) -> None:
     Raises:
         ConfigurationError: A name is unknown; all that are, are named.
     """
-    profile = profile_of(settings)
-    ciphers, ciphersuites = profile.ciphers, profile.ciphersuites
+    ciphers, ciphersuites = ciphers_of(settings), profile_of(settings).ciphersuites
     if settings.ciphers is not None:
-        ciphers = ":".join(names.text_of(settings.ciphers, "suite of TLS 1.2").split(";"))
         _check_ciphers(ciphers)
     if settings.ciphersuites is not None:
         ciphersuites = names.text_of(settings.ciphersuites, "suite of TLS 1.3")
@@ -62,6 +60,17 @@ def apply(context: SSL.Context, settings: ContextSettings) -> None:
     except ShimError as error:
         message = f"{error}: no suite is left of it, see `openssl ciphers`"
         raise ConfigurationError(message) from error
+
+
+def ciphers_of(settings: ContextSettings) -> str:
+    """Return the suites of TLS 1.2 in OpenSSL's form, the profile's where none are given.
+
+    Raises:
+        ConfigurationError: There is no such profile, or no suite in the list.
+    """
+    if settings.ciphers is None:
+        return profile_of(settings).ciphers
+    return ":".join(names.text_of(settings.ciphers, "suite of TLS 1.2").split(";"))
 
 
 def known_ciphers() -> list[str]:

@@ -42,11 +42,11 @@ PARTS: tuple[Callable[[SSL.Context, ContextSettings], None], ...] = (
     session_limits.apply,
     alpn.apply,
     session_id.apply,
-    tickets.apply,
+    tickets.apply,  # they live as long as sessions do, so these are limited before
     clients.apply,
     identity.apply,
     staple.apply,  # of the certificate that is there
-    client_hook.apply,
+    client_hook.apply,  # takes away a cache of sessions that session_limits has given
     key_log.apply,  # last: what cannot work makes no file
 )
 

@@ -12,9 +12,9 @@ from OpenSSL import SSL
 from engine_shim import ManualEngine, TicketKeys, job_is_current
 from support.client_authority import Authority
 from tlsserver import Certificate, ClientCertificates, Server, TLSContext
+from tlsserver.asking import refuse_job_stack
 from tlsserver.context import _PYTHON_CALLBACKS
 from tlsserver.errors import LocalTLSError
-from tlsserver.stack import refuse_job_stack
 
 if TYPE_CHECKING:
     from pathlib import Path

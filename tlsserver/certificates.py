@@ -7,6 +7,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -24,6 +25,7 @@ __all__ = [
     "is_self_issued",
     "is_signed_by",
     "key_name",
+    "maybe_chain",
     "must_staple",
     "names",
     "not_after",
@@ -91,6 +93,17 @@ def read_chain(pem: bytes) -> list[x509.Certificate]:
         ValueError: One of them cannot be read.
     """
     return [x509.load_pem_x509_certificate(found.group()) for found in _PEM.finditer(pem)]
+
+
+def maybe_chain(file: str | Path) -> list[x509.Certificate]:
+    """Return the certificates of a PEM file.
+
+    None, where it cannot be read: whoever loads it tells why, and OpenSSL is less strict than cryptography.
+    """
+    try:
+        return read_chain(Path(file).read_bytes())
+    except (OSError, ValueError):
+        return []
 
 
 def as_utc(holder: Any, name: str) -> datetime | None:  # noqa: ANN401 - certificates and OCSP responses

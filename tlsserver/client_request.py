@@ -14,18 +14,15 @@ Decision
 
 from __future__ import annotations
 
-import inspect
 import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from engine_shim.questions import ACCEPTED
+from tlsserver.asking import ask
 from tlsserver.client_certificate import ClientCertificate
-from tlsserver.errors import ConfigurationError
-from tlsserver.stack import refuse_job_stack
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from engine_shim.questions import ClientQuestion
@@ -108,38 +105,22 @@ class ClientCertificateRequest:
 
 
 def put(
-    hook: Callable[[ClientCertificateRequest], object], question: ClientQuestion, sock: socket.socket
+    hook: Callable[[ClientCertificateRequest], object], question: ClientQuestion, peername: object
 ) -> ClientCertificateRequest:
     """Put a question to the hook, on the loop's normal stack.
 
     Args:
         hook: The application's.
         question: Of a handshake that is paused.
-        sock: The client's.
+        peername: The client's address; None: it has left.
 
     Returns:
         What was asked, perhaps answered already.
     """
-    request = ClientCertificateRequest(question, _peername(sock))
+    request = ClientCertificateRequest(question, peername)
     try:
-        refuse_job_stack()
-        _call(hook, request)
+        ask(hook, request)
     except Exception:
         logger.exception("the hook for client certificates failed: the client %s is refused", request.peername)
         request.reject("internal_error")
     return request
-
-
-def _call(hook: Callable[[ClientCertificateRequest], object], request: ClientCertificateRequest) -> None:
-    result = hook(request)
-    if inspect.iscoroutine(result):
-        result.close()
-        message = "it returned a coroutine, which nobody would run: start a task there instead"
-        raise ConfigurationError(message)
-
-
-def _peername(sock: socket.socket) -> Any:  # noqa: ANN401 - its form depends on the family
-    try:
-        return sock.getpeername()
-    except OSError:
-        return None

@@ -7,14 +7,13 @@ be loaded, later where the application decides.
 
 from __future__ import annotations
 
-import inspect
 import logging
 from typing import TYPE_CHECKING
 
 from engine_shim.server_names import Question, QuestionKind, refusal_of
+from tlsserver.asking import ask
 from tlsserver.client_hello import ALERTS, Answer, ClientHelloRequest
-from tlsserver.errors import ConfigurationError, HandshakeError, LocalTLSError, TLSServerError
-from tlsserver.stack import refuse_job_stack
+from tlsserver.errors import HandshakeError, LocalTLSError, TLSServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,14 +98,8 @@ class Questions:
         return request
 
     def _call(self, request: ClientHelloRequest) -> None:
-        refuse_job_stack()
-        if self._names.on_client_hello is None:
-            return
-        result = self._names.on_client_hello(request)
-        if inspect.iscoroutine(result):
-            result.close()
-            message = "it returned a coroutine, which nobody would run: start a task there instead"
-            raise ConfigurationError(message)
+        if self._names.on_client_hello is not None:
+            ask(self._names.on_client_hello, request)
 
     def _apply(self, question: Question, answer: Answer, resume: Callable[[], object]) -> None:
         if answer.alert is not None:

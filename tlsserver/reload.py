@@ -56,8 +56,8 @@ class Reloader:
 
     A context manager around `tlsserver.Server.run`::
 
-    with Reloader(server, files=["cert.pem", "key.pem"]):
-        server.run()
+        with Reloader(server, files=["cert.pem", "key.pem"]):
+            server.run()
     """
 
     def __init__(

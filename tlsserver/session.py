@@ -205,7 +205,7 @@ class Session:
         question = self._tls.question()
         if question is None:
             return False
-        self._request = client_request.put(hook, question, self._socket)
+        self._request = client_request.put(hook, question, _peer_of(self._socket))
         return self._request.is_answered
 
     def ask(self, resume: Callable[[], object]) -> None:

@@ -140,7 +140,11 @@ def _complaint(
 
 def _read_key(_context: SSL.Context, settings: ContextSettings) -> None:
     """Say at least that there is no key, where there is no certificate that it could belong to."""
-    key = settings.key
+    _read_key_file(settings.key, settings)
+
+
+def _read_key_file(key: object, settings: ContextSettings) -> None:
+    """An engine may know a key by a name that is no path."""
     if isinstance(key, PurePath) or (isinstance(key, str) and settings.engine is None):
         with readable("private key", key):
             Path(key).read_bytes()
@@ -161,18 +165,13 @@ def _read_certificate(one: Certificate) -> Callable[[SSL.Context, ContextSetting
     def read(_context: SSL.Context, settings: ContextSettings) -> None:
         one.expires()
         one.names()
-        if isinstance(one.key, PurePath) or (isinstance(one.key, str) and settings.engine is None):
-            with readable("private key", one.key):
-                Path(one.key).read_bytes()
+        _read_key_file(one.key, settings)
 
     return read
 
 
 def _of_certificate(file: str | Path, now: datetime, host: str | None) -> Iterator[Problem]:
-    try:
-        chain = certificates.read_chain(Path(file).read_bytes())
-    except (OSError, ValueError):  # OpenSSL says what it thinks of it, and is less strict
-        return
+    chain = certificates.maybe_chain(file)
     if chain:
         yield from _of_chain(f"certificate {file}", chain, now, host)
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import hashlib
-import inspect
 import logging
 import re
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
+from tlsserver.asking import complaint
 from tlsserver.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -107,14 +107,11 @@ class ClientCertificates:
         if not 0 <= self.depth <= DEPTH_MOST:
             what = "is less than 0" if self.depth < 0 else f"is more than {DEPTH_MOST}"
             yield f"depth {self.depth} {what}: give how many intermediate authorities a chain may have"
-        hook = self.on_verified
-        if hook is not None and not callable(hook):
-            yield f"on_verified is {hook!r}: give a function that takes a ClientCertificateRequest"
-        elif inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(type(hook).__call__):
-            yield (
-                "on_verified is a coroutine function, which nobody would run: give a function that starts a task, and "
-                "call request.accept() or request.reject() there"
-            )
+        if self.on_verified is not None:
+            answers = "request.accept() or request.reject()"
+            message = complaint(self.on_verified, "on_verified", "ClientCertificateRequest", answers)
+            if message is not None:
+                yield message
 
     def _where(self) -> str:
         return " or ".join(str(path) for path in (self.ca_certs, self.ca_path) if path is not None)

@@ -19,8 +19,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from engine_shim import ShimError, set_groups
-from tlsserver.errors import ConfigurationError
+from engine_shim import set_groups
 from tlsserver.policy import names
 
 if TYPE_CHECKING:
@@ -50,34 +49,20 @@ def apply(context: SSL.Context, settings: ContextSettings) -> None:
     """
     if settings.groups is None:
         last = ":P-521" if settings.client_certificates is not None else ""
-        if not _takes(context, _DEFAULT + last):
-            set_groups(context, ":".join(name for name in DEFAULT_GROUPS if _takes(context, name)) + last)
+        if not names.takes(set_groups, context, _DEFAULT + last):
+            set_groups(context, ":".join(names.known(set_groups, context, DEFAULT_GROUPS)) + last)
         return
     text = names.text_of(settings.groups, "key exchange group")
-    unknown = [name for name in _names(text) if not _takes(context, name)]
-    if unknown:
-        names.refuse("key exchange groups", unknown, known_groups(context))
-    try:
-        set_groups(context, text)
-    except ShimError as error:
-        message = f"{error}: name each once, without the marks of newer ones (? * - /)"
-        raise ConfigurationError(message) from error
+    what, marks = "key exchange groups", "? * - /"
+    names.set_known(set_groups, context, text, asked=_names(text), candidates=_CANDIDATES, what=what, marks=marks)
 
 
 def known_groups(context: SSL.Context) -> list[str]:
     """Name the groups that a Context can take part in; those that it takes part in are others afterwards."""
-    return [name for name in _CANDIDATES if _takes(context, name)]
+    return names.known(set_groups, context, _CANDIDATES)
 
 
 def _names(text: str) -> list[str]:
     """Names alone, without those that may be unknown (``?NAME``) and the marks of OpenSSL 3.5."""
     words = [word for word in re.split("[:/]", text) if "?" not in word[:3]]
     return [word.lstrip("*-") or word for word in words]
-
-
-def _takes(context: SSL.Context, text: str) -> bool:
-    try:
-        set_groups(context, text)
-    except ShimError:
-        return False
-    return True

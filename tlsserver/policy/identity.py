@@ -46,10 +46,7 @@ def expires(settings: ContextSettings) -> float | None:
     for one in settings.certificates[:LOOKED_AT_MOST]:
         with contextlib.suppress(ConfigurationError):  # which costs those who ask for it, not the others
             ends.append(one.expires())
-    try:
-        chain = certificates.read_chain(Path(settings.certificate).read_bytes())
-    except (OSError, ValueError):  # cryptography is stricter than OpenSSL, which has taken it
-        chain = []
+    chain = certificates.maybe_chain(settings.certificate)
     return min((*ends, *(certificates.not_after(one).timestamp() for one in chain)), default=None)
 
 

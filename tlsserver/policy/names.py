@@ -7,12 +7,17 @@ import re
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from engine_shim import ShimError
 from tlsserver.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["refuse", "text_of"]
+    from OpenSSL import SSL
+
+    Setter = Callable[[SSL.Context, str], None]
+
+__all__ = ["known", "refuse", "set_known", "takes", "text_of"]
 
 _SHOWN = 350  # characters: five lines of a terminal
 
@@ -34,6 +39,54 @@ def text_of(value: str | Sequence[str], what: str) -> str:
     if not (text.isascii() and text.isprintable()):
         raise ConfigurationError(f"{what} {text!r}: names are printable ASCII")
     return text
+
+
+def takes(setter: Setter, context: SSL.Context, text: str) -> bool:
+    """Return whether OpenSSL takes names; the Context has them then."""
+    try:
+        setter(context, text)
+    except ShimError:
+        return False
+    return True
+
+
+def known(setter: Setter, context: SSL.Context, candidates: Iterable[str]) -> list[str]:
+    """Return the names that OpenSSL takes; those that the Context has are others afterwards."""
+    return [name for name in candidates if takes(setter, context, name)]
+
+
+def set_known(
+    setter: Setter,
+    context: SSL.Context,
+    text: str,
+    *,
+    asked: Iterable[str],
+    candidates: Iterable[str],
+    what: str,
+    marks: str,
+) -> None:
+    """Set a list of names, each of which OpenSSL must know.
+
+    Args:
+        setter: Sets it.
+        context: Where.
+        text: The list, as OpenSSL takes it.
+        asked: The names in it that have to be known.
+        candidates: Names that may be known, to be told if one is not.
+        what: What to call them.
+        marks: Signs that only newer releases take in front of a name.
+
+    Raises:
+        ConfigurationError: A name is unknown (all that are, are named), or OpenSSL refuses the list.
+    """
+    unknown = [name for name in asked if not takes(setter, context, name)]
+    if unknown:
+        refuse(what, unknown, known(setter, context, candidates))
+    try:
+        setter(context, text)
+    except ShimError as error:
+        message = f"{error}: name each once, without the marks of newer ones ({marks})"
+        raise ConfigurationError(message) from error
 
 
 def refuse(what: str, unknown: Iterable[str], known: Iterable[str], hint: str = "") -> None:

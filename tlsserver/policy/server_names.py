@@ -18,13 +18,13 @@ Trade-off
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import engine_shim
 from engine_shim.identity import Identity
 from engine_shim.server_names import MAIN, BadNameError, NameTable, keep_names
+from tlsserver.asking import complaint
 from tlsserver.errors import ConfigurationError
 from tlsserver.policy.certificate import Certificate
 
@@ -136,14 +136,8 @@ def check_settings(settings: ContextSettings) -> None:
 def _check_callable(asked: object) -> None:
     if asked is None:
         return
-    if not callable(asked):
-        message = f"on_client_hello is {asked!r}: give a function that takes a ClientHelloRequest"
-        raise ConfigurationError(message)
-    if inspect.iscoroutinefunction(asked) or inspect.iscoroutinefunction(type(asked).__call__):
-        message = (
-            "on_client_hello is a coroutine function, which nobody would run: give a function that starts a task, and "
-            "call request.complete() there"
-        )
+    message = complaint(asked, "on_client_hello", "ClientHelloRequest", "request.complete()")
+    if message is not None:
         raise ConfigurationError(message)
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine_shim import ShimError
 from engine_shim.handshake_policy import set_signature_algorithms
-from tlsserver.errors import ConfigurationError
 from tlsserver.policy import names
 
 if TYPE_CHECKING:
@@ -33,24 +31,11 @@ def apply(context: SSL.Context, settings: ContextSettings) -> None:
     if settings.signature_algorithms is None:
         return
     text = names.text_of(settings.signature_algorithms, "signature algorithm")
-    unknown = [name for name in text.split(":") if not name.startswith("?") and not _takes(context, name)]
-    if unknown:
-        names.refuse("signature algorithms", unknown, known_signature_algorithms(context))
-    try:
-        set_signature_algorithms(context, text)
-    except ShimError as error:
-        message = f"{error}: name each once, without the marks of newer ones (?)"
-        raise ConfigurationError(message) from error
+    asked = [name for name in text.split(":") if not name.startswith("?")]
+    setter, what = set_signature_algorithms, "signature algorithms"
+    names.set_known(setter, context, text, asked=asked, candidates=_CANDIDATES, what=what, marks="?")
 
 
 def known_signature_algorithms(context: SSL.Context) -> list[str]:
     """Name the algorithms that a Context can use; those that it uses are others afterwards."""
-    return [name for name in _CANDIDATES if _takes(context, name)]
-
-
-def _takes(context: SSL.Context, text: str) -> bool:
-    try:
-        set_signature_algorithms(context, text)
-    except ShimError:
-        return False
-    return True
+    return names.known(set_signature_algorithms, context, _CANDIDATES)

@@ -63,7 +63,7 @@ def trouble(settings: ContextSettings, now: datetime) -> str | None:
     """
     if settings.ocsp_staple is not None:
         return _complaint(*_read(settings.ocsp_staple), settings, now)
-    chain = _chain(settings)
+    chain = certificates.maybe_chain(settings.certificate)
     if chain and certificates.must_staple(chain[0]):
         return (
             f"certificate {settings.certificate} must come with an OCSP response (RFC 7633), and there is none: "
@@ -94,17 +94,10 @@ def _read(path: str | Path) -> tuple[bytes, ocsp.Response]:
 
 
 def _complaint(der: bytes, found: ocsp.Response, settings: ContextSettings, now: datetime) -> str | None:
-    chain = _chain(settings)
+    chain = certificates.maybe_chain(settings.certificate)
     reason = found.complaint(chain, now) if chain else None
     if len(der) > _LARGEST:
         reason = f"it has {len(der):,} bytes, and OpenSSL's clients take at most {_LARGEST:,} in TLS 1.2"
     if reason is None and found.status != "good":
         reason = f"it says that the certificate is {found.status}"
     return reason and f"the OCSP response {settings.ocsp_staple} is not sent: {reason}; fetch another one"
-
-
-def _chain(settings: ContextSettings) -> list[certificates.Certificate]:
-    try:
-        return certificates.read_chain(Path(settings.certificate).read_bytes())
-    except (OSError, ValueError):  # of which the certificate's own part tells, or cryptography is stricter than OpenSSL
-        return []

@@ -82,19 +82,19 @@ def known_ciphers() -> list[str]:
 
 def known_ciphersuites() -> list[str]:
     """Name the suites of TLS 1.3 that this OpenSSL has."""
-    return [name for name in _CIPHERSUITES if _takes(set_ciphersuites, name)]
+    return [name for name in _CIPHERSUITES if names.takes(set_ciphersuites, _scratch(), name)]
 
 
 def _check_ciphers(text: str) -> None:
     unknown = [word for word in text.split(":") if word and not _is_known_cipher(word)]
-    newer = [word for word in unknown if _takes(set_ciphersuites, word)]
+    newer = [word for word in unknown if names.takes(set_ciphersuites, _scratch(), word)]
     hint = f" ({', '.join(newer)}: of TLS 1.3, and set as such)" if newer else ""
     names.refuse("TLS 1.2 suites", unknown, _when_needed(known_ciphers, unknown), hint)
 
 
 def _check_ciphersuites(text: str) -> None:
-    unknown = [name for name in text.split(":") if not _takes(set_ciphersuites, name)]
-    older = [name for name in unknown if _takes(set_ciphers, name)]
+    unknown = [name for name in text.split(":") if not names.takes(set_ciphersuites, _scratch(), name)]
+    older = [name for name in unknown if names.takes(set_ciphers, _scratch(), name)]
     hint = f" ({', '.join(older)}: of TLS 1.2, and set as such)" if older else ""
     names.refuse("TLS 1.3 suites", unknown, _when_needed(known_ciphersuites, unknown), hint)
 
@@ -109,17 +109,9 @@ def _is_known_cipher(word: str) -> bool:
         return _COMMAND.fullmatch(word) is not None
     bare = word.lstrip("!-+")
     adds_nothing = word[0] in "!-+"
-    return _takes(set_ciphers, bare) or (
+    return names.takes(set_ciphers, _scratch(), bare) or (
         adds_nothing and all(part in _MAY_BE_EMPTY.split() for part in bare.split("+"))
     )
-
-
-def _takes(setter: Callable[[SSL.Context, str], None], word: str) -> bool:
-    try:
-        setter(_scratch(), word)
-    except ShimError:
-        return False
-    return True
 
 
 def _scratch() -> SSL.Context:

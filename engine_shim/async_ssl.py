@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from OpenSSL import SSL
 
 from engine_shim import linkage, paused
-from engine_shim.native import address_of, ffi, lib, raise_status
+from engine_shim.native import context_address, ffi, lib, raise_status, ssl_address
 from engine_shim.questions import ClientQuestion, split_chain
 from engine_shim.wait import WaitContextView
 
@@ -129,7 +129,7 @@ class AsyncSSL:
 
     def __init__(self, connection: SSL.Connection, *, handshake: bool = True, io: bool = False) -> None:
         linkage.attach()
-        ssl = address_of(connection._ssl)  # noqa: SLF001 - no public way to its SSL
+        ssl = ssl_address(connection)
         # The SSL's callbacks and its descriptor are the Connection's.
         self._take(lib.async_ssl_new(ssl, _flags(handshake=handshake, io=io)), connection)
 
@@ -326,7 +326,7 @@ class Acceptor:
         linkage.attach()
         SSL.Connection(context)
         self._context = context
-        self._ssl_context = address_of(context._context)  # noqa: SLF001 - no public way to its SSL_CTX
+        self._ssl_context = context_address(context)
         self._flags = _flags(handshake=handshake, io=io)
 
     def accept(self, fd: int) -> AsyncSSL:
@@ -380,6 +380,6 @@ def set_alpn(context: SSL.Context, protocols: Sequence[str]) -> None:
         message = f"ALPN protocols are {list(protocols)}, each must be 1 to {_LONGEST_PROTOCOL} bytes long"
         raise ValueError(message)
     wire = b"".join(bytes([len(name)]) + name for name in names)
-    status = lib.callbacks_set_alpn(address_of(context._context), wire, len(wire))  # noqa: SLF001 - no public way
+    status = lib.callbacks_set_alpn(context_address(context), wire, len(wire))
     if status != lib.SHIM_OK:
         raise_status(status, "setting ALPN")

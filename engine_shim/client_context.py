@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from engine_shim import linkage
 from engine_shim.errors import ShimError
-from engine_shim.native import address_of, check, lib
+from engine_shim.native import check, context_address, lib
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
@@ -29,7 +29,7 @@ def set_groups(context: SSL.Context, groups: str) -> None:
     linkage.attach()
     if not groups:  # not all releases of OpenSSL refuse that, and then no handshake succeeds
         raise ShimError("key exchange groups: none is named")
-    check(lib.client_context_groups(_address(context), groups.encode()), f"key exchange groups {groups!r}")
+    check(lib.client_context_groups(context_address(context), groups.encode()), f"key exchange groups {groups!r}")
 
 
 def read_ahead(context: SSL.Context) -> None:
@@ -39,7 +39,7 @@ def read_ahead(context: SSL.Context) -> None:
         LinkageError: OpenSSL cannot be reached.
     """
     linkage.attach()
-    lib.client_context_read_ahead(_address(context))
+    lib.client_context_read_ahead(context_address(context))
 
 
 def believe_certificates(context: SSL.Context) -> None:
@@ -51,8 +51,4 @@ def believe_certificates(context: SSL.Context) -> None:
         LinkageError: OpenSSL cannot be reached.
     """
     linkage.attach()
-    lib.client_context_believe(_address(context))
-
-
-def _address(context: SSL.Context) -> object:
-    return address_of(context._context)  # noqa: SLF001 - no public way
+    lib.client_context_believe(context_address(context))

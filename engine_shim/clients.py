@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine_shim import linkage
-from engine_shim.native import address_of, check, lib
+from engine_shim.native import check, context_address, lib
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
@@ -29,7 +29,7 @@ def ask(context: SSL.Context, *, required: bool, depth: int, partial: bool = Fal
         LinkageError: OpenSSL cannot be reached.
     """
     linkage.attach()
-    lib.clients_ask(_address(context), required, depth, partial)
+    lib.clients_ask(context_address(context), required, depth, partial)
 
 
 def trust(context: SSL.Context, der: bytes, *, named: bool) -> None:
@@ -45,7 +45,7 @@ def trust(context: SSL.Context, der: bytes, *, named: bool) -> None:
         ShimError: OpenSSL cannot read it.
     """
     linkage.attach()
-    check(lib.clients_trust(_address(context), der, len(der), named), "certificate of an authority")
+    check(lib.clients_trust(context_address(context), der, len(der), named), "certificate of an authority")
 
 
 def revoke(context: SSL.Context, der: bytes) -> None:
@@ -60,8 +60,4 @@ def revoke(context: SSL.Context, der: bytes) -> None:
         ShimError: OpenSSL cannot read it.
     """
     linkage.attach()
-    check(lib.clients_revoke(_address(context), der, len(der)), "CRL")
-
-
-def _address(context: SSL.Context) -> object:
-    return address_of(context._context)  # noqa: SLF001 - no public way
+    check(lib.clients_revoke(context_address(context), der, len(der)), "CRL")

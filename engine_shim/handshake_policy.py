@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine_shim import linkage
-from engine_shim.native import address_of, check, lib
+from engine_shim.native import check, context_address, lib
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
@@ -80,4 +80,4 @@ def set_session_cache(context: SSL.Context, most: int) -> None:
 
 def _address(context: SSL.Context) -> object:
     linkage.attach()
-    return address_of(context._context)  # noqa: SLF001 - no public way
+    return context_address(context)

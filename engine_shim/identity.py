@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from engine_shim import linkage
 from engine_shim.errors import KeyMismatchError, ShimError
 from engine_shim.key import MISMATCH, Key, read_source
-from engine_shim.native import address_of, check, ffi, lib, raise_status
+from engine_shim.native import check, context_address, ffi, lib, raise_status
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,4 +86,4 @@ class Identity:
         Raises:
             ShimError: OpenSSL refuses, for example because a key is too weak for the Context's security level.
         """
-        check(lib.identity_check(self._handle, address_of(context._context)), "using a certificate")  # noqa: SLF001 - no public way
+        check(lib.identity_check(self._handle, context_address(context)), "using a certificate")

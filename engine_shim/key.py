@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from engine_shim import linkage
 from engine_shim.batches import costs_of
 from engine_shim.errors import KeyMismatchError
-from engine_shim.native import address_of, check, ffi, lib
+from engine_shim.native import check, context_address, ffi, lib
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
@@ -113,7 +113,7 @@ class Key:
             KeyMismatchError: The key is not the certificate's.
             ShimError: OpenSSL refused it for another reason.
         """
-        pointer = address_of(context._context)  # noqa: SLF001 - pyOpenSSL has no public way to its SSL_CTX
+        pointer = context_address(context)
         certificate = lib.context_certificate(pointer)
         if certificate != ffi.NULL and not lib.key_matches_certificate(self._handle, certificate):
             raise KeyMismatchError(MISMATCH)
@@ -195,7 +195,7 @@ def wrap_context(context: SSL.Context, engine: NativeEngine) -> int:
         ShimError: OpenSSL refused.
     """
     count = ffi.new("size_t *")
-    pointer = address_of(context._context)  # noqa: SLF001 - pyOpenSSL has no public way to its SSL_CTX
+    pointer = context_address(context)
     check(lib.key_wrap_context(engine._handle, pointer, count), "wrapping a Context's keys")  # noqa: SLF001
     return int(count[0])
 
@@ -219,7 +219,7 @@ def use_plain_key(context: SSL.Context, source: str | Path | bytes, password: st
     data, secret, what = read_source(source, password)
     matches = ffi.new("int *")
     given = ffi.NULL if secret is None else ffi.from_buffer(secret)
-    pointer = address_of(context._context)  # noqa: SLF001 - pyOpenSSL has no public way to its SSL_CTX
+    pointer = context_address(context)
     check(lib.key_use_plain(pointer, ffi.from_buffer(data), len(data), given, len(secret or b""), matches), what)
     if not matches[0]:
         raise KeyMismatchError(MISMATCH)

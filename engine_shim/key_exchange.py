@@ -10,7 +10,7 @@ from __future__ import annotations
 from OpenSSL import SSL
 
 from engine_shim.linkage import attach
-from engine_shim.native import address_of, check, ffi, lib
+from engine_shim.native import check, context_address, ffi, lib
 
 __all__ = ["maybe_context", "why_unavailable"]
 
@@ -50,7 +50,7 @@ def maybe_context(method: int) -> SSL.Context | None:
         return None
     context = SSL.Context(method)  # sets itself up as this pyOpenSSL does; then its SSL_CTX is another one
     made = ffi.new("void **")
-    check(lib.kx_context_new(address_of(context._context), made), "key exchange")  # noqa: SLF001 - no public way
+    check(lib.kx_context_new(context_address(context), made), "key exchange")
     context._context = _owned(made[0])  # noqa: SLF001 - as above
     return context
 

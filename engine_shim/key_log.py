@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from engine_shim import linkage
 from engine_shim.errors import ShimError
-from engine_shim.native import address_of, check, ffi, lib
+from engine_shim.native import check, context_address, ffi, lib
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ def write_key_log(context: SSL.Context, path: str | Path) -> bool:
         os.close(fd)
         raise
     is_new = ffi.new("int *")
-    address = address_of(context._context)  # noqa: SLF001 - no public way
+    address = context_address(context)
     check(lib.key_log_use(address, fd, os.fsencode(path), is_new), f"key log {path}")
     return bool(is_new[0])
 

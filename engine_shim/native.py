@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from engine_shim import errors
 from engine_shim._native import ffi, lib
 
-__all__ = ["address_of", "check", "ffi", "lib", "raise_status"]
+if TYPE_CHECKING:
+    from OpenSSL import SSL
+
+__all__ = ["address_of", "check", "context_address", "ffi", "lib", "raise_status", "ssl_address"]
 
 _EXCEPTIONS: dict[int, tuple[type[Exception], str]] = {
     lib.SHIM_ERR_MEMORY: (MemoryError, "out of memory"),
@@ -73,3 +76,13 @@ def address_of(foreign: Any) -> Any:  # noqa: ANN401 - cffi's objects have no ty
     from OpenSSL._util import ffi as theirs  # noqa: PLC0415 - only here, and pyOpenSSL has no public way
 
     return ffi.cast("void *", int(theirs.cast("uintptr_t", foreign)))
+
+
+def context_address(context: SSL.Context) -> Any:  # noqa: ANN401 - cffi's objects have no types
+    """Return a Context's SSL_CTX, borrowed: pyOpenSSL has no public way to it."""
+    return address_of(context._context)  # noqa: SLF001 - see above
+
+
+def ssl_address(connection: SSL.Connection) -> Any:  # noqa: ANN401 - cffi's objects have no types
+    """Return a Connection's SSL, borrowed: pyOpenSSL has no public way to it."""
+    return address_of(connection._ssl)  # noqa: SLF001 - see above

@@ -5,10 +5,10 @@ All are for the client's thread; a Connection must be alive while it is asked ab
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine_shim import linkage
-from engine_shim.native import address_of, check, ffi, lib
+from engine_shim.native import check, context_address, ffi, lib, ssl_address
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
@@ -32,31 +32,31 @@ def ask_for_staple(connection: SSL.Connection) -> None:
         ShimError: OpenSSL refuses.
     """
     linkage.attach()
-    check(lib.peer_ask_staple(_ssl(connection)), "asking for an OCSP response")
+    check(lib.peer_ask_staple(ssl_address(connection)), "asking for an OCSP response")
 
 
 def staple(connection: SSL.Connection) -> bytes:
     """Return the OCSP response that came, in DER; empty: none."""
     out = ffi.new("unsigned char **")
-    length = lib.peer_staple(_ssl(connection), out)
+    length = lib.peer_staple(ssl_address(connection), out)
     return bytes(ffi.buffer(out[0], length)) if length else b""
 
 
 def verification(connection: SSL.Connection) -> tuple[int, str]:
     """Return what the verification of the certificate came to: X509_V_OK (0) or another number, and its words."""
     number = ffi.new("int *")
-    words = lib.peer_verify_reason(_ssl(connection), number)
+    words = lib.peer_verify_reason(ssl_address(connection), number)
     return int(number[0]), ffi.string(words).decode(errors="replace")
 
 
 def renegotiates_securely(connection: SSL.Connection) -> bool:
     """Tell whether the server has said that it knows RFC 5746; TLS 1.3 has no renegotiation."""
-    return bool(lib.peer_renegotiates_securely(_ssl(connection)))
+    return bool(lib.peer_renegotiates_securely(ssl_address(connection)))
 
 
 def has_ticket(connection: SSL.Connection) -> bool:
     """Tell whether the session has come as a ticket, and is not kept by the server under an id."""
-    return bool(lib.peer_has_ticket(_ssl(connection)))
+    return bool(lib.peer_has_ticket(ssl_address(connection)))
 
 
 def count_sessions(context: SSL.Context) -> None:
@@ -67,17 +67,9 @@ def count_sessions(context: SSL.Context) -> None:
         MemoryError: There is none.
     """
     linkage.attach()
-    check(lib.peer_count_sessions(_context(context)), "counting sessions")
+    check(lib.peer_count_sessions(context_address(context)), "counting sessions")
 
 
 def sessions_seen(context: SSL.Context) -> int:
     """Return how many sessions have come: with TLS 1.3 one for each ticket."""
-    return int(lib.peer_sessions(_context(context)))
-
-
-def _ssl(connection: SSL.Connection) -> Any:  # noqa: ANN401 - cffi's pointers have no types
-    return address_of(connection._ssl)  # noqa: SLF001 - no public way to its SSL
-
-
-def _context(context: SSL.Context) -> Any:  # noqa: ANN401 - cffi's pointers have no types
-    return address_of(context._context)  # noqa: SLF001 - no public way
+    return int(lib.peer_sessions(context_address(context)))

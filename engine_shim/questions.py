@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from engine_shim import linkage
-from engine_shim.native import address_of, ffi, lib
+from engine_shim.native import context_address, ffi, lib
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
@@ -69,7 +69,7 @@ def ask_about_clients(context: SSL.Context) -> None:
         LinkageError: OpenSSL cannot be reached.
     """
     linkage.attach()
-    lib.client_hook_set(address_of(context._context))  # noqa: SLF001 - no public way
+    lib.client_hook_set(context_address(context))
 
 
 def ignore_expired_sessions(context: SSL.Context) -> None:
@@ -79,7 +79,7 @@ def ignore_expired_sessions(context: SSL.Context) -> None:
         LinkageError: OpenSSL cannot be reached.
     """
     linkage.attach()
-    lib.client_hook_sessions(address_of(context._context))  # noqa: SLF001 - no public way
+    lib.client_hook_sessions(context_address(context))
 
 
 def split_chain(written: bytes) -> tuple[bytes, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine_shim import linkage
-from engine_shim.native import address_of, check, lib
+from engine_shim.native import check, context_address, lib
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
@@ -31,7 +31,7 @@ def set_session_context(context: SSL.Context, digest: bytes) -> None:
     if len(digest) != SESSION_CONTEXT_BYTES:
         message = f"the digest has {len(digest)} bytes, it must have {SESSION_CONTEXT_BYTES}"
         raise ValueError(message)
-    address = address_of(context._context)  # noqa: SLF001 - no public way
+    address = context_address(context)
     check(lib.session_id_set(address, digest), "setting the session-id context")
 
 
@@ -56,6 +56,6 @@ def set_staple(context: SSL.Context, response: bytes, until: float | None) -> No
     if not response:
         message = "there is no OCSP response to send: it is empty"
         raise ValueError(message)
-    address = address_of(context._context)  # noqa: SLF001 - no public way
+    address = context_address(context)
     end = _FOREVER if until is None else int(until)
     check(lib.staple_set(address, response, len(response), end), "setting the OCSP response")

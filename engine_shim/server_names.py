@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from engine_shim import linkage
 from engine_shim.errors import ShimError
-from engine_shim.native import address_of, check, ffi, lib
+from engine_shim.native import check, context_address, ffi, lib
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,7 +107,7 @@ class NameTable:
     ) -> None:
         linkage.attach()
         self._context = context
-        self._address = address_of(context._context)  # noqa: SLF001 - no public way
+        self._address = context_address(context)
         text = _joined(names)
         numbers = ffi.from_buffer("uint32_t[]", array("I", names.values()))
         bad = ffi.new("size_t *", len(names))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine_shim import linkage
-from engine_shim.native import address_of, check, ffi, lib
+from engine_shim.native import check, context_address, ffi, lib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +93,7 @@ class TicketKeys:
         Raises:
             ShimError: OpenSSL refuses.
         """
-        address = address_of(context._context)  # noqa: SLF001 - no public way
+        address = context_address(context)
         check(lib.ticket_keys_use(self._handle, address), "using ticket keys")
 
     def __repr__(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
     from engine_shim.batches import BatchCosts
 
 # rsa.h: how RSA pads a signature, and how long a PSS salt is (RFC 8446, 4.2.3: as long as the digest).
-_PADDINGS = {"pkcs1": 1, "pss": 6}
-_SALT_AS_DIGEST = -1
+PADDINGS = {"pkcs1": 1, "pss": 6}
+SALT_AS_DIGEST = -1
 UNSET = -1000  # op.h's OP_UNSET
 
 MISMATCH = "the private key does not belong to the certificate: give the key that the certificate was made for"
@@ -57,20 +59,21 @@ def signature_parameters(digest: str | None, padding: str | None) -> tuple[Any, 
     Raises:
         ValueError: Unknown padding.
     """
-    if padding is not None and padding not in _PADDINGS:
-        message = f"padding is {padding!r}, it must be one of {', '.join(_PADDINGS)}"
+    if padding is not None and padding not in PADDINGS:
+        message = f"padding is {padding!r}, it must be one of {', '.join(PADDINGS)}"
         raise ValueError(message)
     name = ffi.NULL if digest is None else digest.encode()
-    code = UNSET if padding is None else _PADDINGS[padding]
-    return name, code, _SALT_AS_DIGEST if padding == "pss" else UNSET
+    code = UNSET if padding is None else PADDINGS[padding]
+    return name, code, SALT_AS_DIGEST if padding == "pss" else UNSET
 
 
 class Key:
     """A private key in an engine, made by :meth:`Engine.load_key`. Immutable; keeps its engine alive."""
 
-    def __init__(self, engine: BaseEngine, handle: Any) -> None:  # noqa: ANN401 - cffi's pointers have no types
+    def __init__(self, engine: BaseEngine, handle: Any, *, is_public: bool = False) -> None:  # noqa: ANN401 - cffi's pointers have no types
         self._engine = engine
         self._handle = ffi.gc(handle, lib.key_free)
+        self._is_public = is_public
 
     @property
     def handle(self) -> Any:  # noqa: ANN401 - cffi's pointers have no types
@@ -102,6 +105,16 @@ class Key:
         out = ffi.new("unsigned char[]", size)
         lib.key_public_der(self._handle, out, size)
         return bytes(ffi.buffer(out))
+
+    @property
+    def is_public(self) -> bool:
+        """Whether the private half is elsewhere: with the signer that its engine asks."""
+        return self._is_public
+
+    @cached_property
+    def key_id(self) -> bytes:
+        """The subject key identifier: 20 bytes, SHA-1 of the public key's BIT STRING (RFC 5280, 4.2.1.2, method 1)."""
+        return hashlib.sha1(_bit_string(self.public_der()), usedforsecurity=False).digest()
 
     def use(self, context: SSL.Context) -> None:
         """Make this the key of a Context that has the certificate already.
@@ -178,6 +191,23 @@ class Key:
 
     def __repr__(self) -> str:
         return f"<Key {self.type} of {self.bits} bits in engine {self._engine.name}>"
+
+
+def _bit_string(spki: bytes) -> bytes:
+    """Return the public key inside a SubjectPublicKeyInfo: SEQUENCE of an algorithm (a SEQUENCE) and a BIT STRING."""
+    _, content = _value(spki)
+    algorithm_end, _ = _value(content)
+    _, bits = _value(content[algorithm_end:])
+    return bits[1:]  # behind the count of unused bits
+
+
+def _value(der: bytes) -> tuple[int, bytes]:
+    """Return where the first value of DER ends, and what it contains."""
+    begin, length = 2, der[1]
+    if length & 0x80:
+        begin += length & 0x7F
+        length = int.from_bytes(der[2:begin], "big")
+    return begin + length, der[begin : begin + length]
 
 
 def wrap_context(context: SSL.Context, engine: NativeEngine) -> int:

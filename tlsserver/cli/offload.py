@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine_shim import BatchEngine, LatencyEngine, OpenSSLEngine, OpenSSLProvider, ThreadEngine, choose_engine
 from engine_shim.openssl_engine import DEFAULT_ALGORITHMS
-from tlsserver.cli import params
+from tlsserver.cli import params, signers
+from tlsserver.cli.signers import SignerSettings
 from tlsserver.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -28,12 +29,18 @@ class EngineSettings:
         algorithms: `--engine-algorithms`.
         pre: `--engine-pre`.
         post: `--engine-post`.
+        signer: What is for signers, which are made for their keys.
     """
 
     threads: int | None = None
     algorithms: str | None = None
     pre: tuple[str, ...] = ()
     post: tuple[str, ...] = ()
+    signer: SignerSettings = field(default_factory=SignerSettings)
+
+    def given(self, name: str) -> bool:
+        """Return whether an option says something about a setting, the signer's among them."""
+        return getattr(self.signer if name in signers.OPTIONS else self, name) not in (None, ())
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,17 @@ def _openssl_provider(argument: str | None, _: EngineSettings) -> Engine:
     return OpenSSLProvider(name, path)
 
 
+def _signer(kind: str) -> Callable[[str | None, EngineSettings], Engine]:
+    def make(argument: str | None, settings: EngineSettings) -> Engine:
+        _no_argument(kind, argument)
+        threads = None if settings.threads is None else _at_least_one(kind, settings, 1)
+        return signers.open_signer(kind, settings.signer, threads)
+
+    return make
+
+
+_EVERY_SIGNER = ("deadline", "fallback")
+
 ENGINES = {
     "off": EngineForm("off", _off),
     "threads": EngineForm("threads", _threads, frozenset({"threads"})),
@@ -94,6 +112,14 @@ ENGINES = {
     "latency": EngineForm("latency:MS", _latency, frozenset({"threads"})),
     "engine": EngineForm("engine:ID[:PATH]", _openssl_engine, frozenset({"algorithms", "pre", "post"})),
     "provider": EngineForm("provider:NAME[:PATH]", _openssl_provider),
+    "pkcs11": EngineForm("pkcs11", _signer("pkcs11"), frozenset({*_EVERY_SIGNER, "threads", "module"})),
+    "remote": EngineForm(
+        "remote",
+        _signer("remote"),
+        frozenset({*_EVERY_SIGNER, "certfile", "keyfile", "ca_certs", "server_name"}),
+    ),
+    "isolated": EngineForm("isolated", _signer("isolated"), frozenset({*_EVERY_SIGNER, "threads"})),
+    "python": EngineForm("python", _signer("python"), frozenset({*_EVERY_SIGNER, "threads"})),
 }
 """The engines by name. To add one, add a row."""
 
@@ -105,6 +131,7 @@ _OPTIONS = {
     "algorithms": "--engine-algorithms",
     "pre": "--engine-pre",
     "post": "--engine-post",
+    **{setting: f"--{name.replace('_', '-')}" for setting, name in signers.OPTIONS.items()},
 }
 
 
@@ -128,6 +155,9 @@ def resolve(
     """
     if text != AUTO:
         return text, settings, None
+    kind = signers.kind_of(source)
+    if kind is not None:
+        return kind, settings, "the key says so"
     _refuse_options(AUTO, frozenset(), settings)
     chosen = choose_engine(Path(source), password)
     return chosen.offload, replace(settings, threads=chosen.threads), chosen.reason
@@ -163,26 +193,30 @@ def open_engine(text: str, settings: EngineSettings | None = None) -> Engine | N
 
 def _refuse_options(name: str, known: frozenset[str], settings: EngineSettings) -> None:
     for setting, option in _OPTIONS.items():
-        if getattr(settings, setting) not in (None, ()) and setting not in known:
+        if settings.given(setting) and setting not in known:
             forms = " or ".join(choice.form for choice in ENGINES.values() if setting in choice.settings)
             raise ConfigurationError(f"{option} is for --offload {forms}, not for --offload {name}: leave it out")
 
 
-def load_key(engine: Engine, offload: str, source: str, password: str | None) -> Key:
+def load_key(engine: Engine, offload: str, source: str, password: str | None, certificate: Path) -> Key:
     """Load the key that `--ssl-keyfile` names into the engine that `--offload` names.
 
-    A name of an ENGINE's own (`engine:ID:KEY`) and a provider's URI go to it as they are.
+    A name of an ENGINE's own (`engine:ID:KEY`) and a provider's URI go to it as they are; a signer finds the key by its
+    public half.
 
     Args:
         engine: Where to.
         offload: What `--offload` said.
         source: What `--ssl-keyfile` said.
         password: Of the key.
+        certificate: The key's.
 
     Raises:
         ConfigurationError: It cannot be read, or is for another engine.
         engine_shim.ShimError: It is no key, or its password is wrong.
     """
+    if offload in signers.KINDS:
+        return engine.load_key(params.read(certificate, "certificate", "--ssl-certfile"))
     if not needs_file(source, offload):
         return engine.load_key(_engines_key(source, offload) or source, password)
     if offload.startswith("engine:"):  # to which a path would be a name of its own
@@ -191,11 +225,15 @@ def load_key(engine: Engine, offload: str, source: str, password: str | None) ->
 
 
 def needs_file(source: str, offload: str) -> bool:
-    """Tell whether `--ssl-keyfile` names a file.
+    """Tell whether `--ssl-keyfile` names a file that is read here.
 
     Raises:
-        ConfigurationError: It names a key of an ENGINE or of a provider that `--offload` does not name.
+        ConfigurationError: It names a key of an ENGINE, of a provider or of a signer that `--offload` does not name.
     """
+    kind = signers.kind_for(offload, source)
+    if kind is not None:
+        signers.refuse_other_keys(kind, source)
+        return False
     if _engines_key(source, offload) is not None:
         return False
     if _is_uri(source) and offload.startswith("provider:"):

@@ -15,9 +15,9 @@ import click
 import engine_shim
 from engine_shim.openssl_engine import DEFAULT_ALGORITHMS
 from tlsserver import ContextSettings, Reloader, Server, ServerConfig, TLSContext, local_certificate
-from tlsserver.cli import params, problems
+from tlsserver.cli import params, problems, signers
 from tlsserver.cli.offload import AUTO, FORMS, EngineSettings, load_key, needs_file, open_engine, resolve
-from tlsserver.cli.tls_options import context_options, tls_options
+from tlsserver.cli.tls_options import context_options, keys_of_names, tls_options
 from tlsserver.errors import ConfigurationError
 from tlsserver.policy.check import inspect, refuse
 from tlsserver.protocols.http1 import protocol_factory
@@ -84,7 +84,8 @@ class Made:
     "--keyfile",
     "ssl_keyfile",
     metavar="PATH|engine:ID:KEY|URI",
-    help="Its key: a file, a key of the ENGINE, or a URI of the provider.  [default: in the same file]",
+    help="Its key: a file, a key of the ENGINE, a URI of the provider, pkcs11:..., remote:ADDRESS, or "
+    "python:MODULE:FACTORY.  [default: in the same file]",
 )
 @click.option(
     "--ssl-keyfile-password", metavar="SOURCE", help="Of the key: file:PATH, env:NAME, pass:TEXT, or the text."
@@ -105,6 +106,7 @@ class Made:
 )
 @click.option("--engine-pre", metavar="CMD[:VALUE]", multiple=True, help="Control command before an ENGINE starts.")
 @click.option("--engine-post", metavar="CMD[:VALUE]", multiple=True, help="Control command after it has started.")
+@signers.signer_options
 @click.option("--async-io", is_flag=True, help="Reads and writes may pause too: for engines that offload ciphers.")
 @click.option(
     "--async-jobs", type=_COUNT, help="Most OpenSSL jobs at once; more connections wait.  [default: no bound]"
@@ -143,7 +145,8 @@ def command(directory: Path | None, **options: Any) -> None:  # noqa: ANN401 - s
         with problems.all_at_once(directory, options):
             problems.check_directory(directory)
             identity = _identity(options)
-            offload, settings, reason = resolve(options["offload"], _settings(options), identity.key, identity.password)
+            settings = _settings(options, identity)
+            offload, settings, reason = resolve(options["offload"], settings, identity.key, identity.password)
             options["offload"] = offload
             engine = stack.enter_context(_engine(offload, settings))
             make = functools.partial(_context, identity, engine, options)
@@ -229,11 +232,20 @@ def _identity(options: dict[str, Any]) -> Identity:
     params.read(certificate, "certificate", "--ssl-certfile")
     if needs_file(key, options["offload"]):
         params.read(Path(key), "key", "--ssl-keyfile")
-    return Identity(certificate, key, params.password(options["ssl_keyfile_password"]), str(certificate))
+        return Identity(certificate, key, params.password(options["ssl_keyfile_password"]), str(certificate))
+    # The password of what is elsewhere is a PIN, or for another process: whoever uses it reads it.
+    kind = signers.kind_for(options["offload"], key)
+    password = params.password(options["ssl_keyfile_password"]) if kind is None else None
+    return Identity(certificate, key, password, str(certificate))
 
 
-def _settings(options: dict[str, Any]) -> EngineSettings:
+def _settings(options: dict[str, Any], identity: Identity) -> EngineSettings:
+    given = {setting: options[name] for setting, name in signers.OPTIONS.items()}
+    signer = signers.SignerSettings(
+        key=identity.key, others=keys_of_names(options), password=options["ssl_keyfile_password"], **given
+    )
     return EngineSettings(
+        signer=signer,
         threads=options["offload_threads"],
         algorithms=options["engine_algorithms"],
         pre=options["engine_pre"],
@@ -254,7 +266,7 @@ def _engine(offload: str, settings: EngineSettings) -> Iterator[Engine | None]:
 def _context(identity: Identity, engine: Engine | None, options: dict[str, Any]) -> Made:
     key: Key | str = identity.key
     if engine is not None:
-        key = load_key(engine, options["offload"], identity.key, identity.password)
+        key = load_key(engine, options["offload"], identity.key, identity.password, identity.certificate)
     settings: ContextOptions = {
         **context_options(options),
         "password": identity.password,

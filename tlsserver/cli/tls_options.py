@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from engine_shim import ShimError
-from tlsserver.cli import params
+from tlsserver.cli import params, signers
 from tlsserver.errors import ConfigurationError, ProblemsError, TLSServerError
 from tlsserver.policy import tickets
 from tlsserver.policy.certificate import Certificate
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tlsserver.policy.settings import ContextOptions
     from tlsserver.policy.ticket_source import TicketSource
 
-__all__ = ["context_options", "tls_options", "workable_options"]
+__all__ = ["context_options", "keys_of_names", "tls_options", "workable_options"]
 
 # What is negotiated, and the key log.
 _NEGOTIATION = (
@@ -203,18 +204,32 @@ def _clients(options: dict[str, Any]) -> ClientCertificates | None:
     return ClientCertificates(mode, crls=options["ssl_crl"], **where)
 
 
+def keys_of_names(options: dict[str, Any]) -> tuple[str, ...]:
+    """Return the files of the keys that `--ssl-sni` names; those that cannot be read are left out."""
+    found = []
+    for given in options["ssl_sni"]:
+        with contextlib.suppress(ConfigurationError):
+            found.append(_parts(given)[2])
+    return tuple(found)
+
+
 def _certificates(options: dict[str, Any]) -> tuple[Certificate, ...]:
-    return tuple(_certificate(given) for given in options["ssl_sni"])
+    """A signer has the keys: here their certificates say which they are."""
+    elsewhere = options["offload"] in signers.KINDS
+    parts = [_parts(given) for given in options["ssl_sni"]]
+    return tuple(
+        Certificate(certificate, certificate if elsewhere else key, names=(name,)) for name, certificate, key in parts
+    )
 
 
-def _certificate(given: str) -> Certificate:
+def _parts(given: str) -> tuple[str, str, str]:
     """Read NAME=CERT,KEY; paths may contain the signs between, but for a key's comma."""
     name, _, paths = given.partition("=")
     certificate, _, key = paths.rpartition(",") if "," in paths else (paths, "", paths)
     if not (name and certificate and key):
         message = f"--ssl-sni {given!r} cannot be read: give NAME=CERT,KEY"
         raise ConfigurationError(message)
-    return Certificate(certificate, key, names=(name,))
+    return name, certificate, key
 
 
 # What takes more than reading.

@@ -35,7 +35,7 @@ def main(
     settings = EngineSettings(threads=offload_threads)
     offload, settings, _ = resolve(offload, settings, ssl_keyfile, None)
     engine = open_engine(offload, settings)
-    key = ssl_keyfile if engine is None else load_key(engine, offload, ssl_keyfile, None)
+    key = ssl_keyfile if engine is None else load_key(engine, offload, ssl_keyfile, None, ssl_certfile)
     context = TLSContext(ssl_certfile, key)
     limits = ServerConfig(max_handshakes=10_000, timeout_handshake=600.0, timeout_graceful_shutdown=1.0)
     server = Server(context, EchoProtocol, config=replace(limits, port=port, backlog=backlog))

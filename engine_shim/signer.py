@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from select import POLLIN, poll
@@ -138,14 +139,22 @@ class SignerEngine(NativeEngine, Engine):
             EngineClosedError: The engine is closed.
         """
         if timeout != 0 and threading.current_thread() is threading.main_thread():
-            # There signals have to be heeded, which a wait in C does not.
-            waiting = poll()
-            waiting.register(self.fileno(), POLLIN)
-            waiting.poll(None if timeout is None else timeout * 1000)
-            timeout = 0
+            return self._take_on_main_thread(timeout)
         out = ffi.new("struct op **")
         check(lib.signer_take(self._handle, _FOR_EVER if timeout is None else timeout, out), "taking a request")
         return None if out[0] == ffi.NULL else SignRequest(self, out[0])
+
+    def _take_on_main_thread(self, timeout: float | None) -> SignRequest | None:
+        """There signals have to be heeded, which a wait in C does not. Another thread may be quicker: then wait on."""
+        until = None if timeout is None else time.monotonic() + timeout
+        waiting = poll()
+        waiting.register(self.fileno(), POLLIN)
+        while True:
+            left = None if until is None else max(until - time.monotonic(), 0)
+            is_over = not waiting.poll(None if left is None else left * 1000)
+            request = self.take()
+            if request is not None or is_over:
+                return request
 
     def complete(self, request_id: int, answer: bytes, *, final: bool = True) -> None:
         """Answer a request by its number; see `SignRequest.complete`.

@@ -163,13 +163,11 @@ shim_status engine_submit(struct engine *e, struct op *op) {
 
 bool engine_take_this(struct engine *e, struct op *op) {
     if (e->forking) return false;
-    if (op->place == OP_WAITING)
-        op_list_remove(&e->waiting, op_ref(op));
-    else
-        op_list_remove(&e->queued, op);
+    bool makes_room = op->place == OP_QUEUED;
+    op_list_remove(makes_room ? &e->queued : &e->waiting, makes_room ? op : op_ref(op));
     op->place = OP_TAKEN;
     e->statistics.in_flight++;
-    admit_waiting(e);
+    if (makes_room) admit_waiting(e);
     return true;
 }
 

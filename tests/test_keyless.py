@@ -117,7 +117,9 @@ BAD = {
     "name that is empty": ("11000115 020000", "a server name that is not visible ASCII"),
     "name beyond ASCII": ("11000115 020003 61c3a4", "a server name that is not visible ASCII"),
     "name with a line end": ("11000115 020003 610a62", "a server name that is not visible ASCII"),
-    "name that ends in one": ("11000115 020002 610a", "a server name that is not visible ASCII"),
+    "name with a space": ("11000115 020003 612062", "a server name that is not visible ASCII"),
+    "name with a delete": ("11000115 020003 617f62", "a server name that is not visible ASCII"),
+    "name that ends in a line end": ("11000115 020002 610a", "a server name that is not visible ASCII"),
 }
 
 
@@ -206,6 +208,7 @@ IMPOSSIBLE = {
     ),
     "empty name": (Message(1, 1, server_name=""), "server name '': visible ASCII only"),
     "line end": (Message(1, 1, server_name="a\n"), "visible ASCII only"),
+    "space": (Message(1, 1, server_name="a b"), "visible ASCII only"),
     "item with a field": (Message(1, 1, extra=((0x04, SKI),)), "extra item with tag 0x04: it has a field of its own"),
     "item twice": (Message(1, 1, extra=((0x99, b""), (0x99, b""))), "comes twice"),
     "padding": (Message(1, 1, extra=((0x20, b""),)), "extra item with tag 0x20"),

@@ -234,7 +234,7 @@ class Decoder:
         self._wanted = HEADER_SIZE  # nothing can be decoded before so many bytes are there
         self._failure: KeylessError | None = None
 
-    def feed(self, data: bytes) -> list[Message | BadMessage]:
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Message | BadMessage]:
         """Take what came next.
 
         Args:
@@ -272,7 +272,7 @@ class Decoder:
         if major == MAJOR_VERSION:
             return  # whatever the minor one: it is kept for policies, and changes nothing in the format
         self._buffer.clear()
-        reason = f"version {major} of the keyless protocol where {MAJOR_VERSION} is due: is the other end one of it?"
+        reason = f"version {major} of the keyless protocol where {MAJOR_VERSION} is due: does the other end speak it at all?"
         self._failure = KeylessError(ErrorCode.VERSION, reason, request_id)
         raise KeylessError(ErrorCode.VERSION, reason, request_id, tuple(messages))
 

@@ -26,10 +26,12 @@ from engine_shim.errors import (
     KeyLoadError,
     KeyMismatchError,
     KeyPasswordError,
+    KeyUseError,
     LinkageError,
     NoJobError,
     OperationCancelledError,
     OperationFailedError,
+    OperationNotFinishedError,
     ShimError,
     UnknownWaitKeyError,
     WaitContextError,
@@ -42,6 +44,7 @@ from engine_shim.linkage import Linkage, attach
 from engine_shim.native import lib as _lib
 from engine_shim.openssl_engine import OpenSSLEngine
 from engine_shim.openssl_provider import OpenSSLProvider, Preference
+from engine_shim.operations import Operation, Operations
 from engine_shim.paused import drain_paused
 from engine_shim.ticket_keys import TicketKeys
 from engine_shim.wait import ChangedFds, WaitContext, WaitContextView, WaitFd, WaitStatus
@@ -71,6 +74,7 @@ __all__ = [
     "KeyLoadError",
     "KeyMismatchError",
     "KeyPasswordError",
+    "KeyUseError",
     "LatencyEngine",
     "Linkage",
     "LinkageError",
@@ -79,8 +83,11 @@ __all__ = [
     "OpenSSLEngine",
     "OpenSSLError",
     "OpenSSLProvider",
+    "Operation",
     "OperationCancelledError",
     "OperationFailedError",
+    "OperationNotFinishedError",
+    "Operations",
     "Preference",
     "Settled",
     "ShimError",

@@ -50,6 +50,14 @@ class OperationFailedError(EngineError):
     """The engine performed the op, and it failed."""
 
 
+class KeyUseError(ShimError, ValueError):
+    """The key cannot do what was asked of it, or not with these arguments."""
+
+
+class OperationNotFinishedError(ShimError):
+    """The operation has not finished, so it has no result yet."""
+
+
 class BusyError(ShimError):
     """A job is paused: only the call that paused may be repeated, with the same buffer."""
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from engine_shim.batches import BatchCosts
 
 # rsa.h: how RSA pads a signature, and how long a PSS salt is (RFC 8446, 4.2.3: as long as the digest).
-_PADDINGS = {"pkcs1": 1, "pss": 6}
-_SALT_AS_DIGEST = -1
+PADDINGS = {"pkcs1": 1, "pss": 6}
+SALT_AS_DIGEST = -1
 UNSET = -1000  # op.h's OP_UNSET
 
 MISMATCH = "the private key does not belong to the certificate: give the key that the certificate was made for"
@@ -57,12 +57,12 @@ def signature_parameters(digest: str | None, padding: str | None) -> tuple[Any, 
     Raises:
         ValueError: Unknown padding.
     """
-    if padding is not None and padding not in _PADDINGS:
-        message = f"padding is {padding!r}, it must be one of {', '.join(_PADDINGS)}"
+    if padding is not None and padding not in PADDINGS:
+        message = f"padding is {padding!r}, it must be one of {', '.join(PADDINGS)}"
         raise ValueError(message)
     name = ffi.NULL if digest is None else digest.encode()
-    code = UNSET if padding is None else _PADDINGS[padding]
-    return name, code, _SALT_AS_DIGEST if padding == "pss" else UNSET
+    code = UNSET if padding is None else PADDINGS[padding]
+    return name, code, SALT_AS_DIGEST if padding == "pss" else UNSET
 
 
 class Key:

@@ -37,7 +37,7 @@ LAYERS = (
     ("engine_shim.identity", "engine_shim.server_names"),
     ("engine_shim.engine",),
     ("engine_shim.thirdparty", "engine_shim.provider_module", "engine_shim.choice"),
-    ("engine_shim.openssl_engine", "engine_shim.openssl_provider", "engine_shim.job"),
+    ("engine_shim.openssl_engine", "engine_shim.openssl_provider", "engine_shim.job", "engine_shim.operations"),
     ("engine_shim",),
     # Leaves: types and settings.
     ("tlsserver.errors", "tlsserver.stats", "tlsserver.audience", "tlsserver.outgoing", "tlsserver.watch"),

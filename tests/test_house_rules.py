@@ -49,6 +49,10 @@ LAYERS = (
     ("tlsserver.config", "tlsserver.state", "tlsserver.wire", "tlsserver.protocols", "tlsserver.local_certificate"),
     # For the tests of others.
     ("tlsserver.testing",),
+    # Who performs ops outside of this process.
+    ("tlsserver.signers.keyless_ops",),
+    ("tlsserver.signers.keyless",),
+    ("tlsserver.signers",),
     # One connection: it knows neither selector nor clock.
     ("tlsserver.parking", "tlsserver.life", "tlsserver.flow", "tlsserver.site"),
     ("tlsserver.client_hello", "tlsserver.policy"),
@@ -198,6 +202,8 @@ COVERED_BY = {
     # The probe.
     "tlsserver/probe/*.py": "test_cli_probe.py",
     "tlsserver/errors.py": "test_connection.py",
+    # Signers.
+    "tlsserver/signers/keyless_ops.py": "test_keyless.py",
     "tlsserver/flow.py": "test_connection.py",
     "tlsserver/life.py": "test_connection.py",
     "tlsserver/outgoing.py": "test_connection.py",

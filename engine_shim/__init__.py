@@ -16,42 +16,52 @@ from engine_shim.client_context import believe_certificates, read_ahead, set_gro
 from engine_shim.counters import Counters, counters
 from engine_shim.engine import BatchEngine, Engine, LatencyEngine, ManualEngine, ThreadEngine
 from engine_shim.errors import (
+    AnswerError,
     BadDescriptorError,
     BusyError,
+    DoubleAnswerError,
     EngineClosedError,
     EngineError,
     EngineUnavailableError,
+    ForeignAnswerError,
     ForkedError,
     JobNotFinishedError,
     KeyLoadError,
     KeyMismatchError,
     KeyPasswordError,
     KeyUseError,
+    LateAnswerError,
     LinkageError,
     NoJobError,
     OperationCancelledError,
+    OperationExpiredError,
     OperationFailedError,
     OperationNotFinishedError,
     ShimError,
     UnknownWaitKeyError,
     WaitContextError,
     WaitContextFreedError,
+    WrongAnswerError,
     WrongThreadError,
 )
 from engine_shim.job import Job, JobStatus, cleanup_thread, init_thread, is_capable
 from engine_shim.key import Key, use_plain_key, wrap_context
 from engine_shim.linkage import Linkage, attach
+from engine_shim.loops import Loop
 from engine_shim.native import lib as _lib
 from engine_shim.openssl_engine import OpenSSLEngine
 from engine_shim.openssl_provider import OpenSSLProvider, Preference
 from engine_shim.operations import Operation, Operations
 from engine_shim.paused import drain_paused
+from engine_shim.requests import SignRequest
+from engine_shim.signer import SignerEngine, SignerTimes
 from engine_shim.ticket_keys import TicketKeys
 from engine_shim.wait import ChangedFds, WaitContext, WaitContextView, WaitFd, WaitStatus
 from engine_shim.wait import free_all as _free_all
 
 __all__ = [
     "Acceptor",
+    "AnswerError",
     "AsyncSSL",
     "BadDescriptorError",
     "BaseEngine",
@@ -60,12 +70,14 @@ __all__ = [
     "BusyError",
     "ChangedFds",
     "Counters",
+    "DoubleAnswerError",
     "Engine",
     "EngineChoice",
     "EngineClosedError",
     "EngineError",
     "EngineStatistics",
     "EngineUnavailableError",
+    "ForeignAnswerError",
     "ForkedError",
     "Job",
     "JobNotFinishedError",
@@ -75,9 +87,11 @@ __all__ = [
     "KeyMismatchError",
     "KeyPasswordError",
     "KeyUseError",
+    "LateAnswerError",
     "LatencyEngine",
     "Linkage",
     "LinkageError",
+    "Loop",
     "ManualEngine",
     "NoJobError",
     "OpenSSLEngine",
@@ -85,12 +99,16 @@ __all__ = [
     "OpenSSLProvider",
     "Operation",
     "OperationCancelledError",
+    "OperationExpiredError",
     "OperationFailedError",
     "OperationNotFinishedError",
     "Operations",
     "Preference",
     "Settled",
     "ShimError",
+    "SignRequest",
+    "SignerEngine",
+    "SignerTimes",
     "Status",
     "ThreadEngine",
     "TicketKeys",
@@ -101,6 +119,7 @@ __all__ = [
     "WaitContextView",
     "WaitFd",
     "WaitStatus",
+    "WrongAnswerError",
     "WrongThreadError",
     "attach",
     "believe_certificates",

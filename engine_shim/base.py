@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 from engine_shim.native import ffi, lib, raise_status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from typing_extensions import Self
+
+    from engine_shim.loops import Loop
 
 __all__ = ["BaseEngine", "EngineStatistics", "NativeEngine"]
 
@@ -84,6 +87,17 @@ class BaseEngine(ABC):
         """
         del in_progress, patient
         return 0
+
+    def join(self, loop: Loop) -> Callable[[], object] | None:
+        """Serve the connections of one more loop: for engines that do their I/O where they are waited for.
+
+        Called on the loop's thread, once, before the first of its connections has an op.
+
+        Returns:
+            What ends it, for when the loop ends; None: there is nothing to end.
+        """
+        del loop
+        return None
 
     @property
     def closed(self) -> bool:

@@ -61,7 +61,8 @@ class _ShimEngine(NativeEngine, Engine):
         return Key(self, out[0])
 
 
-def _check_range(name: str, value: float, low: float, high: float) -> None:
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise ValueError unless a setting lies between two bounds."""
     if not low <= value <= high:
         message = f"{name} is {value}, it must be between {low} and {high}"
         raise ValueError(message)
@@ -80,8 +81,8 @@ class ThreadEngine(_ShimEngine):
     """
 
     def __init__(self, threads: int = 2, *, queue_size: int = 1024) -> None:
-        _check_range("threads", threads, 1, _MOST_THREADS)
-        _check_range("queue_size", queue_size, 1, 1 << 20)
+        check_range("threads", threads, 1, _MOST_THREADS)
+        check_range("queue_size", queue_size, 1, 1 << 20)
         linkage.attach()
         super().__init__(lib.engine_new_threads(threads, queue_size))
 
@@ -104,8 +105,8 @@ class BatchEngine(_ShimEngine):
     """
 
     def __init__(self, threads: int = 1, *, queue_size: int = 1024) -> None:
-        _check_range("threads", threads, 0, _MOST_THREADS)
-        _check_range("queue_size", queue_size, LANES, 1 << 20)
+        check_range("threads", threads, 0, _MOST_THREADS)
+        check_range("queue_size", queue_size, LANES, 1 << 20)
         linkage.attach()
         self._threads = threads
         super().__init__(lib.engine_new_batch(threads, queue_size))
@@ -146,8 +147,8 @@ class LatencyEngine(_ShimEngine):
     """
 
     def __init__(self, seconds: float, *, threads: int = 1) -> None:
-        _check_range("seconds", seconds, 0, _LONGEST_LATENCY)
-        _check_range("threads", threads, 1, _MOST_THREADS)
+        check_range("seconds", seconds, 0, _LONGEST_LATENCY)
+        check_range("threads", threads, 1, _MOST_THREADS)
         linkage.attach()
         super().__init__(lib.engine_new_latency(seconds, threads))
 

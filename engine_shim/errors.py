@@ -50,6 +50,30 @@ class OperationFailedError(EngineError):
     """The engine performed the op, and it failed."""
 
 
+class OperationExpiredError(OperationFailedError, TimeoutError):
+    """Nobody has answered the op in time."""
+
+
+class AnswerError(EngineError):
+    """Base of what is wrong with an answer to a `SignRequest`."""
+
+
+class LateAnswerError(AnswerError):
+    """Nobody waits for it any more: the handshake has ended, the deadline has passed, or the engine is closed."""
+
+
+class DoubleAnswerError(AnswerError):
+    """The request was answered before; the first answer holds."""
+
+
+class ForeignAnswerError(AnswerError, LookupError):
+    """The engine has given no request with this number."""
+
+
+class WrongAnswerError(AnswerError):
+    """The answer is not right for the request's key and message."""
+
+
 class KeyUseError(ShimError, ValueError):
     """The key cannot do what was asked of it, or not with these arguments."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,9 +70,10 @@ def signature_parameters(digest: str | None, padding: str | None) -> tuple[Any, 
 class Key:
     """A private key in an engine, made by :meth:`Engine.load_key`. Immutable; keeps its engine alive."""
 
-    def __init__(self, engine: BaseEngine, handle: Any) -> None:  # noqa: ANN401 - cffi's pointers have no types
+    def __init__(self, engine: BaseEngine, handle: Any, *, is_public: bool = False) -> None:  # noqa: ANN401 - cffi's pointers have no types
         self._engine = engine
         self._handle = ffi.gc(handle, lib.key_free)
+        self._is_public = is_public
 
     @property
     def handle(self) -> Any:  # noqa: ANN401 - cffi's pointers have no types
@@ -102,6 +105,16 @@ class Key:
         out = ffi.new("unsigned char[]", size)
         lib.key_public_der(self._handle, out, size)
         return bytes(ffi.buffer(out))
+
+    @property
+    def is_public(self) -> bool:
+        """Whether the private half is elsewhere: with the signer that its engine asks."""
+        return self._is_public
+
+    @cached_property
+    def key_id(self) -> bytes:
+        """The subject key identifier: 20 bytes, SHA-1 of the public key's BIT STRING (RFC 5280, 4.2.1.2, method 1)."""
+        return hashlib.sha1(_bit_string(self.public_der()), usedforsecurity=False).digest()
 
     def use(self, context: SSL.Context) -> None:
         """Make this the key of a Context that has the certificate already.
@@ -178,6 +191,23 @@ class Key:
 
     def __repr__(self) -> str:
         return f"<Key {self.type} of {self.bits} bits in engine {self._engine.name}>"
+
+
+def _bit_string(spki: bytes) -> bytes:
+    """Return the public key inside a SubjectPublicKeyInfo: SEQUENCE of an algorithm (a SEQUENCE) and a BIT STRING."""
+    _, content = _value(spki)
+    algorithm_end, _ = _value(content)
+    _, bits = _value(content[algorithm_end:])
+    return bits[1:]  # behind the count of unused bits
+
+
+def _value(der: bytes) -> tuple[int, bytes]:
+    """Return where the first value of DER ends, and what it contains."""
+    begin, length = 2, der[1]
+    if length & 0x80:
+        begin += length & 0x7F
+        length = int.from_bytes(der[2:begin], "big")
+    return begin + length, der[begin : begin + length]
 
 
 def wrap_context(context: SSL.Context, engine: NativeEngine) -> int:

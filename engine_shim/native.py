@@ -30,6 +30,10 @@ _EXCEPTIONS: dict[int, tuple[type[Exception], str]] = {
     lib.SHIM_ERR_THREAD: (errors.WrongThreadError, "belongs to another thread: a job resumes where it was started"),
     lib.SHIM_ERR_FORKED: (errors.ForkedError, "made before a fork: it is the parent's, make a new one in the child"),
     lib.SHIM_ERR_RANGE: (IndexError, "out of range"),
+    lib.SHIM_ERR_EXPIRED: (errors.OperationExpiredError, "nobody has answered the operation in time"),
+    lib.SHIM_ERR_LATE: (errors.LateAnswerError, "nobody waits for this answer any more"),
+    lib.SHIM_ERR_DOUBLE: (errors.DoubleAnswerError, "was answered before: the first answer holds"),
+    lib.SHIM_ERR_WRONG: (errors.WrongAnswerError, "the answer is not right for the key and what it was asked"),
 }
 
 

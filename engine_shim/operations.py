@@ -204,6 +204,11 @@ class Operations:
         return self._submit(key, lib.OPERATION_DECRYPT_RAW, ciphertext, token)
 
     def _submit(self, key: Key, kind: int, data: bytes, token: object) -> Operation:
+        if key.is_public:
+            message = (
+                f"the key's private half is in no engine of this process ({key.engine.name}): ask its signer itself"
+            )
+            raise KeyUseError(message)
         if not isinstance(key.engine, NativeEngine):
             message = (
                 f"the key is in engine {key.engine.name}, a third party's: only keys of the shim's engines will do"

@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 import engine_shim
-from engine_shim import BatchEngine, Engine, LatencyEngine, ManualEngine, Status, ThreadEngine
+from engine_shim import BatchEngine, Engine, LatencyEngine, ManualEngine, SignerEngine, Status, ThreadEngine
 from support import leaks
+from support.local_signer import LocalSigner
 from support.pair import STATIC_RSA, Pair, client_context, server_context
 
 if TYPE_CHECKING:
@@ -59,12 +60,19 @@ def take_turns(engine: Engine) -> None:
         pass
 
 
+def answer_all(engine: Engine) -> None:
+    """Let the signer answer."""
+    assert isinstance(engine, LocalSigner)
+    engine.answer_all()
+
+
 ENGINES = {
     "threads": Row(lambda: ThreadEngine(2), nothing, lambda: ThreadEngine(1)),
     "latency": Row(lambda: LatencyEngine(0.001), nothing, lambda: LatencyEngine(600)),
     "batch": Row(lambda: BatchEngine(1), nothing, lambda: BatchEngine(1)),
     "batch-by-turns": Row(lambda: BatchEngine(0), take_turns, lambda: BatchEngine(0)),
     "manual": Row(ManualEngine, perform_all, ManualEngine),
+    "signer": Row(LocalSigner, answer_all, LocalSigner),
 }
 
 KINDS = ("rsa2048", "rsa4096", "p256", "p384", "p521", "ed25519", "ed448", "rsa-pss")
@@ -160,6 +168,13 @@ def test_failure_is_reported_as_failure(engine: Engine, certificates: Certificat
         with make_pair(engine, certificates["rsa2048"]) as pair:
             assert pair.until_parked() is Status.WANT_ASYNC
             engine.fail()
+            assert pair.until_parked() is Status.ERROR
+            assert "told to fail" in pair.server.errors()[0].text
+            assert pair.server.errors()[0].is_engine
+    elif isinstance(engine, SignerEngine):
+        with make_pair(engine, certificates["rsa2048"]) as pair:
+            assert pair.until_parked() is Status.WANT_ASYNC
+            engine.fail(1 if (request := engine.take()) is None else request.id, "told to fail")
             assert pair.until_parked() is Status.ERROR
             assert "told to fail" in pair.server.errors()[0].text
             assert pair.server.errors()[0].is_engine

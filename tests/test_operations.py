@@ -203,6 +203,7 @@ class Foreign:
     """A key of an engine that is none of the shim's."""
 
     type = "RSA"
+    is_public = False
 
     class engine:  # noqa: N801 - as Key has it
         name = "dasync"
@@ -211,6 +212,13 @@ class Foreign:
 def test_key_of_a_third_party(operations: Operations) -> None:
     foreign: Any = Foreign()
     refuse(operations.submit_signature, foreign, "SHA256", bytes(32), match="in engine dasync, a third party's")
+
+
+def test_key_of_a_signer(operations: Operations, certificates: Certificates) -> None:
+    with engine_shim.SignerEngine() as engine:
+        key = engine.load_key(certificates["rsa2048"].cert)
+        refuse(operations.submit_signature, key, "SHA256", bytes(32), match="ask its signer itself")
+        assert engine.take() is None
 
 
 # --- Finishing, cancelling, closing ---

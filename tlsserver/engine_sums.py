@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tlsserver.session import ContextLike
+    from tlsserver.stats import SignerNumbers
 
 __all__ = ["EngineSums"]
 
@@ -42,6 +43,11 @@ class EngineSums:
     def numbers(self) -> EngineNumbers:
         """Return the sums. Any thread."""
         return _sums(*self._known)
+
+    def signers(self) -> tuple[SignerNumbers, ...]:
+        """Return the numbers of those who answer for the engines. Any thread."""
+        engines, _ = self._known
+        return tuple(one for engine in engines for one in getattr(engine, "signers", tuple)())
 
 
 def _sums(engines: Iterable[Any], others: EngineNumbers) -> EngineNumbers:

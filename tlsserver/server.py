@@ -220,6 +220,7 @@ class Server:
             draining_by_engine=self._drains.by_name(),
             certificate_expires=getattr(self._context, "expires", None),
             ocsp_expires=getattr(self._context, "ocsp_expires", None),
+            signers=self._engines.signers(),
         )
 
     def __enter__(self) -> Self:

@@ -20,7 +20,7 @@ from tlsserver.turns import Turns
 if TYPE_CHECKING:
     import asyncio
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from engine_shim import BaseEngine
     from tlsserver.config import ServerConfig
@@ -142,6 +142,7 @@ class Service:
         self._factory = protocol_factory
         self._hub = Hub(reactor)
         self._turns = Turns(reactor)
+        self._joined: dict[BaseEngine, Callable[[], object] | None] = {}
         self._listener = Listener(
             listening, reactor, accepted=self._accepted, room=self._room, budget=config.accept_budget
         )
@@ -165,6 +166,7 @@ class Service:
         """
         try:
             self._bound_jobs()
+            self._current_offer()  # its engines may have somebody to connect to before the first client comes
             self.reactor.run()
         finally:
             self.close()
@@ -216,6 +218,7 @@ class Service:
                 self._stopping = True
                 self._listener.close()
                 self._drain()
+                self._leave_engines(tuple(self._joined))
         finally:
             if self._owns_reactor:
                 self.reactor.close()
@@ -317,6 +320,16 @@ class Service:
     def _use_engine(self, engine: BaseEngine) -> None:
         if engine.needs_turns:
             self._turns.add(engine)
+        if engine not in self._joined:
+            self._leave_engines([known for known in self._joined if known.closed])
+            self._joined[engine] = engine.join(self.reactor)
+
+    def _leave_engines(self, engines: Iterable[BaseEngine]) -> None:
+        """End what they do on this loop."""
+        for engine in engines:
+            leave = self._joined.pop(engine)
+            if leave is not None:
+                leave()
 
     def _maybe_questions(self, context: ContextLike) -> Questions | None:
         names: ServerNames | None = getattr(context, "server_names", None)

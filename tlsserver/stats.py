@@ -11,7 +11,15 @@ import bisect
 from dataclasses import dataclass, fields
 from typing import Any
 
-__all__ = ["SECONDS_BOUNDS", "Counters", "EngineNumbers", "Histogram", "HistogramSnapshot", "Statistics"]
+__all__ = [
+    "SECONDS_BOUNDS",
+    "Counters",
+    "EngineNumbers",
+    "Histogram",
+    "HistogramSnapshot",
+    "SignerNumbers",
+    "Statistics",
+]
 
 # 1-2-5 steps: three buckets a decade tell 120 us (an ECDSA signature) from 1.5 ms (RSA-4096) and from 200 ms (a remote
 # signer) without a choice of buckets by the user. The last bound is above every default timeout.
@@ -130,13 +138,14 @@ class Counters:
         draining_by_engine: dict[str, int] | None = None,
         certificate_expires: float | None = None,
         ocsp_expires: float | None = None,
+        signers: tuple[SignerNumbers, ...] = (),
     ) -> Statistics:
         """Return a frozen copy; what is not counted here comes from the caller. Any thread."""
         own = {field.name: getattr(self, field.name) for field in fields(Statistics) if field.name in self.__slots__}
         own["park_seconds"] = self.park_seconds.snapshot()
         own["handshake_seconds"] = self.handshake_seconds.snapshot()
         own.update(vars(engines or EngineNumbers()), draining_by_engine=draining_by_engine or {})
-        own.update(certificate_expires=certificate_expires, ocsp_expires=ocsp_expires)
+        own.update(certificate_expires=certificate_expires, ocsp_expires=ocsp_expires, signers=signers)
         return Statistics(**own)
 
 
@@ -150,6 +159,46 @@ class EngineNumbers:
     ops_batched: int = 0
     ops_recomputed: int = 0
     turn_seconds_max: float = 0.0
+
+
+_NO_TIMES = HistogramSnapshot(SECONDS_BOUNDS, (0,) * (len(SECONDS_BOUNDS) + 1), 0, 0.0)
+
+
+@dataclass(frozen=True)
+class SignerNumbers:
+    """One of those who answer requests for private-key operations: a key server, a token, a function.
+
+    Attributes:
+        name: Which one.
+        state: ``"up"``; ``"connecting"``; ``"down"``: nobody is there.
+        breaker: ``"closed"``: it is asked; ``"open"``: it has failed too often in a row; ``"half-open"``: on trial.
+        in_flight: Now: requests that it has.
+        taken: Requests that it got.
+        performed: Those that it answered well.
+        failed: Those that it did not: refused, wrong, or too late.
+        retries: Of these, requests that were given to another one, or once more.
+        fallbacks: Of these, requests that a local key performed instead.
+        queue_seconds: From the handshake's asking until somebody took it.
+        run_seconds: From there to the answer.
+        total_seconds: Both.
+    """
+
+    name: str
+    state: str = "up"
+    breaker: str = "closed"
+    in_flight: int = 0
+    taken: int = 0
+    performed: int = 0
+    failed: int = 0
+    retries: int = 0
+    fallbacks: int = 0
+    queue_seconds: HistogramSnapshot = _NO_TIMES
+    run_seconds: HistogramSnapshot = _NO_TIMES
+    total_seconds: HistogramSnapshot = _NO_TIMES
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as JSON-able types, under the attributes' names."""
+        return _as_dict(self)
 
 
 @dataclass(frozen=True)
@@ -191,6 +240,7 @@ class Statistics:
             seconds since 1970 (time.time()); None: unknown.
         ocsp_expires: When the OCSP response that goes with the certificate is too old to be sent: the same; None: there
             is none, or it does not say.
+        signers: Those who answer requests of the engines, where these are signers: `SignerNumbers` of each.
     """
 
     connections_accepted: int
@@ -222,8 +272,13 @@ class Statistics:
     handshake_seconds: HistogramSnapshot
     certificate_expires: float | None
     ocsp_expires: float | None
+    signers: tuple[SignerNumbers, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as JSON-able types, under the attributes' names."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: getattr(value, "as_dict", lambda value=value: value)() for name, value in values.items()}
+        return {**_as_dict(self), "signers": [one.as_dict() for one in self.signers]}
+
+
+def _as_dict(numbers: SignerNumbers | Statistics) -> dict[str, Any]:
+    values = {field.name: getattr(numbers, field.name) for field in fields(numbers)}
+    return {name: getattr(value, "as_dict", lambda value=value: value)() for name, value in values.items()}

@@ -15,9 +15,7 @@
 #include "parameters.h"
 #include "pause.h"
 #include "provider.h"
-
-/* RFC 5246, 7.4.7.1: SSL_MAX_MASTER_KEY_LENGTH in libssl. */
-enum { PREMASTER_SECRET = 48 };
+#include "rsa_unpad.h"
 
 /* Owned by one EVP_PKEY_CTX; one thread at a time. */
 struct decryption {

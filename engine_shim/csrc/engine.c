@@ -9,8 +9,7 @@
 #include "fork.h"
 #include "ossl.h"
 
-/* On the monotonic clock, for timed waits. */
-static int init_condition(pthread_cond_t *condition) {
+int engine_init_condition(pthread_cond_t *condition) {
     pthread_condattr_t attributes;
     int failed = pthread_condattr_init(&attributes);
     if (failed) return failed;
@@ -28,7 +27,7 @@ struct engine *engine_create(const struct engine_kind *kind, size_t size, size_t
     e->workers_wanted = workers;
     e->in_progress = SIZE_MAX;
     atomic_init(&e->refs, 1);
-    if (pthread_mutex_init(&e->lock, NULL) || init_condition(&e->changed) || init_condition(&e->ended)) {
+    if (pthread_mutex_init(&e->lock, NULL) || engine_init_condition(&e->changed) || engine_init_condition(&e->ended)) {
         free(e); /* glibc's initialisers own nothing */
         return NULL;
     }
@@ -39,6 +38,7 @@ struct engine *engine_create(const struct engine_kind *kind, size_t size, size_t
 
 static void destroy(struct engine *e) {
     fork_unregister(e);
+    if (e->kind->clear != NULL) e->kind->clear(e);
     pthread_cond_destroy(&e->changed);
     pthread_cond_destroy(&e->ended);
     pthread_mutex_destroy(&e->lock);
@@ -123,7 +123,10 @@ static shim_status need_workers(struct engine *e) {
 /* Under the lock. */
 static void queue_op(struct engine *e, struct op *op) {
     op_list_push(&e->queued, op_ref(op), OP_QUEUED);
-    pthread_cond_signal(&e->changed);
+    if (e->kind->look != NULL)
+        e->kind->look(e);
+    else
+        pthread_cond_signal(&e->changed);
 }
 
 /* Under the lock. */
@@ -223,6 +226,16 @@ void engine_deliver(struct engine *e, struct op *op) {
     engine_busy_end(e);
 }
 
+void engine_give_up(struct engine *e, struct op *op, shim_status status, const char *reason) {
+    if (op->place == OP_HELD)
+        e->kind->remove_held(e, op);
+    else if (!engine_take_this(e, op))
+        return;
+    op->place = OP_TAKEN;
+    op_fail(op, status, reason);
+    engine_deliver(e, op);
+}
+
 /* Under the lock. True: the engine's reference is now the caller's to give back. */
 static bool unlink_op(struct engine *e, struct op *op) {
     switch (op->place) {
@@ -299,6 +312,11 @@ static struct timespec from_now(double seconds) {
     return until;
 }
 
+void engine_wait_until(struct engine *e, pthread_cond_t *condition, uint64_t due_ns) {
+    struct timespec until = {.tv_sec = (time_t)(due_ns / 1000000000u), .tv_nsec = (long)(due_ns % 1000000000u)};
+    pthread_cond_timedwait(condition, &e->lock, &until);
+}
+
 /* Under the lock, which it lets go of meanwhile: until `count` is zero or the time is over. */
 static int wait_for_none(struct engine *e, const unsigned *count, double seconds) {
     struct timespec until = from_now(seconds);
@@ -307,12 +325,18 @@ static int wait_for_none(struct engine *e, const unsigned *count, double seconds
     return *count == 0;
 }
 
+/* Under the lock. */
+static void wake_all(struct engine *e) {
+    pthread_cond_broadcast(&e->changed);
+    if (e->kind->look != NULL) e->kind->look(e);
+}
+
 int engine_close(struct engine *e, double timeout) {
     struct op_list given = {0};
     pthread_mutex_lock(&e->lock);
     if (!e->closed) given = give_up(e);
     e->closed = true;
-    pthread_cond_broadcast(&e->changed);
+    wake_all(e);
     pthread_mutex_unlock(&e->lock);
     fail_all(&given);
     pthread_mutex_lock(&e->lock);
@@ -338,7 +362,7 @@ void engine_fork_prepare(struct engine *e, double seconds) {
 
 void engine_fork_parent(struct engine *e) {
     e->forking = false;
-    pthread_cond_broadcast(&e->changed);
+    wake_all(e);
     pthread_mutex_unlock(&e->lock);
 }
 
@@ -350,7 +374,8 @@ void engine_fork_child(struct engine *e) {
     e->statistics = (struct engine_statistics){0};
     e->workers = e->busy = 0;
     e->forking = false;
-    init_condition(&e->changed);
-    init_condition(&e->ended);
+    engine_init_condition(&e->changed);
+    engine_init_condition(&e->ended);
+    if (e->kind->forked != NULL) e->kind->forked(e);
     pthread_mutex_unlock(&e->lock);
 }

@@ -37,6 +37,12 @@ struct engine_kind {
     void (*remove_held)(struct engine *e, struct op *op);
     /* Under the lock: moves every held op to `out`. NULL: it holds none. */
     void (*release_held)(struct engine *e, struct op_list *out);
+    /* Under the lock: an op was queued, the engine was closed, or a fork is over. NULL: those who wait for `changed` see. */
+    void (*look)(struct engine *e);
+    /* In a forked child, under the lock, which is new: what is the kind's own begins anew. NULL: it has nothing. */
+    void (*forked)(struct engine *e);
+    /* Nobody else knows the engine: frees what is the kind's own. NULL: it has nothing. */
+    void (*clear)(struct engine *e);
 };
 
 struct engine {
@@ -61,6 +67,9 @@ struct engine {
 /* For the kinds: `size` bytes, zeroed, that begin with a struct engine. NULL: no memory. */
 struct engine *engine_create(const struct engine_kind *kind, size_t size, size_t capacity, unsigned workers) MUST_CHECK;
 
+/* For the kinds, too: on the monotonic clock. 0, or an error number. */
+int engine_init_condition(pthread_cond_t *condition);
+
 /* Any thread that holds a reference. */
 struct engine *engine_ref(struct engine *e);
 
@@ -80,6 +89,10 @@ void engine_busy_end(struct engine *e);
 /* Both: entered and left under the lock, which they let go of meanwhile. */
 void engine_perform(struct engine *e, struct op *op);
 void engine_deliver(struct engine *e, struct op *op); /* gives the reference back */
+/* The same for an op that nobody has in hand: it ends without a result. */
+void engine_give_up(struct engine *e, struct op *op, shim_status status, const char *reason);
+/* Under the lock, let go of meanwhile: until something is signalled at `condition` or that time has come. */
+void engine_wait_until(struct engine *e, pthread_cond_t *condition, uint64_t due_ns);
 
 /* fork.c only. Prepare takes the lock, the last two let it go. */
 void engine_fork_announce(struct engine *e);

@@ -2,8 +2,6 @@
  * engine_latency.c: a simulated accelerator. Ops are performed at once on a thread of its
  * own and held until `seconds` after their submission; any number is in flight.
  */
-#include <time.h>
-
 #include "engine.h"
 
 struct latency {
@@ -41,12 +39,6 @@ static void perform_one(struct latency *l, struct op *op) {
     engine_deliver(&l->engine, op);
 }
 
-/* Under the lock, which it lets go of meanwhile. */
-static void wait_until(struct latency *l, uint64_t due_ns) {
-    struct timespec until = {.tv_sec = (time_t)(due_ns / 1000000000u), .tv_nsec = (long)(due_ns % 1000000000u)};
-    pthread_cond_timedwait(&l->engine.changed, &l->engine.lock, &until);
-}
-
 static void work(struct engine *e) {
     struct latency *l = of(e);
     while (!e->closed) {
@@ -61,7 +53,7 @@ static void work(struct engine *e) {
         else if ((op = engine_take(e)) != NULL)
             perform_one(l, op);
         else if (due_ns != UINT64_MAX)
-            wait_until(l, due_ns);
+            engine_wait_until(e, &e->changed, due_ns);
         else
             pthread_cond_wait(&e->changed, &e->lock);
     }

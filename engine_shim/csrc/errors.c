@@ -20,6 +20,7 @@ static ERR_STRING_DATA strings[] = {
     ROW(SHIM_ERR_CANCELLED, "the operation was cancelled"),
     ROW(SHIM_ERR_FAILED, "the operation failed in its engine"),
     ROW(SHIM_ERR_FORKED, "made before a fork"),
+    ROW(SHIM_ERR_EXPIRED, "the signer has not answered in time"),
     {0, NULL},
 };
 

@@ -39,6 +39,25 @@ int evp_sign(EVP_PKEY *pkey, const struct op_parameters *p, const void *data, si
     return done;
 }
 
+static int verify_in(EVP_MD_CTX *context, EVP_PKEY *pkey, const struct op_parameters *p, const void *data, size_t size,
+                     const void *signature, size_t length) {
+    OSSL_PARAM parameters[PARAMETERS_MOST];
+    EVP_PKEY_CTX *verifying;
+    const char *digest = p->digest[0] != '\0' ? p->digest : NULL;
+    if (ossl.EVP_DigestVerifyInit_ex(context, &verifying, digest, NULL, NULL, pkey, NULL) != 1) return 0;
+    parameters_for_signing(p, parameters);
+    if (parameters[0].key != NULL && ossl.EVP_PKEY_CTX_set_params(verifying, parameters) != 1) return 0;
+    return ossl.EVP_DigestVerify(context, signature, length, data, size);
+}
+
+int evp_verify(EVP_PKEY *pkey, const struct op_parameters *p, const void *data, size_t size, const void *signature,
+               size_t length) {
+    EVP_MD_CTX *context = ossl.EVP_MD_CTX_new();
+    int right = context != NULL ? verify_in(context, pkey, p, data, size, signature, length) : 0;
+    ossl.EVP_MD_CTX_free(context);
+    return right;
+}
+
 static int decrypt_in(EVP_PKEY_CTX *context, const struct op_parameters *p, const void *data, size_t size, void *out,
                       size_t *length) {
     OSSL_PARAM parameters[PARAMETERS_MOST];

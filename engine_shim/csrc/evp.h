@@ -9,5 +9,8 @@
 int evp_sign(EVP_PKEY *pkey, const struct op_parameters *p, const void *data, size_t size, void *out, size_t *length);
 int evp_decrypt(EVP_PKEY *pkey, const struct op_parameters *p, const void *data, size_t size, void *out,
                 size_t *length);
+/* The public half alone will do. */
+int evp_verify(EVP_PKEY *pkey, const struct op_parameters *p, const void *data, size_t size, const void *signature,
+               size_t length);
 
 #endif

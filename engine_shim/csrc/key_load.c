@@ -55,6 +55,40 @@ int key_use_plain(void *ssl_ctx, const void *bytes, size_t length, const void *p
     return (int)status;
 }
 
+/* A new reference to a certificate's key, which goes. NULL: there is no certificate, or no key that OpenSSL knows. */
+static EVP_PKEY *key_out_of(X509 *certificate) {
+    EVP_PKEY *public = certificate != NULL ? ossl.X509_get0_pubkey(certificate) : NULL;
+    if (public != NULL && ossl.EVP_PKEY_up_ref(public) != 1) public = NULL;
+    if (certificate != NULL) ossl.X509_free(certificate);
+    return public;
+}
+
+static EVP_PKEY *read_public_der(const void *bytes, size_t length) {
+    const unsigned char *at = bytes;
+    EVP_PKEY *public = key_out_of(ossl.d2i_X509(NULL, &at, (long)length));
+    at = bytes;
+    return public != NULL ? public : ossl.d2i_PUBKEY(NULL, &at, (long)length);
+}
+
+static EVP_PKEY *read_public_pem(const void *bytes, size_t length) {
+    BIO *bio = ossl.BIO_new_mem_buf(bytes, (int)length);
+    EVP_PKEY *public = bio != NULL ? key_out_of(ossl.PEM_read_bio_X509(bio, NULL, NULL, NULL)) : NULL;
+    ossl.BIO_free(bio);
+    if (public != NULL || (bio = ossl.BIO_new_mem_buf(bytes, (int)length)) == NULL) return public;
+    public = ossl.PEM_read_bio_PUBKEY(bio, NULL, NULL, NULL);
+    ossl.BIO_free(bio);
+    return public;
+}
+
+int key_load_public(struct engine *e, const void *bytes, size_t length, struct key **out) {
+    if (length > LONGEST_KEY_FILE) return (int)errors_say(SHIM_ERR_KEY, "longer than a certificate can be");
+    ossl.ERR_clear_error();
+    EVP_PKEY *public = looks_like_der(bytes, length) ? read_public_der(bytes, length) : read_public_pem(bytes, length);
+    if (public == NULL) return (int)errors_keep(SHIM_ERR_KEY);
+    ossl.ERR_clear_error();
+    return (int)key_new(e, public, out);
+}
+
 /* Through DER, so that a key made by OpenSSL's legacy API gets a key management. */
 static EVP_PKEY *copy_key(const EVP_PKEY *original) {
     unsigned char *der = NULL;

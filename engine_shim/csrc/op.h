@@ -64,6 +64,11 @@ struct op {
     struct operations *operations;
     uint64_t number;          /* what operations.c calls it */
     struct op *next_finished; /* of the same; under no lock: operations.c */
+    struct {
+        uint64_t id; /* 0: no signer has taken it */
+        uint64_t taken_ns;
+        unsigned generation; /* fork_generation() then */
+    } request;               /* engine_signer.c's */
 };
 
 /* The job's side. Copies the input; takes a reference to the key. NULL: no memory. */
@@ -76,6 +81,7 @@ const char *op_reason(const struct op *op); /* "" while it is not done, or for N
 
 /* The engine's side: op_perform() computes, op_finish() publishes and signals. */
 void op_perform(struct op *op);
+void op_perform_with(struct op *op, const struct key *key); /* another one with the same public half */
 void op_fail(struct op *op, shim_status status, const char *reason);
 void op_finish(struct op *op);
 

@@ -23,7 +23,11 @@ enum shim_status {
     SHIM_ERR_BUSY,      /* a job is paused: only the same call may follow */
     SHIM_ERR_THREAD,    /* not the thread that started the job */
     SHIM_ERR_FORKED,    /* made before a fork, used in the child */
-    SHIM_ERR_RANGE      /* an index or a length is out of range */
+    SHIM_ERR_RANGE,     /* an index or a length is out of range */
+    SHIM_ERR_EXPIRED,   /* nobody has answered in time */
+    SHIM_ERR_LATE,      /* an answer that nobody waits for any more */
+    SHIM_ERR_DOUBLE,    /* an answer to what was answered before */
+    SHIM_ERR_WRONG      /* an answer that is not right for the key */
 };
 
 /* ossl.c: the table of OpenSSL's functions, bound by name. */
@@ -124,10 +128,54 @@ int manual_deliver(struct engine *e, size_t index);
 int manual_fail(struct engine *e, size_t index);
 int manual_wake(struct engine *e, size_t index); /* the wait fd becomes readable for nothing */
 
+/*
+ * engine_signer.c: ops for Python to answer. Any thread. `fd` is readable while something can be taken, and once the
+ * engine is closed.
+ */
+struct op;
+enum { SIGNER_TIME_BOUNDS = 18 }; /* of the histograms, in nanoseconds: signer_time_bounds() */
+struct signer_times {
+    /* counts[i]: times up to bound i; the last one: longer ones. */
+    uint64_t queue_counts[19], run_counts[19], total_counts[19];
+    uint64_t queue_ns, run_ns, total_ns; /* their sums */
+    uint64_t taken, completed;
+    uint64_t refused; /* the signer said that it cannot */
+    uint64_t wrong;   /* answers that were not right for the key */
+    uint64_t expired;
+};
+struct engine *engine_new_signer(size_t capacity, double seconds, int can_block);
+int signer_fd(struct engine *e);
+/* Waits so many seconds, less than 0: for ever. SHIM_OK, *out NULL: nothing came. The caller frees *out: request_free. */
+int signer_take(struct engine *e, double seconds, struct op **out);
+struct op *signer_find(struct engine *e, uint64_t id, uint64_t *last); /* a reference; NULL: nobody waits for it */
+void signer_times(struct engine *e, struct signer_times *out);
+const uint64_t *signer_time_bounds(void);
+
+/* request.c: an op as its signer sees it. Any thread. */
+enum request_kind { REQUEST_SIGN = 0, REQUEST_DECRYPT }; /* enum op_kind's */
+struct request_facts {
+    uint64_t id, submitted_ns, deadline_ns; /* CLOCK_MONOTONIC */
+    int kind, padding, salt_length;
+    size_t input_length;
+    char digest[32];
+};
+void request_facts(const struct op *op, struct request_facts *out);
+size_t request_input(const struct op *op, void *out, size_t room); /* returns its length */
+struct key *request_key(const struct op *op);                      /* a reference */
+int request_state(struct op *op);                                  /* SHIM_OK: somebody waits for an answer */
+int request_is_right(struct op *op, const void *answer, size_t length);
+/* Verified first. SHIM_ERR_WRONG: it is not right; `final`: then the op has failed, else it stays open. */
+int request_complete(struct op *op, const void *answer, size_t length, int final);
+int request_fail(struct op *op, const char *reason);
+int request_perform(struct op *op, struct key *k); /* here and now, with a key that has the same public half */
+void request_free(struct op *op);
+
 /* key.c: private keys, wrapped. */
 struct key;
 int key_load(struct engine *e, const void *bytes, size_t length, const void *password, size_t password_length,
              struct key **out);
+/* The public half alone, out of a certificate or a public key, PEM or DER: its engine has no private one. */
+int key_load_public(struct engine *e, const void *bytes, size_t length, struct key **out);
 const char *key_type(const struct key *k);
 int key_bits(const struct key *k);
 int key_max_size(const struct key *k);

@@ -51,8 +51,8 @@ static void run_round(struct operations *o, struct key *k, unsigned round) {
     struct op *ops[MANY];
     bool cancelled[MANY] = {false}, taken[MANY] = {false};
     uint64_t numbers[FEW];
-    size_t open = MANY;
-    for (size_t i = 0; i < MANY; i++) ops[i] = submit(o, k, i);
+    size_t open = MANY, first = round * MANY;
+    for (size_t i = 0; i < MANY; i++) ops[i] = submit(o, k, first + i);
     for (size_t i = round % 3; i < MANY; i += 3, open--) {
         cancelled[i] = true;
         operation_free(ops[i]);
@@ -61,10 +61,11 @@ static void run_round(struct operations *o, struct key *k, unsigned round) {
         wait_readable(o);
         size_t count = operations_take(o, numbers, FEW);
         for (size_t j = 0; j < count; j++) {
-            size_t i = (size_t)numbers[j];
+            if (numbers[j] < first) continue; /* cancelled in an earlier round, when a worker had it in hand */
+            size_t i = (size_t)numbers[j] - first;
             CHECK(!taken[i]);
             taken[i] = true;
-            if (cancelled[i]) continue; /* a worker had it in hand */
+            if (cancelled[i]) continue; /* the same, in this one */
             CHECK(operation_status(ops[i]) == SHIM_OK && fake_is_right(ops[i]));
             operation_free(ops[i]);
             open--;

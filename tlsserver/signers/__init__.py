@@ -1,1 +1,1 @@
-"""Signers: whoever performs ops outside of this process, or outside of the shim."""
+"""Signers: keys that never enter the process. One module for each kind; nothing is imported before it is wanted."""

@@ -1,0 +1,191 @@
+"""Ops for others to answer: Python code, an HSM, a key server."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from select import POLLIN, poll
+from typing import Any
+
+from engine_shim import linkage
+from engine_shim.base import NativeEngine
+from engine_shim.engine import Engine, check_range
+from engine_shim.errors import ForeignAnswerError, KeyLoadError, LateAnswerError
+from engine_shim.key import Key
+from engine_shim.native import check, ffi, lib
+from engine_shim.requests import SignRequest
+
+__all__ = ["SignerEngine", "SignerTimes", "Times"]
+
+_LONGEST_DEADLINE = 3600.0  # as for other latencies: more is a mistake in the caller's units
+_FOR_EVER = -1.0
+
+
+@dataclass(frozen=True)
+class Times:
+    """A histogram of durations.
+
+    Attributes:
+        bounds: Upper bounds in seconds, inclusive, ascending.
+        counts: How many lie up to each bound and above the one before; the last one: above all of them.
+        sum: Their sum in seconds.
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    sum: float
+
+
+@dataclass(frozen=True)
+class SignerTimes:
+    """How long requests take, and what becomes of them.
+
+    Attributes:
+        queue: From the handshake's asking to `SignerEngine.take`.
+        run: From there to the answer.
+        total: Both.
+        taken: Requests taken.
+        completed: Those answered with a result.
+        refused: Those that ended with `SignRequest.fail`.
+        wrong: Answers that did not verify; their requests may have got another one.
+        expired: Ops that nobody answered in time, taken or not.
+    """
+
+    queue: Times
+    run: Times
+    total: Times
+    taken: int
+    completed: int
+    refused: int
+    wrong: int
+    expired: int
+
+
+class SignerEngine(NativeEngine, Engine):
+    """An engine whose ops somebody takes, and answers whenever the answer is there.
+
+    Only the public half of a key is in this process. Any number of threads and loops may take, each op is taken once::
+
+        with SignerEngine(can_block=True) as engine:
+            key = engine.load_key("server.crt")
+            while request := engine.take(timeout=None):
+                request.complete(sign_elsewhere(request.scheme, request.message))
+
+    Args:
+        queue_size: Ops that may be queued and not yet taken; more wait in their connections, in order.
+        deadline: Seconds from an op's submission until it fails, if nobody has answered. A native thread sees to it, so
+            it holds even where Python does not come to it.
+        can_block: Whether the answers come from other threads than those that wait for them: then an op outside a
+            handshake (`Key.sign`) may wait; else it fails at once with `NoJobError`.
+
+    Raises:
+        LinkageError: OpenSSL cannot be reached.
+        ValueError: A number is out of range.
+    """
+
+    def __init__(self, *, queue_size: int = 1024, deadline: float = 5.0, can_block: bool = False) -> None:
+        check_range("queue_size", queue_size, 1, 1 << 20)
+        check_range("deadline", deadline, 0.001, _LONGEST_DEADLINE)
+        linkage.attach()
+        super().__init__(lib.engine_new_signer(queue_size, deadline, can_block))
+        self.deadline = deadline
+
+    def load_key(self, source: str | Path | bytes, password: str | bytes | None = None) -> Key:
+        """Make a key whose private half is the signer's.
+
+        Args:
+            source: Its certificate or its public key (SubjectPublicKeyInfo), PEM or DER; a file's path, or the bytes.
+            password: None: there is nothing to decrypt.
+
+        Returns:
+            The key. It keeps the engine alive.
+
+        Raises:
+            KeyLoadError: There is no certificate or public key, or it is of a kind that cannot be used; or there is a
+                private key with it, which has no business in this process.
+            OSError: The file cannot be read.
+        """
+        data, what = (source, "the key") if isinstance(source, bytes) else (Path(source).read_bytes(), f"key {source}")
+        if b"PRIVATE KEY-----" in data or password is not None:
+            message = f"{what} is private, and a signer's engine takes the public half alone: give the certificate"
+            raise KeyLoadError(message)
+        out = ffi.new("struct key **")
+        status = lib.key_load_public(self._handle, ffi.from_buffer(data), len(data), out)
+        if status == lib.SHIM_ERR_KEY:
+            message = f"{what} holds neither a certificate nor a public key (PEM or DER)"
+            raise KeyLoadError(message)
+        check(status, what)
+        return Key(self, out[0], is_public=True)
+
+    def fileno(self) -> int:
+        """Return a descriptor to wait for: readable while a request can be taken, and once the engine is closed.
+
+        It is the engine's to close. After a fork the child has another one.
+        """
+        return int(lib.signer_fd(self._handle))
+
+    def take(self, timeout: float | None = 0.0) -> SignRequest | None:
+        """Take the oldest op. Any thread.
+
+        Args:
+            timeout: How long to wait for one, in seconds; None: until there is one.
+
+        Returns:
+            The request; None: none has come.
+
+        Raises:
+            EngineClosedError: The engine is closed.
+        """
+        if timeout != 0 and threading.current_thread() is threading.main_thread():
+            # There signals have to be heeded, which a wait in C does not.
+            waiting = poll()
+            waiting.register(self.fileno(), POLLIN)
+            waiting.poll(None if timeout is None else timeout * 1000)
+            timeout = 0
+        out = ffi.new("struct op **")
+        check(lib.signer_take(self._handle, _FOR_EVER if timeout is None else timeout, out), "taking a request")
+        return None if out[0] == ffi.NULL else SignRequest(self, out[0])
+
+    def complete(self, request_id: int, answer: bytes, *, final: bool = True) -> None:
+        """Answer a request by its number; see `SignRequest.complete`.
+
+        Raises:
+            ForeignAnswerError: This engine has given no request with this number.
+            LateAnswerError: It was answered before, or nobody waits any more.
+            WrongAnswerError: It is not a signature of this message by this key.
+        """
+        self._find(request_id).complete(answer, final=final)
+
+    def fail(self, request_id: int, reason: str) -> None:
+        """Tell by its number that a request will have no answer; see `SignRequest.fail`.
+
+        Raises:
+            ForeignAnswerError: This engine has given no request with this number.
+            LateAnswerError: It was answered before, or nobody waits any more.
+        """
+        self._find(request_id).fail(reason)
+
+    def signer_times(self) -> SignerTimes:
+        """Take a snapshot of how long requests take; any thread."""
+        raw = ffi.new("struct signer_times *")
+        lib.signer_times(self._handle, raw)
+        bounds = lib.signer_time_bounds()
+        seconds = tuple(bounds[i] / 1e9 for i in range(lib.SIGNER_TIME_BOUNDS))
+        times: dict[str, Any] = {
+            name: Times(seconds, tuple(getattr(raw, f"{name}_counts")), getattr(raw, f"{name}_ns") / 1e9)
+            for name in ("queue", "run", "total")
+        }
+        times.update({name: getattr(raw, name) for name in ("taken", "completed", "refused", "wrong", "expired")})
+        return SignerTimes(**times)
+
+    def _find(self, request_id: int) -> SignRequest:
+        last = ffi.new("uint64_t *")
+        found = lib.signer_find(self._handle, request_id, last) if request_id > 0 else ffi.NULL
+        if found != ffi.NULL:
+            return SignRequest(self, found)
+        if not 0 < request_id <= last[0]:
+            message = f"request {request_id} is not of this engine: an answer goes to the engine that gave its request"
+            raise ForeignAnswerError(message)
+        message = f"request {request_id} was answered before, or nobody waits for it any more"
+        raise LateAnswerError(message)

@@ -1,0 +1,147 @@
+/*
+ * test_signer.c: ops that others answer, without a job and without OpenSSL.
+ *
+ * Invariant: however takers, answers, cancellation, deadlines and closing meet, every op ends exactly once, and of several
+ * answers to one op one counts.
+ */
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "engine_signer.h"
+#include "key.h"
+#include "unit.h"
+#include "wake.h"
+
+enum { WINDOW = 48, ROUNDS = 60, TAKERS = 3 };
+
+static struct op *submitted(struct engine *e, struct key *k) {
+    struct op *op = fake_op(k, "a message");
+    op->wake = wake_new();
+    CHECK(op->wake != NULL);
+    CHECK(engine_submit(e, op) == SHIM_OK);
+    return op;
+}
+
+static void wait_for(struct op *op) {
+    while (!op_is_done(op)) wake_wait(op->wake);
+}
+
+static bool is_readable(int fd) {
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    return poll(&p, 1, 0) == 1;
+}
+
+struct race {
+    struct op *op; /* a reference for each thread */
+    atomic_int won;
+};
+
+static void *refuse(void *argument) {
+    struct race *r = argument;
+    if (request_fail(r->op, "no") == SHIM_OK) atomic_fetch_add(&r->won, 1);
+    request_free(r->op);
+    return NULL;
+}
+
+static void test_one_of_many_answers_counts(void) {
+    struct engine *e = engine_new_signer(64, 600, 1);
+    struct key *k = fake_key(e);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct op *op = submitted(e, k), *taken;
+        pthread_t threads[TAKERS];
+        struct race r = {.won = 0};
+        CHECK(signer_take(e, 0, &taken) == SHIM_OK && taken == op);
+        r.op = taken;
+        for (int i = 0; i < TAKERS; i++) {
+            op_ref(op);
+            CHECK(pthread_create(&threads[i], NULL, refuse, &r) == 0);
+        }
+        for (int i = 0; i < TAKERS; i++) pthread_join(threads[i], NULL);
+        CHECK(atomic_load(&r.won) == 1 && op_is_done(op) && op->status == SHIM_ERR_FAILED);
+        request_free(taken);
+        op_unref(op);
+    }
+    CHECK(engine_close(e, 10));
+    key_free(k);
+    engine_free(e);
+}
+
+/* Every second one is refused, the others are left to their deadline. */
+static void *take_and_refuse(void *argument) {
+    struct engine *e = argument;
+    struct op *op;
+    while (signer_take(e, -1, &op) == SHIM_OK) {
+        if (op == NULL) continue;
+        struct request_facts facts;
+        request_facts(op, &facts);
+        if (facts.id % 2 == 0) (void)request_fail(op, "no");
+        request_free(op);
+    }
+    return NULL;
+}
+
+static void test_takers_deadlines_and_cancellation(void) {
+    struct engine *e = engine_new_signer(8, 0.002, 1);
+    struct key *k = fake_key(e);
+    struct op *window[WINDOW];
+    pthread_t takers[TAKERS];
+    for (int i = 0; i < TAKERS; i++) CHECK(pthread_create(&takers[i], NULL, take_and_refuse, e) == 0);
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int i = 0; i < WINDOW; i++) window[i] = submitted(e, k);
+        for (int i = 0; i < WINDOW; i++) {
+            if ((i + round) % 3 == 0)
+                engine_cancel(e, window[i]);
+            else
+                wait_for(window[i]);
+        }
+        for (int i = 0; i < WINDOW; i++) op_unref(window[i]);
+    }
+    CHECK(engine_close(e, 10));
+    for (int i = 0; i < TAKERS; i++) pthread_join(takers[i], NULL);
+    struct engine_statistics s;
+    engine_statistics(e, &s);
+    CHECK(s.submitted == WINDOW * ROUNDS && s.failed + s.cancelled == s.submitted);
+    CHECK(s.queued == 0 && s.waiting == 0 && s.in_flight == 0);
+    key_free(k);
+    engine_free(e);
+}
+
+static void test_descriptor_and_closing(void) {
+    struct engine *e = engine_new_signer(1, 600, 0);
+    struct key *k = fake_key(e);
+    int fd = signer_fd(e);
+    uint64_t last;
+    struct op *taken;
+    CHECK(!is_readable(fd));
+    struct op *one = submitted(e, k), *other = submitted(e, k); /* the other one waits for room */
+    CHECK(is_readable(fd));
+    CHECK(signer_take(e, 0, &taken) == SHIM_OK && taken == one && is_readable(fd));
+    struct op *found = signer_find(e, 1, &last);
+    CHECK(found == one && last == 1);
+    request_free(found);
+    request_free(taken);
+    engine_cancel(e, one);
+    CHECK(request_state(one) == SHIM_ERR_LATE);
+    CHECK(signer_take(e, 0, &taken) == SHIM_OK && taken == other && !is_readable(fd));
+    CHECK(engine_close(e, 10));
+    CHECK(is_readable(fd) && op_is_done(other) && other->status == SHIM_ERR_CLOSED);
+    CHECK(request_state(other) == SHIM_ERR_LATE);
+    request_free(taken);
+    op_unref(one);
+    op_unref(other);
+    key_free(k);
+    engine_free(e);
+}
+
+int main(void) {
+    fake_openssl();
+    test_descriptor_and_closing();
+    test_one_of_many_answers_counts();
+    test_takers_deadlines_and_cancellation();
+    struct shim_counters now;
+    shim_counters(&now);
+    CHECK(now.ops_alive == 0 && now.keys_alive == 0 && now.engines_alive == 0);
+    puts("test_signer: ok");
+    return 0;
+}

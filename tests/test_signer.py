@@ -1,0 +1,183 @@
+"""A signer is told all that it needs; what it answers is verified."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+import engine_shim
+from engine_shim import (
+    KeyLoadError,
+    SignerEngine,
+    Status,
+    WrongAnswerError,
+)
+from support import leaks
+from support.asking import asked, ended, make_pair, private_key, raw_decryption, said, sign
+from support.pair import STATIC_RSA
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.certificates import Certificates
+
+KINDS = ("rsa2048", "rsa4096", "p256", "p384", "p521", "ed25519", "ed448", "rsa-pss")
+LONG = 600.0
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    gc.collect()
+    before = engine_shim.counters()
+    yield
+    gc.collect()
+    leaks.wait_until(lambda: engine_shim.counters().ops_alive == before.ops_alive)
+    after = engine_shim.counters()
+    assert (after.ops_alive, after.keys_alive) == (before.ops_alive, before.keys_alive)
+    assert after.jobs_started - before.jobs_started == after.jobs_finished - before.jobs_finished
+
+
+@pytest.fixture
+def engine() -> Iterator[SignerEngine]:
+    with SignerEngine(deadline=LONG) as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_handshake_with_a_key_that_is_elsewhere(
+    engine: SignerEngine, certificates: Certificates, kind: str, version: str
+) -> None:
+    identity = certificates[kind]
+    with make_pair(engine, identity, version) as pair:
+        request = asked(engine, pair)
+        assert request.operation == "sign"
+        assert request.is_open
+        request.complete(sign(request, private_key(identity)))
+        assert not request.is_open
+        assert ended(pair) is Status.DONE
+        assert pair.echo(b"signed elsewhere") == b"signed elsewhere"
+    assert engine.statistics().performed == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "scheme"),
+    [
+        ("rsa2048", "1.3", "rsa_pss_rsae_sha256"),
+        ("rsa-pss", "1.3", "rsa_pss_pss_sha256"),
+        ("p256", "1.3", "ecdsa_secp256r1_sha256"),
+        ("p384", "1.3", "ecdsa_secp384r1_sha384"),
+        ("ed25519", "1.2", "ed25519"),
+        ("ed448", "1.3", "ed448"),
+    ],
+)
+def test_scheme_is_what_tls_calls_it(
+    engine: SignerEngine, certificates: Certificates, kind: str, version: str, scheme: str
+) -> None:
+    with make_pair(engine, certificates[kind], version) as pair:
+        request = asked(engine, pair)
+        assert request.scheme == scheme
+        assert scheme in repr(request)
+        request.fail("seen enough")
+        ended(pair)
+
+
+def test_key_is_named_as_certificates_name_it(engine: SignerEngine, certificates: Certificates) -> None:
+    for kind in KINDS:
+        certificate = x509.load_pem_x509_certificate(certificates[kind].cert.read_bytes())
+        expected = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest
+        assert engine.load_key(certificates[kind].cert).key_id == expected
+
+
+@pytest.mark.parametrize("form", ["certificate", "der certificate", "public key", "der public key"])
+def test_public_half_in_any_form(engine: SignerEngine, certificates: Certificates, form: str) -> None:
+    certificate = x509.load_pem_x509_certificate(certificates["p256"].cert.read_bytes())
+    encoding = Encoding.DER if form.startswith("der") else Encoding.PEM
+    if form.endswith("certificate"):
+        data = certificate.public_bytes(encoding)
+    else:
+        data = certificate.public_key().public_bytes(encoding, PublicFormat.SubjectPublicKeyInfo)
+    key = engine.load_key(data)
+    assert (key.type, key.bits, key.is_public) == ("EC", 256, True)
+    assert key.public_der() == certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def test_private_key_is_refused(engine: SignerEngine, certificates: Certificates) -> None:
+    with pytest.raises(KeyLoadError, match="the public half alone: give the certificate"):
+        engine.load_key(certificates["p256"].key)
+    both = certificates["p256"].cert.read_bytes() + certificates["p256"].key.read_bytes()
+    with pytest.raises(KeyLoadError, match="is private"):
+        engine.load_key(both)
+    with pytest.raises(KeyLoadError, match="neither a certificate nor a public key"):
+        engine.load_key(b"rubbish")
+    with pytest.raises(KeyLoadError, match="neither"):
+        engine.load_key(b"\x30\x82\xff\xff rubbish")
+
+
+def test_wrong_answer_fails_the_handshake_and_nothing_else(engine: SignerEngine, certificates: Certificates) -> None:
+    identity, other = certificates["rsa2048"], certificates["rsa4096"]
+    with make_pair(engine, identity) as pair, make_pair(engine, identity) as second:
+        request, good = asked(engine, pair), asked(engine, second)
+        with pytest.raises(WrongAnswerError, match=f"request {request.id}"):
+            request.complete(sign(request, private_key(other)))
+        assert ended(pair) is Status.ERROR
+        assert "not right for this key" in said(pair)
+        good.complete(sign(good, private_key(identity)))
+        assert ended(second) is Status.DONE
+    assert engine.signer_times().wrong == 1
+
+
+def test_another_requests_signature_is_wrong(engine: SignerEngine, certificates: Certificates) -> None:
+    identity = certificates["p256"]
+    with make_pair(engine, identity) as pair, make_pair(engine, identity) as second:
+        one, other = asked(engine, pair), asked(engine, second)
+        with pytest.raises(WrongAnswerError):
+            one.complete(sign(other, private_key(identity)))
+        other.complete(sign(other, private_key(identity)))
+        assert ended(pair) is Status.ERROR
+        assert ended(second) is Status.DONE
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"\0", b"\xff" * 71, b"\xff" * 10_000])
+def test_wrong_answer_that_is_not_final_leaves_the_request_open(
+    engine: SignerEngine, certificates: Certificates, rubbish: bytes
+) -> None:
+    identity = certificates["p256"]
+    with make_pair(engine, identity) as pair:
+        request = asked(engine, pair)
+        with pytest.raises(WrongAnswerError):
+            request.complete(rubbish, final=False)
+        assert request.is_open
+        request.complete(sign(request, private_key(identity)))
+        assert ended(pair) is Status.DONE
+
+
+def test_decryption_is_raw_and_unpadded_here(engine: SignerEngine, certificates: Certificates) -> None:
+    identity = certificates["rsa2048"]
+    with make_pair(engine, identity, "1.2", STATIC_RSA) as pair:
+        request = asked(engine, pair)
+        assert (request.operation, request.scheme, request.padding) == ("decrypt", "rsa_decrypt", None)
+        assert request.digest is None
+        answer = raw_decryption(request, private_key(identity))
+        with pytest.raises(WrongAnswerError):
+            request.complete(answer[1:], final=False)
+        request.complete(answer)
+        assert ended(pair) is Status.DONE
+        assert pair.echo(b"x") == b"x"
+
+
+@pytest.mark.parametrize("change", [0, 1, 2, 100, -49, -48, -47])
+def test_bad_padding_fails_like_a_bad_secret(engine: SignerEngine, certificates: Certificates, change: int) -> None:
+    """Only the client's Finished tells, as RFC 5246, 7.4.7.1 wants it: nothing says what was wrong."""
+    identity = certificates["rsa2048"]
+    with make_pair(engine, identity, "1.2", STATIC_RSA) as pair:
+        request = asked(engine, pair)
+        answer = bytearray(raw_decryption(request, private_key(identity)))
+        answer[change] = 0 if change in {2, 100} else answer[change] ^ 0x55
+        request.complete(bytes(answer))
+        assert ended(pair) is Status.ERROR
+        assert "bad record mac" in said(pair) or "decryption failed" in said(pair)

@@ -1,0 +1,53 @@
+"""The circuit breaker: who has failed again and again is not asked for a while. No clock, no I/O, one thread."""
+
+from __future__ import annotations
+
+__all__ = ["Breaker"]
+
+
+class Breaker:
+    """Closed while all is well; open after some failures in a row; then half-open: one trial decides.
+
+    Args:
+        failures: So many in a row open it. Five, because one or two are what any restart costs.
+        seconds: How long it stays open before a trial. One second: whoever returns is used again within two.
+    """
+
+    def __init__(self, failures: int = 5, seconds: float = 1.0) -> None:
+        self._most = failures
+        self._seconds = seconds
+        self._failed = 0
+        self._open_until: float | None = None
+        self._on_trial = False
+
+    def state(self, now: float) -> str:
+        """Return ``"closed"``, ``"open"`` or ``"half-open"``."""
+        if self._open_until is None:
+            return "closed"
+        return "open" if now < self._open_until else "half-open"
+
+    def allows(self, now: float) -> bool:
+        """Tell whether a request may go this way: any while it is closed, one at a time while it is half-open."""
+        state = self.state(now)
+        return state == "closed" or (state == "half-open" and not self._on_trial)
+
+    def begin(self, now: float) -> None:
+        """A request that was allowed goes this way; it succeeds, fails or is given up later."""
+        self._on_trial = self._on_trial or self.state(now) == "half-open"
+
+    def succeeded(self) -> None:
+        """A request has its answer: all is well."""
+        self._failed = 0
+        self._open_until = None
+        self._on_trial = False
+
+    def failed(self, now: float) -> None:
+        """A request has none."""
+        self._failed += 1
+        self._on_trial = False
+        if self._failed >= self._most:
+            self._open_until = now + self._seconds
+
+    def given_up(self) -> None:
+        """A request was not wanted any more: it tells nothing."""
+        self._on_trial = False

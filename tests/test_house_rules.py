@@ -55,7 +55,6 @@ LAYERS = (
     # Who performs ops outside of this process.
     ("tlsserver.signers.keyless_ops",),
     ("tlsserver.signers.keyless",),
-    ("tlsserver.signers",),
     # One connection: it knows neither selector nor clock.
     ("tlsserver.parking", "tlsserver.life", "tlsserver.flow", "tlsserver.site"),
     ("tlsserver.client_hello", "tlsserver.policy"),
@@ -70,7 +69,10 @@ LAYERS = (
     ("tlsserver.signals",),
     ("tlsserver.listener", "tlsserver.waitfds", "tlsserver.turns", "tlsserver.driver"),
     # Where loop, TLS and protocol meet.
+    ("tlsserver.signers.keyserver_stream", "tlsserver.signers.keyserver_process"),
+    ("tlsserver.signers.keyserver_local",),
     ("tlsserver.service", "tlsserver.engine_sums"),
+    ("tlsserver.signers.keyserver",),
     ("tlsserver.server", "tlsserver.reload"),
     # The load generator: beside the server, not on it.
     ("tlsserver.bench.settings", "tlsserver.bench.addresses", "tlsserver.bench.failures", "tlsserver.bench.answer"),

@@ -8,7 +8,10 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from typing_extensions import Self
 
 PATIENCE = 20.0
 
@@ -64,10 +67,14 @@ class KeylessClient:
     @classmethod
     def local(cls, path: Path | str) -> KeylessClient:
         sock = socket.socket(socket.AF_UNIX)
-        sock.connect(str(path))
+        try:
+            sock.connect(str(path))
+        except OSError:
+            sock.close()
+            raise
         return cls(sock)
 
-    def __enter__(self) -> KeylessClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,6 +82,33 @@ class KeylessClient:
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
+
+    def stuff(self, data: bytes, meanwhile: Callable[[], object], rounds: int = 3) -> int:
+        """Send it again and again and read no answer, until the server has taken no more so many times.
+
+        Args:
+            data: Requests.
+            meanwhile: What to do each time: something that the server has to answer.
+            rounds: How many times.
+
+        Returns:
+            How many bytes it has taken.
+        """
+        self.socket.setblocking(False)
+        sent = 0
+        while rounds:
+            taken = self._send_some(data)
+            sent += taken
+            if not taken:
+                meanwhile()
+                rounds -= 1
+        return sent
+
+    def _send_some(self, data: bytes) -> int:
+        try:
+            return self.socket.send(data)
+        except BlockingIOError:
+            return 0
 
     def ask(self, opcode: int, payload: bytes = b"", ski: bytes = b"") -> Answer:
         """Send one request, and wait for its answer."""

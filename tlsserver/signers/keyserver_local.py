@@ -87,9 +87,10 @@ def _why(error: OSError) -> str:
     return f"{error.strerror or error}: give another path"
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _identity(path: Path) -> tuple[int, int, int]:
+    """Tell a file from another one in its place: the number of an inode is soon used again."""
     found = path.lstat()
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def _remove_stale(path: Path, where: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 from typing import TYPE_CHECKING, Any
 
 from tlsserver.reactor import EVENT_READ, EVENT_WRITE, Reactor, Timer
@@ -135,8 +136,16 @@ class StreamTransport(asyncio.Transport):
             self._guard(self._protocol.data_received, data)
             return
         self._has_ended = True
-        if not self._guard(self._protocol.eof_received):
+        if self._has_left():
+            self._lose(None)
+        elif not self._guard(self._protocol.eof_received):
             self.close()
+
+    def _has_left(self) -> bool:
+        """Tell a peer that is gone from one that only sends no more, and still reads."""
+        looking = select.poll()
+        looking.register(self._socket, 0)
+        return bool(looking.poll(0))
 
     def _send(self) -> None:
         try:

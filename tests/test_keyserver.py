@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import json
-import os
 import socket
 import threading
 from collections import deque
@@ -19,11 +17,10 @@ import engine_shim
 from engine_shim import BatchEngine, ManualEngine, Operations, ThreadEngine
 from support import keyless_client as keyless
 from support.keyless_client import KeylessClient, request
-from support.keyserver_scene import MESSAGE, digest_of, public_key, serving, serving_connected, ski
+from support.keyserver_scene import digest_of, public_key, serving, serving_connected, ski, wait_for
 from tlsserver.errors import ConfigurationError
 from tlsserver.signers.keyserver import KeyServer
-from tlsserver.signers.keyserver_audit import AuditLog
-from tlsserver.signers.keyserver_keys import KeyRing, key_files
+from tlsserver.signers.keyserver_keys import KeyRing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -275,20 +272,6 @@ def test_most_at_a_time(tmp_path: Path, certificates: Certificates) -> None:
             assert answer.id == done
 
 
-def wait_for(scene: Scene, condition: Any) -> None:
-    """Look at the end of each turn."""
-    seen = threading.Event()
-
-    def look() -> None:
-        if condition():
-            seen.set()
-        elif not seen.is_set():
-            scene.server.call_soon_threadsafe(look)
-
-    scene.server.call_soon_threadsafe(look)
-    assert seen.wait(keyless.PATIENCE)
-
-
 def test_client_leaves(tmp_path: Path, certificates: Certificates) -> None:
     gc.collect()
     before = engine_shim.counters().ops_alive
@@ -373,113 +356,3 @@ def test_other_keys(scene: Scene, certificates: Certificates) -> None:
 def test_settings_that_cannot_work(scene: Scene) -> None:
     with pytest.raises(ConfigurationError, match="give 1 or more"):
         KeyServer(scene.desk, scene.engine, max_pending=0)
-
-
-# --- Keys ---
-
-
-def test_keys_of_a_folder(tmp_path: Path, certificates: Certificates) -> None:
-    for kind in ("p256", "rsa2048"):
-        (tmp_path / f"{kind}.key").write_bytes(certificates[kind].key.read_bytes())
-    (tmp_path / "notes").write_text("nothing here")
-    (tmp_path / "cert.pem").write_bytes(certificates["p256"].cert.read_bytes())
-    (tmp_path / "folder.key").mkdir()
-    with ThreadEngine(1) as engine:
-        ring = KeyRing.load(key_files([tmp_path, certificates["p256"].key]), None, engine)
-        assert {one.ski for one in ring} == {ski(certificates, kind) for kind in ("p256", "rsa2048")}
-        assert len(ring) == 2
-
-
-def test_keys_that_cannot_be_served(tmp_path: Path, certificates: Certificates) -> None:
-    with ThreadEngine(1) as engine:
-        with pytest.raises(ConfigurationError, match="no private key"):
-            key_files([tmp_path])
-        with pytest.raises(ConfigurationError, match="No such file"):
-            KeyRing.load(key_files([tmp_path / "missing"]), None, engine)
-        with pytest.raises(ConfigurationError, match="type ED448, for which the protocol has no signature"):
-            KeyRing.load([certificates["ed448"].key], None, engine)
-        with pytest.raises(engine_shim.KeyLoadError, match="no private key"):
-            KeyRing.load([certificates["p256"].cert], None, engine)
-        with pytest.raises(engine_shim.KeyPasswordError):
-            KeyRing.load([certificates["p256"].encrypted_key(b"secret")], "wrong", engine)
-        ring = KeyRing.load([certificates["p256"].encrypted_key(b"secret")], "secret", engine)
-        assert [one.ski for one in ring] == [ski(certificates, "p256")]
-
-
-def test_key_that_others_can_read_is_told(
-    tmp_path: Path, certificates: Certificates, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = tmp_path / "key.pem"
-    file.write_bytes(certificates["p256"].key.read_bytes())
-    with ThreadEngine(1) as engine:
-        file.chmod(0o600)
-        KeyRing.load([file], None, engine)
-        assert caplog.text == ""
-        file.chmod(0o640)
-        KeyRing.load([file], None, engine)
-    assert f"{file} can be read or written by others than its owner" in caplog.text
-
-
-# --- Audit ---
-
-
-def test_audit_log(tmp_path: Path, files: list[Path], certificates: Certificates) -> None:
-    log, name = tmp_path / "audit", ski(certificates, "p256")
-    with serving(tmp_path, files, audit=str(log)) as scene, scene.client() as client:
-        signed = client.ask(0x15, digest_of("SHA256"), name)
-        (first,) = map(json.loads, log.read_text().splitlines())  # it was there before the answer
-        client.ask(keyless.PING, b"told to nobody")
-        client.ask(0x05, digest_of("SHA256"), bytes(20))
-        client.ask(0x77, MESSAGE, name)
-        client.send(keyless.frame(5, b"\x11"))
-        client.answer()
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert lines[0] == first
-    assert [(one["operation"], one["outcome"], one["key"]) for one in lines] == [
-        ("EC_SIGN_SHA256", "ok", name.hex()),
-        ("RSA_SIGN_SHA256", "no such key", bytes(20).hex()),
-        ("opcode 0x77", "unknown opcode", name.hex()),
-        ("malformed", "the body ends within the head of an item", ""),
-    ]
-    assert {one["client"] for one in lines} == {f"uid:{os.geteuid()}"}
-    assert all(0 <= one["microseconds"] < 1e7 and one["time"].endswith("Z") for one in lines)
-    text = log.read_text()
-    for secret in (signed.payload, digest_of("SHA256"), MESSAGE):
-        assert secret.hex() not in text
-    assert log.stat().st_mode & 0o007 == 0
-
-
-def test_nothing_is_signed_that_cannot_be_noted(
-    tmp_path: Path, certificates: Certificates, caplog: pytest.LogCaptureFixture
-) -> None:
-    name = ski(certificates, "p256")
-    with serving(tmp_path, [certificates["p256"].key], audit="/dev/full") as scene, scene.client() as client:
-        for _ in range(3):
-            assert client.ask(0x15, digest_of("SHA256"), name).error == keyless.INTERNAL
-        assert client.ask(keyless.PING).opcode == keyless.PONG
-        assert caplog.text.count("so nothing is signed: No space left on device") == 1
-        scene.desk.audit._path = tmp_path / "audit"
-        scene.server.call_soon_threadsafe(scene.server.reopen_audit_log)
-        wait_for(scene, lambda: True)
-        assert client.ask(0x15, digest_of("SHA256"), name).opcode == keyless.SUCCESS
-    assert len((tmp_path / "audit").read_text().splitlines()) == 4  # what could not be noted is noted later
-
-
-def test_audit_log_that_was_moved_away(tmp_path: Path, certificates: Certificates) -> None:
-    log, name = tmp_path / "audit", ski(certificates, "p256")
-    with serving(tmp_path, [certificates["p256"].key], audit=str(log)) as scene, scene.client() as client:
-        client.ask(0x15, digest_of("SHA256"), name)
-        log.rename(tmp_path / "audit.1")
-        scene.server.call_soon_threadsafe(scene.server.reopen_audit_log)
-        wait_for(scene, lambda: True)
-        client.ask(0x15, digest_of("SHA256"), name)
-    assert [len((tmp_path / name).read_text().splitlines()) for name in ("audit.1", "audit")] == [1, 1]
-
-
-def test_audit_log_that_cannot_be_opened(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be written: No such file or directory"):
-        AuditLog(str(tmp_path / "missing" / "log"))
-    log = AuditLog()
-    log.add(client="me", operation="x", key=b"", outcome="ok", seconds=0)
-    assert not log.is_on
-    assert log.flush()

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import socket
+import stat
+import subprocess
+import sys
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from engine_shim import BatchEngine
-from support.keyless_client import KeylessClient
+from support.keyless_client import PATIENCE, KeylessClient
 from tlsserver.signers.keyserver import KeyServer
 from tlsserver.signers.keyserver_audit import AuditLog
 from tlsserver.signers.keyserver_desk import Desk
@@ -26,6 +31,22 @@ if TYPE_CHECKING:
     from support.certificates import Certificates
 
 MESSAGE = b"what the client's server says in its handshake"
+
+NOBODY = 65534
+
+# Asks for a pong as another user: it prints what came, or that nothing did.
+_ASK = """
+import os, socket, sys
+path, uid, gid, groups = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+sock = socket.socket(socket.AF_UNIX)
+os.setgroups([int(one) for one in groups.split(",") if one]), os.setgid(gid), os.setuid(uid)
+try:
+    sock.connect(path)
+    sock.sendall(bytes.fromhex("0100000700000001") + bytes.fromhex("110001f1120000"))
+    print(sock.recv(100).hex() or "closed")
+except OSError as error:
+    print(type(error).__name__)
+"""
 
 
 class Scene(NamedTuple):
@@ -94,3 +115,36 @@ def digest_of(name: str) -> bytes:
     if name == "MD5-SHA1":
         return hashlib.md5(MESSAGE, usedforsecurity=False).digest() + hashlib.sha1(MESSAGE).digest()  # noqa: S324
     return hashlib.new(name, MESSAGE).digest()
+
+
+def asked_as(path: Path, uid: int, gid: int, *groups: int) -> str:
+    """Ask for a pong as somebody else, which root can: the answer in hexadecimal, "closed", or the error's name."""
+    listed = ",".join(map(str, groups))
+    command = [sys.executable, "-c", _ASK, str(path), str(uid), str(gid), listed]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+
+@contextlib.contextmanager
+def open_to_all(folder: Path) -> Iterator[None]:
+    """Let others into a test's folder, which only its owner may enter."""
+    ways = [one for one in (folder, *folder.parents) if one.stat().st_uid == os.geteuid()]
+    modes = {one: stat.S_IMODE(one.stat().st_mode) for one in ways if one.stat().st_mode & 0o011 != 0o011}
+    for one, mode in modes.items():
+        one.chmod(mode | 0o011)
+    yield
+    for one, mode in modes.items():
+        one.chmod(mode)
+
+
+def wait_for(scene: Scene, condition: Any) -> None:
+    """Look at the end of each turn."""
+    seen = threading.Event()
+
+    def look() -> None:
+        if condition():
+            seen.set()
+        elif not seen.is_set():
+            scene.server.call_soon_threadsafe(look)
+
+    scene.server.call_soon_threadsafe(look)
+    assert seen.wait(PATIENCE)

@@ -43,7 +43,7 @@ _TLS_OPTIONS = ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs")
 
 
 @click.command("signer", context_settings={"auto_envvar_prefix": "TLSSERVER_SIGNER", "show_default": True})
-@click.option("--key", "keys", metavar="PATH", type=_PATH, multiple=True, help="Private key, or a folder of them.")
+@click.option("--key", metavar="PATH", type=_PATH, multiple=True, help="Private key, or a folder of them.")
 @click.option("--key-password", metavar="SOURCE", help="Of the keys: file:PATH, env:NAME, pass:TEXT, or the text.")
 @click.option("--listen", metavar="unix:PATH|HOST:PORT|fd:N", multiple=True, help="Where to. Repeatable.")
 @click.option(
@@ -96,7 +96,7 @@ def command(**options: Any) -> None:  # noqa: ANN401 - see the options above
         stack.callback(server.close)
         shown = asked.bind(server, context, stack)
         missing += filter(None, [lock_memory()])
-        drop_privileges(asked.user, asked.group)
+        asked.become(audit)
         missing += harden() if asked.user is not None else []
         for line in dict.fromkeys(missing):
             logger.warning("%s", line)
@@ -123,14 +123,14 @@ class _Asked:
         Raises:
             ConfigurationError: They cannot work.
         """
-        if not options["keys"]:
+        if not options["key"]:
             raise ConfigurationError("no key to serve: give --key PATH")
         if not options["listen"]:
             raise ConfigurationError(
                 "nowhere to listen: give --listen unix:PATH, or --listen HOST:PORT with certificates"
             )
         asked = cls(
-            places=options["keys"],
+            places=options["key"],
             password=params.password(options["key_password"], "--key-password"),
             listen=tuple(map(_place, options["listen"])),
             allowed=Allowed.parse(options["allow"]),
@@ -181,6 +181,17 @@ class _Asked:
         """
         ring = KeyRing.load(key_files(self.places), self.password, engine)
         return ring, self._context() if self.is_tls else None
+
+    def become(self, audit: AuditLog) -> None:
+        """Become the user and the group that were asked for.
+
+        Raises:
+            ConfigurationError: It is not allowed.
+        """
+        if self.user is not None:
+            with contextlib.suppress(OSError):  # said by drop_privileges; or it is no file that has an owner
+                audit.give_to(self.user)
+        drop_privileges(self.user, self.group)
 
     def _context(self) -> TLSContext:
         place = self.options["ssl_ca_certs"]

@@ -247,7 +247,7 @@ class KeyServer:
 
     def __enter__(self) -> Self:
         ready = threading.Event()
-        self._thread = threading.Thread(target=self.run, kwargs={"started": ready.set}, name="key-server", daemon=True)
+        self._thread = threading.Thread(target=self._run_on_thread, args=(ready,), name="key-server", daemon=True)
         self._thread.start()
         ready.wait()
         return self
@@ -258,6 +258,12 @@ class KeyServer:
         self.stop()
         if self._thread is not None:
             self._thread.join()
+
+    def _run_on_thread(self, ready: threading.Event) -> None:
+        try:
+            self.run(started=ready.set)
+        finally:
+            ready.set()  # whoever waits for a start that has failed
 
     def _end_of_turn(self) -> None:
         """Last in a turn: what clients have asked for in it is performed together."""

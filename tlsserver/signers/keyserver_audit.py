@@ -70,6 +70,15 @@ class AuditLog:
         self.close()
         self._fd = fd
 
+    def give_to(self, user: int) -> None:
+        """Let a user open the file anew, which is what the process is about to become.
+
+        Raises:
+            OSError: It is not allowed.
+        """
+        if self._fd is not None and self._path is not None:
+            os.fchown(self._fd, user, -1)
+
     def add(self, *, client: str, operation: str, key: bytes, outcome: str, seconds: float) -> None:
         """Note a request; never what was signed, and never the signature.
 

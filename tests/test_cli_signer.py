@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from support import keyless_client as keyless
 from support.client_authority import SERVER, Authority
 from support.keyless_client import KeylessClient, request
-from support.keyserver_scene import NOBODY, asked_as, digest_of, open_to_all, public_key, ski
+from support.keyserver_scene import NOBODY, asked_as, digest_of, public_folder, public_key, ski
 from tlsserver import cli
 
 if TYPE_CHECKING:
@@ -101,6 +101,12 @@ def key(certificates: Certificates, tmp_path: Path) -> Path:
     path.write_bytes(certificates["p256"].key.read_bytes())
     path.chmod(0o600)
     return path
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    with public_folder() as folder:
+        yield folder
 
 
 def check(client: KeylessClient, certificates: Certificates) -> None:
@@ -236,11 +242,11 @@ def test_process_is_hardened(tmp_path: Path, key: Path) -> None:
 
 
 @ROOT_ONLY
-def test_privileges_are_dropped(tmp_path: Path, key: Path, certificates: Certificates) -> None:
-    path = tmp_path / "s"
-    log = tmp_path / "audit"
+def test_privileges_are_dropped(public: Path, key: Path, certificates: Certificates) -> None:
+    path = public / "s"
+    log = public / "audit"
     command = ("--key", key, "--listen", f"unix:{path}", "--user", "nobody", "--audit-log", log)
-    with open_to_all(tmp_path), signing(*command) as signer:
+    with signing(*command) as signer:
         assert log.stat().st_uid == NOBODY  # it can open it anew
         assert signer.status["Uid"].split() == [str(NOBODY)] * 4
         assert signer.status["Gid"].split() == [str(NOBODY)] * 4
@@ -262,10 +268,22 @@ def test_privileges_are_dropped(tmp_path: Path, key: Path, certificates: Certifi
 
 
 @ROOT_ONLY
-def test_group_of_the_socket(tmp_path: Path, key: Path) -> None:
-    path = tmp_path / "s"
+def test_folder_that_the_user_may_not_enter(tmp_path: Path, key: Path) -> None:
+    tmp_path.chmod(0o700)
+    command = ("--key", key, "--listen", f"unix:{tmp_path / 's'}", "--user", "nobody")
+    with signing(*command) as signer:
+        code, _, log = signer.stop()
+    assert code == 0
+    assert "stays, the next start replaces it" in log
+    with signing(*command) as signer:
+        assert signer.stop()[0] == 0
+
+
+@ROOT_ONLY
+def test_group_of_the_socket(public: Path, key: Path) -> None:
+    path = public / "s"
     command = ("--key", key, "--listen", f"unix:{path}", "--socket-group", "4711", "--allow", "gid:4711")
-    with open_to_all(tmp_path), signing(*command):
+    with signing(*command):
         assert (path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) == (4711, 0o660)
         assert asked_as(path, NOBODY, 4711).startswith("01000007")
         assert asked_as(path, NOBODY, NOBODY) == "PermissionError"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import socket
-import stat
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cryptography import x509
@@ -25,7 +25,6 @@ from tlsserver.signers.keyserver_local import LocalSocket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from engine_shim import Engine
     from support.certificates import Certificates
@@ -125,15 +124,12 @@ def asked_as(path: Path, uid: int, gid: int, *groups: int) -> str:
 
 
 @contextlib.contextmanager
-def open_to_all(folder: Path) -> Iterator[None]:
-    """Let others into a test's folder, which only its owner may enter."""
-    ways = [one for one in (folder, *folder.parents) if one.stat().st_uid == os.geteuid()]
-    modes = {one: stat.S_IMODE(one.stat().st_mode) for one in ways if one.stat().st_mode & 0o011 != 0o011}
-    for one, mode in modes.items():
-        one.chmod(mode | 0o011)
-    yield
-    for one, mode in modes.items():
-        one.chmod(mode)
+def public_folder() -> Iterator[Path]:
+    """Make a folder that others may enter: those of pytest are for their owner alone."""
+    with tempfile.TemporaryDirectory() as made_here:
+        folder = Path(made_here)
+        folder.chmod(0o711)
+        yield folder
 
 
 def wait_for(scene: Scene, condition: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
@@ -71,12 +70,13 @@ class LocalSocket:
 
     def remove(self) -> None:
         """Remove the file, if it is still ours."""
-        with contextlib.suppress(FileNotFoundError):
+        try:
             if _identity(self.path) == self._file:
-                try:
-                    self.path.unlink()
-                except OSError as error:  # the folder is not ours, after privileges were dropped
-                    logger.info("the socket's file %s stays, the next start replaces it: %s", self.path, error.strerror)
+                self.path.unlink()
+        except FileNotFoundError:
+            return
+        except OSError as error:  # the folder is not ours, after privileges were dropped
+            logger.info("the socket's file %s stays, the next start replaces it: %s", self.path, error.strerror)
 
 
 def _why(error: OSError) -> str:

@@ -29,12 +29,14 @@ from engine_shim.errors import (
     KeyLoadError,
     KeyMismatchError,
     KeyPasswordError,
+    KeyUseError,
     LateAnswerError,
     LinkageError,
     NoJobError,
     OperationCancelledError,
     OperationExpiredError,
     OperationFailedError,
+    OperationNotFinishedError,
     ShimError,
     UnknownWaitKeyError,
     WaitContextError,
@@ -49,6 +51,7 @@ from engine_shim.loops import Loop
 from engine_shim.native import lib as _lib
 from engine_shim.openssl_engine import OpenSSLEngine
 from engine_shim.openssl_provider import OpenSSLProvider, Preference
+from engine_shim.operations import Operation, Operations
 from engine_shim.paused import drain_paused
 from engine_shim.requests import SignRequest
 from engine_shim.signer import SignerEngine, SignerTimes
@@ -83,6 +86,7 @@ __all__ = [
     "KeyLoadError",
     "KeyMismatchError",
     "KeyPasswordError",
+    "KeyUseError",
     "LateAnswerError",
     "LatencyEngine",
     "Linkage",
@@ -93,9 +97,12 @@ __all__ = [
     "OpenSSLEngine",
     "OpenSSLError",
     "OpenSSLProvider",
+    "Operation",
     "OperationCancelledError",
     "OperationExpiredError",
     "OperationFailedError",
+    "OperationNotFinishedError",
+    "Operations",
     "Preference",
     "Settled",
     "ShimError",

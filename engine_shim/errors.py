@@ -74,6 +74,14 @@ class WrongAnswerError(AnswerError):
     """The answer is not right for the request's key and message."""
 
 
+class KeyUseError(ShimError, ValueError):
+    """The key cannot do what was asked of it, or not with these arguments."""
+
+
+class OperationNotFinishedError(ShimError):
+    """The operation has not finished, so it has no result yet."""
+
+
 class BusyError(ShimError):
     """A job is paused: only the call that paused may be repeated, with the same buffer."""
 

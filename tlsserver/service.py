@@ -117,6 +117,7 @@ class Service:
         drains: Drains,
         current_context: Callable[[], ContextLike],
         protocol_factory: Callable[[], asyncio.BaseProtocol],
+        ended: Callable[[], object] | None = None,
     ) -> None:
         """Begin to listen; `run` serves.
 
@@ -124,12 +125,16 @@ class Service:
             config: The settings.
             counters: What is counted.
             listening: Bound and listening; it becomes the service's.
-            reactor: The loop; it becomes the service's, too.
+            reactor: The loop; it becomes the service's, too, unless `ended` is given.
             drains: The jobs that go on without their connections.
             current_context: Tells the context of the next connection.
             protocol_factory: Makes the protocol of each connection.
+            ended: The loop has others to serve: instead of stopping it this is called, at the end of every turn once
+                all is over, and somebody else runs it and closes it.
         """
         self.reactor = reactor
+        self._owns_reactor = ended is None
+        self._ended = reactor.stop if ended is None else ended
         self._config = config
         self._counters = counters
         self._drains = drains
@@ -215,7 +220,8 @@ class Service:
                 self._drain()
                 self._leave_engines(tuple(self._joined))
         finally:
-            self.reactor.close()
+            if self._owns_reactor:
+                self.reactor.close()
             self._free_jobs()
 
     def _free_jobs(self) -> None:
@@ -240,7 +246,7 @@ class Service:
         """The time is over, or shall be. While `_drain` turns the reactor, that must not be stopped: it would spin."""
         if self._drain_until is None:
             self._abort_all()
-            self.reactor.stop()
+            self._ended()
         else:
             self._drain_until = min(self._drain_until, time.monotonic() + _DRAIN_LEAST)
 
@@ -341,7 +347,7 @@ class Service:
         if not self._stopping:
             self._listener.admit()
         elif self._drain_until is None and len(self._hub.drivers) == self._counters.draining_now:
-            self.reactor.stop()  # nobody is left but jobs that drain, and `_drain` waits for those
+            self._ended()  # nobody is left but jobs that drain, and `_drain` waits for those
         # Last: what the turn was for is done, and sent, before an engine may take milliseconds.
         self._turns.take(self._counters.handshakes_in_progress)
 

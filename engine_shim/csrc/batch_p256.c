@@ -58,11 +58,10 @@ static bool make_nonce(EVP_MD_CTX *context, const uint64_t *key, const uint8_t *
 }
 
 /* The leftmost 256 bits of a longer digest, a shorter one with zeros before it. */
-static bool digest_of(const struct op *op, EVP_MD_CTX *context, uint8_t *out) {
+static bool fitted_digest(const struct op *op, EVP_MD_CTX *context, uint8_t *out) {
     const struct digest *d = digest_named(op->parameters.digest);
-    const struct piece whole = {op->input, op->input_length};
     uint8_t hash[DIGEST_MOST_BYTES];
-    if (d == NULL || !digest_compute(d, context, &whole, 1, hash)) return false;
+    if (d == NULL || !digest_of(d, context, op->parameters.prehashed, op->input, op->input_length, hash)) return false;
     size_t used = d->size < BYTES ? d->size : BYTES;
     memset(out, 0, BYTES - used);
     memcpy(out + BYTES - used, hash, used);
@@ -71,7 +70,7 @@ static bool digest_of(const struct op *op, EVP_MD_CTX *context, uint8_t *out) {
 
 static void prepare(struct p256_batch *p, EVP_MD_CTX *context, const struct op *op, size_t i) {
     const uint64_t *key = op->key->batch->p256;
-    if (!digest_of(op, context, p->bytes[i][0]) || !make_nonce(context, key, p->bytes[i][0], p->secrets[i])) return;
+    if (!fitted_digest(op, context, p->bytes[i][0]) || !make_nonce(context, key, p->bytes[i][0], p->secrets[i])) return;
     p->keys[i] = key;
     p->nonces[i] = p->secrets[i];
     p->digests[i] = p->bytes[i][0];

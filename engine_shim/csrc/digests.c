@@ -1,5 +1,6 @@
 #include "digests.h"
 
+#include <string.h>
 #include <strings.h>
 
 #include "ossl.h"
@@ -50,4 +51,12 @@ bool digest_compute(const struct digest *d, EVP_MD_CTX *context, const struct pi
         if (ossl.EVP_DigestUpdate(context, pieces[i].bytes, pieces[i].length) != 1) return false;
     unsigned length = 0;
     return ossl.EVP_DigestFinal_ex(context, out, &length) == 1 && length == d->size;
+}
+
+bool digest_of(const struct digest *d, EVP_MD_CTX *context, bool prehashed, const void *data, size_t length,
+               uint8_t *out) {
+    const struct piece whole = {data, length};
+    if (!prehashed) return digest_compute(d, context, &whole, 1, out);
+    if (length == d->size) memcpy(out, data, length);
+    return length == d->size;
 }

@@ -24,5 +24,8 @@ const struct digest *digest_named(const char *name);
 /* Any thread. The digest of the pieces, one after the other; `context` is scratch. False: OpenSSL refused. */
 bool digest_compute(const struct digest *d, EVP_MD_CTX *context, const struct piece *pieces, size_t count,
                     uint8_t *out) MUST_CHECK;
+/* Any thread. The digest of a message, or the digest that `data` is already (`prehashed`). False: or of another size. */
+bool digest_of(const struct digest *d, EVP_MD_CTX *context, bool prehashed, const void *data, size_t length,
+               uint8_t *out) MUST_CHECK;
 
 #endif

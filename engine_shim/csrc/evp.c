@@ -14,7 +14,25 @@ static int sign_in(EVP_MD_CTX *context, EVP_PKEY *pkey, const struct op_paramete
     return ossl.EVP_DigestSign(context, out, length, data, size);
 }
 
+static int sign_digest_in(EVP_PKEY_CTX *context, const struct op_parameters *p, const void *digest, size_t size,
+                          void *out, size_t *length) {
+    OSSL_PARAM parameters[PARAMETERS_MOST];
+    if (ossl.EVP_PKEY_sign_init(context) != 1) return 0;
+    parameters_for_signing(p, parameters);
+    if (parameters[0].key != NULL && ossl.EVP_PKEY_CTX_set_params(context, parameters) != 1) return 0;
+    return ossl.EVP_PKEY_sign(context, out, length, digest, size);
+}
+
+static int sign_digest(EVP_PKEY *pkey, const struct op_parameters *p, const void *digest, size_t size, void *out,
+                       size_t *length) {
+    EVP_PKEY_CTX *context = ossl.EVP_PKEY_CTX_new_from_pkey(NULL, pkey, NULL);
+    int done = context != NULL ? sign_digest_in(context, p, digest, size, out, length) : 0;
+    ossl.EVP_PKEY_CTX_free(context);
+    return done;
+}
+
 int evp_sign(EVP_PKEY *pkey, const struct op_parameters *p, const void *data, size_t size, void *out, size_t *length) {
+    if (p->prehashed) return sign_digest(pkey, p, data, size, out, length);
     EVP_MD_CTX *context = ossl.EVP_MD_CTX_new();
     int done = context != NULL ? sign_in(context, pkey, p, data, size, out, length) : 0;
     ossl.EVP_MD_CTX_free(context);

@@ -5,6 +5,7 @@
 
 #include "batch.h"
 #include "key.h"
+#include "operations.h"
 #include "wake.h"
 
 struct op *op_new(enum op_kind kind, struct key *key, const struct op_parameters *parameters, const void *input,
@@ -41,6 +42,7 @@ void op_unref(struct op *op) {
     if (op == NULL || atomic_fetch_sub_explicit(&op->refs, 1, memory_order_acq_rel) != 1) return;
     wake_unref(op->wake);
     wake_unref(op->echo);
+    operations_unref(op->operations);
     key_unref(op->key);
     wiped_free(op->input, op->input_length);
     wiped_free(op->output, op->output_room);
@@ -66,6 +68,7 @@ void op_finish(struct op *op) {
     atomic_store_explicit(&op->done, true, memory_order_release);
     wake_signal(op->wake);
     wake_signal(op->echo);
+    if (op->operations != NULL) operations_collect(op);
 }
 
 void op_list_push(struct op_list *list, struct op *op, enum op_place place) {

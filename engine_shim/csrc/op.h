@@ -15,6 +15,7 @@
 #include "common.h"
 
 struct key;
+struct operations;
 struct wake;
 
 enum op_kind { OP_SIGN, OP_DECRYPT };
@@ -32,6 +33,7 @@ struct op_parameters {
     int salt_length;
     unsigned tls_client_version;
     unsigned tls_negotiated_version;
+    bool prehashed; /* a signature: the input is the digest (of that name, or of any where there is none) */
 };
 
 struct op {
@@ -57,6 +59,11 @@ struct op {
     enum op_place place;
     bool cancelled;
     uint64_t submitted_ns;
+
+    /* Where it goes when it is finished, or NULL: it is a job's. A reference; immutable once submitted. */
+    struct operations *operations;
+    uint64_t number;          /* what operations.c calls it */
+    struct op *next_finished; /* of the same; under no lock: operations.c */
     struct {
         uint64_t id; /* 0: no signer has taken it */
         uint64_t taken_ns;

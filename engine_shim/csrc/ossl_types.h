@@ -204,6 +204,7 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define EVP_PKEY_PUBLIC_KEY 0x86
 #define EVP_PKEY_KEYPAIR 0x87
 #define RSA_PKCS1_PADDING 1
+#define RSA_NO_PADDING 3
 #define RSA_PKCS1_PSS_PADDING 6
 #define RSA_PKCS1_WITH_TLS_PADDING 7
 #define RSA_PSS_SALTLEN_DIGEST -1

@@ -45,9 +45,10 @@ static OSSL_PARAM number(const char *name, const unsigned *value) {
     return (OSSL_PARAM){name, OSSL_PARAM_UNSIGNED_INTEGER, (void *)(uintptr_t)value, sizeof *value, 0};
 }
 
-/* The padding goes first: the salt's length is checked against it. */
+/* The padding goes before the salt, whose length is checked against it. Of a message's digest OpenSSL is told elsewhere. */
 void parameters_for_signing(const struct op_parameters *p, OSSL_PARAM out[PARAMETERS_MOST]) {
     size_t n = 0;
+    if (p->prehashed && p->digest[0] != '\0') out[n++] = text(OSSL_SIGNATURE_PARAM_DIGEST, p->digest);
     if (p->padding != OP_UNSET) out[n++] = integer(OSSL_SIGNATURE_PARAM_PAD_MODE, &p->padding);
     if (p->salt_length != OP_UNSET) out[n++] = integer(OSSL_SIGNATURE_PARAM_PSS_SALTLEN, &p->salt_length);
     if (p->mgf1_digest[0] != '\0') out[n++] = text(OSSL_SIGNATURE_PARAM_MGF1_DIGEST, p->mgf1_digest);

@@ -5,8 +5,9 @@
 #include "ossl.h"
 
 /*
- * Decryption is RSA_PKCS1_WITH_TLS_PADDING only (decrypt.c): OpenSSL answers bad padding with 48
- * random bytes, in constant time (RFC 5246, 7.4.7.1), so success and failure look alike from here on.
+ * Decryption is RSA_PKCS1_WITH_TLS_PADDING (decrypt.c), where OpenSSL answers bad padding with 48 random bytes, in constant
+ * time (RFC 5246, 7.4.7.1), so success and failure look alike from here on; or raw (operations.c), where there is no
+ * padding to look at.
  * Leaves this thread's error queue empty.
  */
 void op_perform_with(struct op *op, const struct key *key) {

@@ -28,7 +28,7 @@ static bool pss_of(struct rsa_encoding *e, const struct op_parameters *p) {
 }
 
 bool rsa_encoding_of(struct rsa_encoding *out, const struct op_parameters *p, size_t size) {
-    *out = (struct rsa_encoding){.size = size, .digest = digest_named(p->digest)};
+    *out = (struct rsa_encoding){.size = size, .digest = digest_named(p->digest), .prehashed = p->prehashed};
     if (out->digest == NULL) return false;
     if (p->padding == RSA_PKCS1_PSS_PADDING) return pss_of(out, p);
     if (p->padding != RSA_PKCS1_PADDING && p->padding != OP_UNSET) return false; /* unset: PKCS#1 is the default */
@@ -82,8 +82,7 @@ static bool encode_pss(const struct rsa_encoding *e, EVP_MD_CTX *context, const 
 
 bool rsa_encode(const struct rsa_encoding *e, EVP_MD_CTX *context, const void *message, size_t length, uint8_t *out) {
     uint8_t hash[DIGEST_MOST_BYTES];
-    const struct piece whole = {message, length};
-    if (!digest_compute(e->digest, context, &whole, 1, hash)) return false;
+    if (!digest_of(e->digest, context, e->prehashed, message, length, hash)) return false;
     if (e->is_pss) return encode_pss(e, context, hash, out);
     encode_pkcs1(e, hash, out);
     return true;

@@ -280,6 +280,33 @@ void job_cancel(struct job *j);
 int job_close(struct job *j); /* SHIM_OK: it has ended; SHIM_ERR_BUSY: not yet */
 void job_free(struct job *j);
 
+/*
+ * operations.c: ops outside TLS, many at once, without jobs. One thread: the one that made them; the *_free functions
+ * any thread.
+ */
+struct operations;
+struct op;
+enum operation_kind { OPERATION_SIGN_MESSAGE = 1, OPERATION_SIGN_DIGEST, OPERATION_DECRYPT_RAW };
+struct operation {
+    int kind;           /* enum operation_kind */
+    const char *digest; /* borrowed; NULL: none */
+    int padding, salt_length;
+    uint64_t number; /* what the caller calls it */
+    const void *input;
+    size_t length;
+};
+struct operations *operations_new(void);          /* NULL: no memory, or no fd (errno) */
+int operations_check(const struct operations *o); /* enum shim_status: this thread's, and not a parent's */
+int operations_fd(const struct operations *o);    /* readable while something is to be taken; perhaps for nothing */
+int operations_submit(struct operations *o, struct key *k, const struct operation *asked, struct op **out);
+size_t operations_take(struct operations *o, uint64_t *out, size_t room); /* numbers; in the order of their finishing */
+void operations_close(struct operations *o);                              /* nothing more is submitted or taken */
+void operations_free(struct operations *o);                               /* closes it */
+int operation_status(const struct op *op);                                /* SHIM_ERR_BUSY: it has not finished */
+const char *operation_reason(const struct op *op);
+size_t operation_output(const struct op *op, void *out, size_t room); /* its length; 0: there is none */
+void operation_free(struct op *op);                                   /* cancels it, if it has not finished */
+
 /* thread_jobs.c: this thread's pool of jobs. SHIM_ERR_BUSY: one of them is paused. */
 int thread_jobs_init(size_t most, size_t initial);
 int thread_jobs_cleanup(void);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "batch_keys.h"
+#include "digests.h"
 #include "mb.h"
 #include "openssl.h"
 #include "ossl.h"
@@ -72,6 +73,8 @@ static struct op *random_op(uint64_t *state, enum batch_class class) {
     size_t length = below(state, sizeof message + 1);
     for (size_t i = 0; i < length; i++) message[i] = (uint8_t)next(state);
     struct op_parameters p = random_parameters(state, class);
+    p.prehashed = below(state, 3) == 0;
+    if (p.prehashed) length = digest_named(p.digest)->size;
     struct op *op = signing(keys[class][below(state, KEYS)], &p, message, length);
     CHECK(batch_class_of(op) == class && op->share == class);
     return op;
@@ -207,6 +210,18 @@ static void test_what_openssl_performs(void) {
     check_class(ec, OP_SIGN, parameters("SHA256", pkcs1, OP_UNSET, ""), BATCH_NONE);
 }
 
+/* What is no digest of that name is left to OpenSSL, which refuses it. */
+static void test_digests_of_another_size(struct key *k) {
+    struct op_parameters p = parameters("SHA256", OP_UNSET, OP_UNSET, "");
+    struct op *ops[BATCH_MOST];
+    p.prehashed = true;
+    for (size_t i = 0; i < BATCH_MOST; i++) ops[i] = signing(k, &p, "01234567890123456789012345678901", 32 - i % 2);
+    CHECK(batch_perform(ops, BATCH_MOST) == 0);
+    for (size_t i = 0; i < BATCH_MOST; i++)
+        CHECK(i % 2 == 0 ? verifies(ops[i]) : ops[i]->status == SHIM_ERR_FAILED && ops[i]->output_length == 0);
+    free_all(ops, BATCH_MOST);
+}
+
 /* Takes over the key. */
 static void check_refused(EVP_PKEY *pkey) {
     struct key *k = key_in(engine, pkey);
@@ -292,6 +307,8 @@ int main(int argc, char **argv) {
         test_nonces_of_different_messages_differ();
         test_what_openssl_performs();
         test_odd_keys();
+        test_digests_of_another_size(keys[BATCH_RSA_2048][0]);
+        test_digests_of_another_size(keys[BATCH_P256][0]);
         test_threads();
         free_keys();
     } else {

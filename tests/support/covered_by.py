@@ -115,4 +115,9 @@ COVERED_BY = {
     "tlsserver/protocols/messages.py": "test_http1.py",
     "tlsserver/protocols/stream.py": "test_http1.py",
     "tlsserver/site/*.py": "test_site.py",
+    "tlsserver/signers/keyless_ops.py": "test_keyless.py",
+    # The key server.
+    "tlsserver/signers/keyserver_access.py": "test_keyserver_local.py",
+    "tlsserver/signers/keyserver_desk.py": "test_keyserver.py",
+    "tlsserver/signers/keyserver_protocol.py": "test_keyserver.py",
 }

@@ -1,4 +1,4 @@
-"""The command line: `tlsserver serve`, `doctor`, `gen-cert`, `bench`, `probe`.
+"""The command line: `tlsserver serve`, `signer`, `doctor`, `gen-cert`, `bench`, `probe`.
 
 A command is one file and one line of `COMMANDS`. Whatever goes wrong by the user's side is one line on standard error
 and exit code 2: commands raise, and `run` says it.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from engine_shim import ShimError
-from tlsserver.cli import bench, doctor, gen_cert, gen_ticket_keys, probe, serve
+from tlsserver.cli import bench, doctor, gen_cert, gen_ticket_keys, probe, serve, signer
 from tlsserver.cli.version import version
 from tlsserver.errors import ProblemsError, TLSServerError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "serve": serve.command,
+    "signer": signer.command,
     "doctor": doctor.command,
     "gen-cert": gen_cert.command,
     "bench": bench.command,

@@ -29,11 +29,12 @@ def seconds(text: str) -> float:
     return value
 
 
-def password(source: str | None) -> str | None:
+def password(source: str | None, option: str = "--ssl-keyfile-password") -> str | None:
     """Return the password that `source` tells, in the forms of openssl-passphrase-options(1).
 
     Args:
         source: `file:PATH` for a file's first line, `env:NAME` for an environment variable, `pass:TEXT`, or the text.
+        option: The option that told it.
 
     Raises:
         ConfigurationError: There is no such file or variable.
@@ -46,7 +47,7 @@ def password(source: str | None) -> str | None:
             raise ConfigurationError(f"no password in the environment variable {rest}: it is not set; set it first")
         return os.environ[rest]
     if kind == "file":
-        data = read(Path(rest), "password file", "--ssl-keyfile-password")
+        data = read(Path(rest), "password file", option)
         return (data.decode(errors="surrogateescape").splitlines() or [""])[0]
     return source
 

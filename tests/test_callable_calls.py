@@ -173,11 +173,25 @@ def test_breaker_opens_and_nobody_is_asked() -> None:
 def test_breaker_ends_retries() -> None:
     desk = Desk(attempts=3, failures=2)
     call, other = desk.begin(), desk.begin()
-    assert call.raised(OSError("down")) is not None
-    assert other.raised(OSError("down")) is not None
+    for one in (call, other):
+        assert one.raised(OSError("down")) is not None
+        assert one.begin()
+        assert one.raised(OSError("still down")) is not None
     assert not call.begin()
     assert len(desk.given_up) == 1
-    assert desk.calls.retries == 0
+    assert desk.calls.retries == 2
+
+
+def test_first_failures_do_not_open_the_breaker() -> None:
+    """Kept connections that the other end has closed fail together, and once each."""
+    desk = Desk(attempts=2, failures=2)
+    calls = [desk.begin() for _ in range(10)]
+    for call in calls:
+        assert call.raised(ConnectionError("reset")) is not None
+    for call in calls:
+        assert call.begin()
+        assert call.returned(b"signature") is None
+    assert desk.calls.breaker_state() == "closed"
 
 
 def test_refusal_is_not_the_signers_failure() -> None:

@@ -226,8 +226,9 @@ class Call:
         self, kind: str, what: str, *, error: BaseException | None = None, is_seen: bool = False
     ) -> float | None:
         self._calls.tell(kind, what, error)
-        self._end(is_good=False)
         pause = None if error is not None and not isinstance(error, Exception) else self._maybe_pause()
+        # Connections that were idle too long fail all at once, and once each: that is no reason to open the breaker.
+        self._end(is_good=None if pause is not None and self._failures == 1 else False)
         if pause is None:
             self._give_up(what, is_seen=is_seen)
         elif not is_seen:

@@ -128,9 +128,10 @@ def test_wrong_signature_is_tried_again(identity: Identity, certificates: Certif
         assert signer.signers()[0].retries == 1
 
 
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
 @pytest.mark.parametrize("rubbish", [b"", b"\xff" * 71, b"x" * 100_000, "signature", None])
-def test_rubbish_fails_the_handshake(identity: Identity, rubbish: Any) -> None:
-    with CallableSigner(lambda _: rubbish) as signer, pair_with(signer, identity) as pair:
+def test_rubbish_fails_the_handshake(identity: Identity, rubbish: Any, version: str) -> None:
+    with CallableSigner(lambda _: rubbish) as signer, pair_with(signer, identity, version) as pair:
         assert pair.finish() is Status.ERROR
         assert "signer" in said(pair)
 

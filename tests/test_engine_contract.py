@@ -176,6 +176,12 @@ def test_failure_is_reported_as_failure(engine: Engine, certificates: Certificat
             assert pair.until_parked() is Status.ERROR
             assert "told to fail" in pair.server.errors()[0].text
             assert pair.server.errors()[0].is_engine
+    elif isinstance(engine, FunctionSigner):
+        engine.refuses = True
+        with make_pair(engine, certificates["rsa2048"]) as pair:
+            assert pair.finish() is Status.ERROR
+            assert "told to fail" in pair.server.errors()[0].text
+            assert pair.server.errors()[0].is_engine
     elif isinstance(engine, SignerEngine):
         with make_pair(engine, certificates["rsa2048"]) as pair:
             assert pair.until_parked() is Status.WANT_ASYNC

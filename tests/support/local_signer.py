@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key, l
 
 from engine_shim import Key, SignerEngine, ThreadEngine
 from support.asking import raw_decryption, sign
-from tlsserver.signers.callable import CallableSigner
+from tlsserver.signers.callable import CallableSigner, RequestRefusedError
 
 if TYPE_CHECKING:
     from engine_shim import SignRequest
@@ -44,12 +44,16 @@ class FunctionSigner(CallableSigner):
     Args:
         answers: False: it never does.
         threads: Of a plain function; None: it is a coroutine function.
+
+    Attributes:
+        refuses: Whether it fails from now on.
     """
 
     def __init__(self, threads: int | None = None, *, answers: bool = True) -> None:
         super().__init__(self._sign if threads else self._sign_later, threads=threads or 1, deadline=600)
         self._private: dict[bytes, Any] = {}
         self._answers = answers
+        self.refuses = False
 
     def load_key(self, source: str | Path | bytes, password: str | bytes | None = None) -> Key:
         with ThreadEngine(1) as threads:  # it knows what is wrong with a key
@@ -61,6 +65,9 @@ class FunctionSigner(CallableSigner):
         return key
 
     def _sign(self, request: SignRequest) -> bytes:
+        if self.refuses:
+            message = "told to fail"
+            raise RequestRefusedError(message)
         key = self._private[request.key_id]
         return raw_decryption(request, key) if request.operation == "decrypt" else sign(request, key)
 

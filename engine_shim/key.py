@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +73,7 @@ class Key:
         self._engine = engine
         self._handle = ffi.gc(handle, lib.key_free)
         self._is_public = is_public
+        self._key_id: bytes | None = None
 
     @property
     def handle(self) -> Any:  # noqa: ANN401 - cffi's pointers have no types
@@ -111,10 +111,13 @@ class Key:
         """Whether the private half is elsewhere: with the signer that its engine asks."""
         return self._is_public
 
-    @cached_property
+    @property
     def key_id(self) -> bytes:
         """The subject key identifier: 20 bytes, SHA-1 of the public key's BIT STRING (RFC 5280, 4.2.1.2, method 1)."""
-        return hashlib.sha1(_bit_string(self.public_der()), usedforsecurity=False).digest()
+        # Not functools.cached_property: up to Python 3.11 it has one lock for all objects, which a fork may find held.
+        if self._key_id is None:
+            self._key_id = hashlib.sha1(_bit_string(self.public_der()), usedforsecurity=False).digest()
+        return self._key_id
 
     def use(self, context: SSL.Context) -> None:
         """Make this the key of a Context that has the certificate already.

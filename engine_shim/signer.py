@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from dataclasses import dataclass
@@ -155,6 +156,38 @@ class SignerEngine(NativeEngine, Engine):
             request = self.take()
             if request is not None or is_over:
                 return request
+
+    def ended_fileno(self) -> int:
+        """Return a descriptor that tells of taken requests for which nobody waits any more; see `take_ended`.
+
+        It is readable while there are such, and once the engine is closed. It is the engine's to close. After a fork
+        the child has another one. Only from the first call on is anything remembered.
+
+        Raises:
+            OSError: No descriptor is to be had.
+        """
+        fd = int(lib.signer_ended_fd(self._handle))
+        if fd < 0:
+            message = "signer: no descriptor is to be had: close some, or raise the limit (ulimit -n)"
+            raise OSError(errno.EMFILE, message)
+        return fd
+
+    def take_ended(self) -> tuple[int, ...] | None:
+        """Tell which taken requests have ended since the last call without an answer of their signer's. Any thread.
+
+        The client has left, or the deadline has passed: what is under way for them can be stopped.
+
+        Returns:
+            Their numbers, each once; None: there were more than are remembered (256), so look at `SignRequest.is_open`
+            of each.
+
+        Raises:
+            EngineClosedError: The engine is closed: all of them have ended.
+        """
+        ids = ffi.new("uint64_t[]", lib.SIGNER_ENDED_MOST)
+        count = ffi.new("size_t *")
+        check(lib.signer_take_ended(self._handle, ids, count), "taking what has ended")
+        return None if count[0] > lib.SIGNER_ENDED_MOST else tuple(ids[0 : count[0]])
 
     def complete(self, request_id: int, answer: bytes, *, final: bool = True) -> None:
         """Answer a request by its number; see `SignRequest.complete`.

@@ -17,6 +17,8 @@ import pytest
 from cryptography import x509
 
 from support.client_authority import Authority
+from support.clients import Target, curl
+from support.kms import KEY_ID, Kms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,8 +132,27 @@ def test_certificates_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (process.returncode, errors) == (0, "")
 
 
+@pytest.mark.parametrize("kind", ["rsa2048", "p256"])
+def test_kms_signer(certificates: Certificates, kind: str) -> None:
+    identity = certificates[kind]
+    with Kms(identity) as kms:
+        kms.failures = 1  # the example tries once more
+        process = start("kms_signer.py", identity.cert, kms.url, KEY_ID, 0)
+        assert process.stdout is not None
+        port = int(process.stdout.readline().rpartition(":")[2])
+        for version in ("1.2", "1.3"):
+            (answer,) = curl(Target(port, identity, version), [b""])
+            assert answer.reply.body == b"hello; the key is not here\n"
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert errors == "signer kms: it raised OSError: the KMS says 500: try again\n"
+        expected = "ECDSA_SHA_256" if kind == "p256" else "RSASSA_PSS_SHA_256"
+        assert kms.algorithms == [expected] * 2
+
+
 def test_every_example_is_short_and_run_here() -> None:
     for path in EXAMPLES.glob("*.py"):
         assert len(path.read_text().splitlines()) < 70, path
-        own = ("sign_documents.py", "mutual_tls.py", "certificates_on_demand.py")
+        own = ("sign_documents.py", "mutual_tls.py", "certificates_on_demand.py", "kms_signer.py")
         assert path.name in (*SERVERS, *TESTS, *own), f"{path.name} is not run by a test"

@@ -63,6 +63,10 @@ LAYERS = (
     ("tlsserver.session", "tlsserver.context", "tlsserver.connection", "tlsserver.transport"),
     # Keys that are elsewhere.
     ("tlsserver.signers.breaker", "tlsserver.signers.base"),
+    ("tlsserver.signers.callable_calls",),
+    ("tlsserver.signers.callable_threads", "tlsserver.signers.callable_tasks"),
+    ("tlsserver.signers.callable",),
+    ("tlsserver.signers.load",),
     ("tlsserver.signers",),
     # The loop.
     ("tlsserver.registration", "tlsserver.selector", "tlsserver.timers", "tlsserver.wakeup", "tlsserver.reactor"),

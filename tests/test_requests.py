@@ -30,6 +30,7 @@ from engine_shim import (
 )
 from support import leaks
 from support.asking import asked, ended, is_readable, make_pair, private_key, said, sign, taken
+from support.waiting import PATIENCE, readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -276,3 +277,90 @@ def test_settings_out_of_range(name: str, value: float) -> None:
 
 def test_expired_is_a_failed_operation() -> None:
     assert issubclass(OperationExpiredError, OperationFailedError)
+
+
+def test_ended_requests_are_told_once(engine: SignerEngine, certificates: Certificates) -> None:
+    identity = certificates["p256"]
+    with make_pair(engine, identity) as pair:
+        asked(engine, pair)
+    fd = engine.ended_fileno()
+    assert engine.take_ended() == ()  # nobody had asked to be told
+    with make_pair(engine, identity) as pair:
+        left = asked(engine, pair).id
+        assert not readable([fd])
+    assert readable([fd])
+    with make_pair(engine, identity) as pair:
+        request = asked(engine, pair)
+        request.complete(sign(request, private_key(identity)))
+        ended(pair)
+    assert engine.take_ended() == (left,)
+    assert engine.take_ended() == ()
+    assert not readable([fd])
+    engine.close()
+    assert readable([fd])
+    with pytest.raises(EngineClosedError):
+        engine.take_ended()
+
+
+def test_expired_requests_have_ended(certificates: Certificates) -> None:
+    with SignerEngine(deadline=0.02) as engine, make_pair(engine, certificates["p256"]) as pair:
+        fd = engine.ended_fileno()
+        request = asked(engine, pair)
+        assert readable([fd], PATIENCE)
+        assert engine.take_ended() == (request.id,)
+        assert not request.is_open
+
+
+def test_more_ended_than_are_remembered(engine: SignerEngine, certificates: Certificates) -> None:
+    engine.ended_fileno()
+    key = engine.load_key(certificates["p256"].cert)
+    for _ in range(257):
+        with engine_shim.Job(key.sign, b"message") as job:
+            job.start()
+            taken(engine)
+    assert engine.take_ended() is None
+    assert engine.take_ended() == ()
+
+
+def test_child_is_told_of_its_own(engine: SignerEngine, certificates: Certificates) -> None:
+    with make_pair(engine, certificates["p256"]) as pair:
+        asked(engine, pair)
+        fd = engine.ended_fileno()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                code = 0 if engine.take_ended() == () and not readable([engine.ended_fileno()]) else 2
+                engine.close()
+                code = code if readable([engine.ended_fileno()]) else 3
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert not readable([fd])
+
+
+def test_nobody_waits_for_another_key(
+    engine: SignerEngine, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No lock is common to all keys: whoever forks meanwhile would have it held for ever."""
+    inside, may_go = threading.Event(), threading.Event()
+    slow, other = (engine.load_key(certificates[kind].cert) for kind in ("p256", "p384"))
+    encode = engine_shim.Key.public_der
+
+    def public_der(key: engine_shim.Key) -> bytes:
+        if key is slow:
+            inside.set()
+            assert may_go.wait(PATIENCE)
+        return encode(key)
+
+    monkeypatch.setattr(engine_shim.Key, "public_der", public_der)
+    threads = [threading.Thread(target=lambda key=key: key.key_id) for key in (slow, other)]
+    threads[0].start()
+    assert inside.wait(PATIENCE)
+    threads[1].start()
+    threads[1].join(1)
+    waits = threads[1].is_alive()
+    may_go.set()
+    for thread in threads:
+        thread.join()
+    assert not waits

@@ -7,12 +7,25 @@
  * One thread of the engine's, the keeper, ends what nobody has answered in time. All ops have the same time from their
  * submission, so the oldest one is the next to expire; it sleeps until then, and however many come and go meanwhile do not
  * wake it.
+ *
+ * Who has work under way for a request may ask to be told when nobody waits for it any more. What is told is numbers, and
+ * of a bounded count: an op would keep its key, and that its engine. Who falls behind is told so, and looks at each.
  */
 #include "engine_signer.h"
+
+#include <string.h>
 
 #include "fork.h"
 #include "key.h"
 #include "wake.h"
+
+/* Requests that ended while their signer had them: cancelled, or too late. */
+struct ended {
+    struct wake *wake; /* a reference; NULL: nobody has asked to be told */
+    bool shown;
+    size_t count; /* the first of them are in `ids` */
+    uint64_t ids[SIGNER_ENDED_MOST];
+};
 
 struct signer {
     struct engine engine;
@@ -24,6 +37,7 @@ struct signer {
     bool shown;             /* it is signalled */
     bool idle;              /* the keeper waits for the next op, not for a deadline */
     uint64_t last_id;
+    struct ended ended;
     struct signer_times times;
 };
 
@@ -49,20 +63,30 @@ static void observe(uint64_t counts[SIGNER_TIME_BOUNDS + 1], uint64_t *sum, uint
 }
 
 /* Under the lock. */
-static void show(struct signer *s) {
-    bool wanted = s->engine.closed || s->engine.queued.first != NULL;
-    if (wanted == s->shown || s->wake == NULL) return;
+static void show_as(struct wake *wake, bool *shown, bool wanted) {
+    if (wanted == *shown || wake == NULL) return;
     if (wanted)
-        wake_signal(s->wake);
+        wake_signal(wake);
     else
-        wake_take(s->wake);
-    s->shown = wanted;
+        wake_take(wake);
+    *shown = wanted;
+}
+
+/* Under the lock. */
+static void show(struct signer *s) {
+    show_as(s->wake, &s->shown, s->engine.closed || s->engine.queued.first != NULL);
+}
+
+/* Under the lock. */
+static void show_ended(struct signer *s) {
+    show_as(s->ended.wake, &s->ended.shown, s->engine.closed || s->ended.count > 0);
 }
 
 /* Each taker wakes the next one, so that one signal will do. */
 static void look(struct engine *e) {
     struct signer *s = of(e);
     show(s);
+    show_ended(s);
     if (e->closed)
         pthread_cond_broadcast(&s->arrived);
     else if (e->queued.first != NULL)
@@ -70,8 +94,18 @@ static void look(struct engine *e) {
     if (s->idle) pthread_cond_signal(&e->changed);
 }
 
+/* Under the lock. */
+static void note_ended(struct signer *s, uint64_t id) {
+    struct ended *ended = &s->ended;
+    if (ended->wake == NULL) return;
+    if (ended->count < SIGNER_ENDED_MOST) ended->ids[ended->count] = id;
+    if (ended->count <= SIGNER_ENDED_MOST) ended->count++;
+    show_ended(s);
+}
+
 static void remove_held(struct engine *e, struct op *op) {
     op_list_remove(&of(e)->taken, op);
+    note_ended(of(e), op->request.id);
 }
 
 static void release_held(struct engine *e, struct op_list *out) {
@@ -88,11 +122,16 @@ static void forked(struct engine *e) {
     s->shown = s->idle = false;
     s->times = (struct signer_times){.taken = 0};
     show(s);
+    bool told = s->ended.wake != NULL;
+    wake_unref(s->ended.wake);
+    s->ended = (struct ended){.wake = told ? wake_new() : NULL};
+    show_ended(s);
 }
 
 static void clear(struct engine *e) {
     pthread_cond_destroy(&of(e)->arrived);
     wake_unref(of(e)->wake);
+    wake_unref(of(e)->ended.wake);
 }
 
 static const struct op *older(const struct op *one, const struct op *other) {
@@ -162,6 +201,28 @@ int signer_fd(struct engine *e) {
     int fd = of(e)->wake != NULL ? wake_fd(of(e)->wake) : -1;
     pthread_mutex_unlock(&e->lock);
     return fd;
+}
+
+int signer_ended_fd(struct engine *e) {
+    struct ended *ended = &of(e)->ended;
+    pthread_mutex_lock(&e->lock);
+    if (ended->wake == NULL) ended->wake = wake_new();
+    show_ended(of(e));
+    int fd = ended->wake != NULL ? wake_fd(ended->wake) : -1;
+    pthread_mutex_unlock(&e->lock);
+    return fd;
+}
+
+int signer_take_ended(struct engine *e, uint64_t *ids, size_t *count) {
+    struct ended *ended = &of(e)->ended;
+    pthread_mutex_lock(&e->lock);
+    int status = e->closed ? SHIM_ERR_CLOSED : SHIM_OK;
+    *count = ended->count;
+    memcpy(ids, ended->ids, sizeof ended->ids);
+    ended->count = 0;
+    show_ended(of(e));
+    pthread_mutex_unlock(&e->lock);
+    return status;
 }
 
 uint64_t signer_deadline(const struct op *op) {

@@ -147,6 +147,12 @@ struct engine *engine_new_signer(size_t capacity, double seconds, int can_block)
 int signer_fd(struct engine *e);
 /* Waits so many seconds, less than 0: for ever. SHIM_OK, *out NULL: nothing came. The caller frees *out: request_free. */
 int signer_take(struct engine *e, double seconds, struct op **out);
+/* For who wants to stop what nobody waits for any more. The fd is made by the first call; -1: none is to be had. Readable
+ * while taken requests have ended without their signer, and once the engine is closed. */
+enum { SIGNER_ENDED_MOST = 256 };
+int signer_ended_fd(struct engine *e);
+/* Their numbers; ids has room for SIGNER_ENDED_MOST. More in *count: the others' are lost, look at each request. */
+int signer_take_ended(struct engine *e, uint64_t *ids, size_t *count);
 struct op *signer_find(struct engine *e, uint64_t id, uint64_t *last); /* a reference; NULL: nobody waits for it */
 void signer_times(struct engine *e, struct signer_times *out);
 const uint64_t *signer_time_bounds(void);

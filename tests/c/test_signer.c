@@ -81,11 +81,23 @@ static void *take_and_refuse(void *argument) {
     return NULL;
 }
 
+/* Expiry, cancellation and a reader that takes what it is told meet. */
+static void *take_what_ended(void *argument) {
+    struct engine *e = argument;
+    uint64_t ids[SIGNER_ENDED_MOST];
+    size_t count;
+    struct pollfd p = {.fd = signer_ended_fd(e), .events = POLLIN};
+    do CHECK(poll(&p, 1, -1) == 1);
+    while (signer_take_ended(e, ids, &count) == SHIM_OK);
+    return NULL;
+}
+
 static void test_takers_deadlines_and_cancellation(void) {
     struct engine *e = engine_new_signer(8, 0.002, 1);
     struct key *k = fake_key(e);
     struct op *window[WINDOW];
-    pthread_t takers[TAKERS];
+    pthread_t takers[TAKERS], told;
+    CHECK(pthread_create(&told, NULL, take_what_ended, e) == 0);
     for (int i = 0; i < TAKERS; i++) CHECK(pthread_create(&takers[i], NULL, take_and_refuse, e) == 0);
     for (int round = 0; round < ROUNDS; round++) {
         for (int i = 0; i < WINDOW; i++) window[i] = submitted(e, k);
@@ -99,6 +111,7 @@ static void test_takers_deadlines_and_cancellation(void) {
     }
     CHECK(engine_close(e, 10));
     for (int i = 0; i < TAKERS; i++) pthread_join(takers[i], NULL);
+    pthread_join(told, NULL);
     struct engine_statistics s;
     engine_statistics(e, &s);
     CHECK(s.submitted == WINDOW * ROUNDS && s.failed + s.cancelled == s.submitted);
@@ -134,9 +147,55 @@ static void test_descriptor_and_closing(void) {
     engine_free(e);
 }
 
+static size_t take_ended(struct engine *e, uint64_t *ids) {
+    size_t count;
+    CHECK(signer_take_ended(e, ids, &count) == SHIM_OK);
+    return count;
+}
+
+/* Half of them leave, the others are answered: those are no news. */
+static void test_who_left_is_told(void) {
+    struct engine *e = engine_new_signer(64, 600, 1);
+    struct key *k = fake_key(e);
+    uint64_t ids[SIGNER_ENDED_MOST];
+    struct op *unheard = submitted(e, k), *taken;
+    CHECK(signer_take(e, 0, &taken) == SHIM_OK);
+    engine_cancel(e, unheard); /* nobody has asked to be told */
+    request_free(taken);
+    op_unref(unheard);
+    int fd = signer_ended_fd(e);
+    CHECK(fd >= 0 && fd == signer_ended_fd(e) && !is_readable(fd) && take_ended(e, ids) == 0);
+    for (int i = 0; i < WINDOW; i++) {
+        struct op *op = submitted(e, k);
+        CHECK(signer_take(e, 0, &taken) == SHIM_OK && taken == op);
+        if (i % 2 == 0)
+            engine_cancel(e, op);
+        else
+            CHECK(request_fail(op, "no") == SHIM_OK);
+        request_free(taken);
+        op_unref(op);
+    }
+    CHECK(is_readable(fd) && take_ended(e, ids) == WINDOW / 2 && !is_readable(fd));
+    for (uint64_t i = 0; i < WINDOW / 2; i++) CHECK(ids[i] == 2 + 2 * i);
+    for (int i = 0; i < 2 * SIGNER_ENDED_MOST; i++) {
+        struct op *op = submitted(e, k);
+        CHECK(signer_take(e, 0, &taken) == SHIM_OK);
+        engine_cancel(e, op);
+        request_free(taken);
+        op_unref(op);
+    }
+    CHECK(take_ended(e, ids) == SIGNER_ENDED_MOST + 1 && take_ended(e, ids) == 0);
+    CHECK(engine_close(e, 10));
+    size_t count;
+    CHECK(is_readable(fd) && signer_take_ended(e, ids, &count) == SHIM_ERR_CLOSED && is_readable(fd));
+    key_free(k);
+    engine_free(e);
+}
+
 int main(void) {
     fake_openssl();
     test_descriptor_and_closing();
+    test_who_left_is_told();
     test_one_of_many_answers_counts();
     test_takers_deadlines_and_cancellation();
     struct shim_counters now;

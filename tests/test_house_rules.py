@@ -60,6 +60,12 @@ LAYERS = (
     ("tlsserver.session", "tlsserver.context", "tlsserver.connection", "tlsserver.transport"),
     # Keys that are elsewhere.
     ("tlsserver.signers.breaker", "tlsserver.signers.base"),
+    ("tlsserver.signers.pkcs11_uri", "tlsserver.signers.pkcs11_pin"),
+    ("tlsserver.signers.pkcs11_module",),
+    ("tlsserver.signers.pkcs11_mechanism", "tlsserver.signers.pkcs11_token"),
+    ("tlsserver.signers.pkcs11_key",),
+    ("tlsserver.signers.pkcs11_session",),
+    ("tlsserver.signers.pkcs11",),
     ("tlsserver.signers",),
     # The loop.
     ("tlsserver.registration", "tlsserver.selector", "tlsserver.timers", "tlsserver.wakeup", "tlsserver.reactor"),

@@ -1,7 +1,7 @@
 """Keys in a hardware security module, a smart card or SoftHSM2: PKCS #11.
 
-C_Sign blocks, so threads of the signer call it, each with a session of its own; the loop only ever queues. A session that
-fails is opened again, the token looked for and logged in to if need be, as long as the handshake's op has time.
+C_Sign blocks, so threads of the signer call it, each with a session of its own; the loop only ever queues. A session
+that fails is opened again, the token looked for and logged in to if need be, as long as the handshake's op has time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine_shim import EngineClosedError, EngineError
 from engine_shim.errors import WrongAnswerError
@@ -23,10 +23,10 @@ from tlsserver.signers.base import DEADLINE, Signer
 from tlsserver.signers.breaker import Breaker
 from tlsserver.signers.pkcs11_key import WantedKey, find_private_key
 from tlsserver.signers.pkcs11_mechanism import check_mechanisms
-from tlsserver.signers.pkcs11_module import RefusedError, module_path, pkcs11
+from tlsserver.signers.pkcs11_module import module_path, pkcs11
 from tlsserver.signers.pkcs11_pin import pin_of
 from tlsserver.signers.pkcs11_session import LostError, SigningSession
-from tlsserver.signers.pkcs11_token import AwayError, Token, close_session
+from tlsserver.signers.pkcs11_token import Token, close_session
 from tlsserver.signers.pkcs11_uri import Pkcs11Uri
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 _MOST_THREADS = 256
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0  # seconds between attempts to reach a token; each is twice the one before
+_LAST_ATTEMPT = 0.05  # seconds that the last one has before the op expires
 
 
 class Pkcs11Signer(Signer):
@@ -128,12 +129,13 @@ class Pkcs11Signer(Signer):
             generation, token, session = self._token.session()
             try:
                 with self._token.module.call():
+                    self._token.module.check_session(session, logged_in=self._token.is_logged_in)
                     check_mechanisms(token, key.type)
                     find_private_key(session, wanted, has_pin=self._token.pin is not None)
             finally:
                 close_session(self._token.module, generation, session)
         except pkcs11.PKCS11Error as error:
-            raise ConfigurationError(f"token {self._token.label!r} fails: {_reason(error)}") from error
+            raise ConfigurationError(self._reason(error)) from error
         self._wanted[key.key_id] = wanted
         with self._lock:
             self._more_threads()
@@ -232,27 +234,34 @@ class Pkcs11Signer(Signer):
             except LostError as error:
                 reason = str(error)
                 logger.log(logging.DEBUG if self._is_away else logging.WARNING, "%s", reason)
-                self._is_away = isinstance(error.__cause__, AwayError) or wait > 0
+                self._is_away = isinstance(error.__cause__, ConfigurationError) or wait > 0
             except WrongAnswerError:
                 reason = f"token {self._token.label!r} has given a wrong signature"
                 logger.warning("%s", reason)
             except (ConfigurationError, pkcs11.PKCS11Error, LookupError) as error:
-                self.give_up(request, f"token {self._token.label!r}: {_reason(error)}")
+                self.give_up(request, self._reason(error))
                 return None
             else:
-                self._is_away = False
                 return True
             # The first attempt anew is for a session that was lost alone; a fallback is quicker than any second one.
-            is_over = time.monotonic() + wait >= request.deadline or (wait > 0 and bool(self._fallback))
-            if is_over or self._ending.wait(wait):
+            left = request.deadline - time.monotonic() - _LAST_ATTEMPT
+            is_over = left <= 0 or (wait > 0 and bool(self._fallback))
+            if is_over or self._ending.wait(min(wait, left)):
                 self.give_up(request, reason)
                 return False
             wait = min(wait * 2, _LONGEST_WAIT) or _FIRST_WAIT
             self._retries += 1
         return None
 
+    def _reason(self, error: BaseException) -> str:
+        """Say what went wrong; most exceptions of python-pkcs11 have a name and no text."""
+        if isinstance(error, ConfigurationError):
+            return str(error)
+        return f"token {self._token.label!r} fails: {type(error).__name__} {error}".rstrip()
+
     def _answer(self, session: SigningSession, request: SignRequest) -> None:
         answer = session.perform(request, self._wanted[request.key_id])
+        self._is_away = False
         try:
             request.complete(answer, final=False)
         except WrongAnswerError:
@@ -273,11 +282,6 @@ def open_pkcs11(uri: str, pin_source: str | None = None, threads: int | None = N
         ConfigurationError: A setting cannot work.
     """
     return Pkcs11Signer(uri, pin=pin_source, threads=4 if threads is None else threads)
-
-
-def _reason(error: BaseException) -> str:
-    """Say what went wrong; most exceptions of python-pkcs11 have a name and no text."""
-    return str(error) if isinstance(error, ConfigurationError) else f"{type(error).__name__} {error}".strip()
 
 
 _signers: weakref.WeakSet[Pkcs11Signer] = weakref.WeakSet()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from engine_shim import Key
     from tlsserver.signers.pkcs11_uri import Pkcs11Uri
 
-__all__ = ["WantedKey", "find_private_key", "needs_pin"]
+__all__ = ["NoKeyError", "WantedKey", "find_private_key", "needs_pin"]
 
 _Attribute = pkcs11.Attribute
 _KEY_TYPES = {
@@ -30,7 +30,12 @@ _KEY_TYPES = {
     "ED25519": pkcs11.KeyType.EC_EDWARDS,
     "ED448": pkcs11.KeyType.EC_EDWARDS,
 }
+_LONG_LENGTH = 0x80  # X.690, 8.1.3.5
 _TRIAL = b"Which key is this?"
+
+
+class NoKeyError(ConfigurationError):
+    """The token does not have the key, or does not show it."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,8 @@ def find_private_key(session: pkcs11.Session, wanted: WantedKey, *, has_pin: boo
         python-pkcs11's object, which belongs to the session.
 
     Raises:
-        ConfigurationError: There is none.
+        NoKeyError: There is none.
+        ConfigurationError: It must not sign.
         PKCS11Error: The token fails.
     """
     candidates = list(session.get_objects(wanted.template))
@@ -83,10 +89,10 @@ def find_private_key(session: pkcs11.Session, wanted: WantedKey, *, has_pin: boo
     token = f"token {session.token.label!r}"
     if candidates:
         told = f"with {wanted.uri.describe_key()} is another key" if len(candidates) == 1 else "are other keys"
-        raise ConfigurationError(f"what {token} has {told} than the certificate's: give the certificate of this key")
+        raise NoKeyError(f"what {token} has {told} than the certificate's: give the certificate of this key")
     hint = "see pkcs11-tool --list-objects" if has_pin else "or shows none without a PIN: give one"
     kind = wanted.key.type
-    raise ConfigurationError(f"{token} has no private {kind} key with {wanted.uri.describe_key()}, {hint}")
+    raise NoKeyError(f"{token} has no private {kind} key with {wanted.uri.describe_key()}, {hint}")
 
 
 def needs_pin(private: Any) -> bool:  # noqa: ANN401 - as above
@@ -128,8 +134,8 @@ def _is_same(public: Any, shown: bytes) -> bool:  # noqa: ANN401 - cryptography 
         point = public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
     else:
         point = public.public_bytes(Encoding.Raw, PublicFormat.Raw)
-    # CKA_EC_POINT is an OCTET STRING; some tokens leave that out. A P-521 point is longer than 127 bytes.
-    length = bytes([len(point)]) if len(point) < 0x80 else bytes([0x81, len(point)])
+    # CKA_EC_POINT is an OCTET STRING; some tokens leave that out. A P-521 point is longer than a short length tells.
+    length = bytes([len(point)]) if len(point) < _LONG_LENGTH else bytes([_LONG_LENGTH | 1, len(point)])
     return shown in (point, b"\x04" + length + point)
 
 

@@ -1,12 +1,12 @@
 """PKCS #11 modules: loaded once in a process, and made ready for several threads and for forks.
 
-PKCS #11 v3.0, 5.4 (C_Initialize): a module that is initialized without arguments may take it that one thread alone calls
-it. python-pkcs11 does that, and lets go of the GIL in each call: two threads that sign at once with SoftHSM2 crash the
-process (measured). So C_Initialize is called here, with CKF_OS_LOCKING_OK, before python-pkcs11 has the module. A module
-that somebody else has initialized, or that cannot lock, is called by one thread at a time.
+PKCS #11 v3.0, 5.4 (C_Initialize): a module that is initialized without arguments may take it that one thread alone
+calls it. python-pkcs11 does that, and lets go of the GIL in each call: threads that sign at once with SoftHSM2 crash the
+process (measured). So C_Initialize is called here, with CKF_OS_LOCKING_OK, before python-pkcs11 has the module. A
+module that somebody else has initialized, or that cannot lock, is called by one thread at a time.
 
-After a fork the child must initialize the module anew, and none of the parent's handles is its own. A fork waits until no
-call is in the module, two seconds at most: else the child would have its locks as they were.
+After a fork the child must initialize the module anew, and none of the parent's handles is its own. A fork waits until
+no call is in the module, two seconds at most: else the child would have its locks as they were.
 """
 
 from __future__ import annotations
@@ -43,15 +43,21 @@ logger = logging.getLogger(__name__)
 _ffi = cffi.FFI()
 _ffi.cdef("""
     typedef unsigned long CK_RV;
-    typedef struct { void *create, *destroy, *lock, *unlock; unsigned long flags; void *reserved; } CK_C_INITIALIZE_ARGS;
+    typedef struct {
+        void *create, *destroy, *lock, *unlock;
+        unsigned long flags;
+        void *reserved;
+    } CK_C_INITIALIZE_ARGS;
+    typedef struct { unsigned long slot, state, flags, error; } CK_SESSION_INFO;
     typedef struct { unsigned char version[2]; void *functions[68]; } CK_FUNCTION_LIST;
     CK_RV C_GetFunctionList(CK_FUNCTION_LIST **);
 """)
 
 # PKCS #11 v2.40: where these are in CK_FUNCTION_LIST, whose order no version changes.
-_INITIALIZE, _FINALIZE, _LOGIN = 0, 1, 18
+_INITIALIZE, _FINALIZE, _SESSION_INFO, _LOGIN = 0, 1, 15, 18
 _OS_LOCKING_OK = 2
 _USER = 1  # CKU_USER
+_LOGGED_IN = (1, 3)  # CKS_RO_USER_FUNCTIONS, CKS_RW_USER_FUNCTIONS
 _OK, _CANT_LOCK, _ALREADY_INITIALIZED, _ALREADY_LOGGED_IN = 0, 0x0A, 0x191, 0x100
 
 # CKR_ values of C_Login that another attempt would only make worse: most tokens lock themselves.
@@ -141,11 +147,11 @@ class Module:
                 self._calls -= 1
                 self._changed.notify_all()
 
-    def login(self, session: int, pin: bytes | bytearray | None) -> None:
+    def login(self, session: Any, pin: bytes | bytearray | None) -> None:  # noqa: ANN401 - as above
         """Log in, for all sessions of this process with the token; being logged in already is as good.
 
         Args:
-            session: A session's handle.
+            session: python-pkcs11's.
             pin: None: the token has a keypad.
 
         Raises:
@@ -154,11 +160,29 @@ class Module:
         """
         data = _ffi.NULL if pin is None else _ffi.from_buffer(pin)
         function = _ffi.cast("CK_RV (*)(unsigned long, unsigned long, char *, unsigned long)", self._functions[_LOGIN])
-        result = function(session, _USER, _ffi.cast("char *", data), len(pin or b""))
+        result = function(session.handle, _USER, _ffi.cast("char *", data), len(pin or b""))
         if result in _PIN_REFUSED:
             raise RefusedError(_PIN_REFUSED[result])
         if result not in (_OK, _ALREADY_LOGGED_IN):
             raise pkcs11.PKCS11Error(f"the login fails with CKR 0x{result:x}")
+
+    def check_session(self, session: Any, *, logged_in: bool) -> None:  # noqa: ANN401 - python-pkcs11's type has no handle
+        """See that a session is good before python-pkcs11 searches in it: a search that fails writes to stderr.
+
+        Args:
+            session: python-pkcs11's.
+            logged_in: Whether it ought to be logged in.
+
+        Raises:
+            SessionHandleInvalid: It is not.
+            UserNotLoggedIn: It is not logged in, but ought to be.
+        """
+        info: Any = _ffi.new("CK_SESSION_INFO *")
+        function = _ffi.cast("CK_RV (*)(unsigned long, CK_SESSION_INFO *)", self._functions[_SESSION_INFO])
+        if function(session.handle, info) != _OK:
+            raise pkcs11.SessionHandleInvalid
+        if logged_in and info.state not in _LOGGED_IN:
+            raise pkcs11.UserNotLoggedIn
 
     def _start(self, *, again: bool = False) -> None:
         """Initialize it. Nobody is in a call."""
@@ -176,7 +200,9 @@ class Module:
         elif result == _OK:
             self._is_ours = True
         else:
-            raise ConfigurationError(f"PKCS #11 module {self.path} does not start (CKR 0x{result:x}): see its maker's log")
+            raise ConfigurationError(
+                f"PKCS #11 module {self.path} does not start (CKR 0x{result:x}): see its maker's log"
+            )
         self.generation += 1
 
     def _initialize(self, flags: int | None) -> int:
@@ -256,7 +282,9 @@ def module_path(given: str | None, uri: Pkcs11Uri) -> str:
     named = named or os.environ.get("PKCS11_MODULE_PATH")  # libp11's name for it
     if named:
         return named
-    raise ConfigurationError(f"no PKCS #11 module is named: add module-path=... to the URI, or set PKCS11_MODULE_PATH{_hint()}")
+    raise ConfigurationError(
+        f"no PKCS #11 module is named: add module-path=... to the URI, or set PKCS11_MODULE_PATH{_hint()}"
+    )
 
 
 def _by_name(name: str) -> str:
@@ -265,7 +293,9 @@ def _by_name(name: str) -> str:
     for file in files:
         if os.path.exists(file):  # noqa: PTH110 - strings, as all module paths
             return file
-    raise ConfigurationError(f"no PKCS #11 module called {name} is installed where modules usually are: give module-path{_hint()}")
+    raise ConfigurationError(
+        f"no PKCS #11 module called {name} is installed where modules usually are: give module-path{_hint()}"
+    )
 
 
 def _hint() -> str:
@@ -283,7 +313,7 @@ def _functions(path: str) -> Any:  # noqa: ANN401 - cffi's pointers have no type
     """Load the module and return the addresses of its functions. It stays loaded."""
     out = _ffi.new("CK_FUNCTION_LIST **")
     try:
-        library = _ffi.dlopen(path)
+        library: Any = _ffi.dlopen(path)
         result = library.C_GetFunctionList(out)
     except OSError as error:
         raise ConfigurationError(f"PKCS #11 module {path} cannot be loaded: {error}{_hint()}") from error

@@ -29,7 +29,7 @@ class Pin:
         ConfigurationError: The source is of no kind that there is. What it was is not repeated: it may be a PIN.
     """
 
-    def __init__(self, source: str | bytes, token: str = "token") -> None:
+    def __init__(self, source: str | bytes, token: str = "the token") -> None:
         self._token = token
         self._value: bytearray | None = None
         if isinstance(source, bytes):
@@ -47,7 +47,9 @@ class Pin:
             ConfigurationError: It cannot be had.
         """
         if self._value is None:
-            self._value = bytearray({"file": _from_file, "env": _from_environment}.get(self._kind, self._ask)(self._where))
+            self._value = bytearray(
+                {"file": _from_file, "env": _from_environment}.get(self._kind, self._ask)(self._where)
+            )
         return self._value
 
     def wipe(self) -> None:
@@ -58,7 +60,9 @@ class Pin:
 
     def _ask(self, _: str) -> bytes:
         if not sys.stdin.isatty():
-            raise ConfigurationError(f"nobody can be asked for the PIN of {self._token}: no terminal; give file: or env:")
+            raise ConfigurationError(
+                f"nobody can be asked for the PIN of {self._token}: no terminal; give file: or env:"
+            )
         return getpass.getpass(f"PIN of {self._token}: ").encode()
 
     def __repr__(self) -> str:

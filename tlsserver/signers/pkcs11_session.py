@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tlsserver.signers.pkcs11_key import find_private_key, needs_pin
+from tlsserver.signers.pkcs11_key import NoKeyError, find_private_key, needs_pin
 from tlsserver.signers.pkcs11_mechanism import answer_of, operation_of
 from tlsserver.signers.pkcs11_module import pkcs11
 from tlsserver.signers.pkcs11_token import AwayError, Token, close_session
@@ -77,7 +77,7 @@ class SigningSession:
             with self._token.module.call():
                 function = private.sign if request.operation == "sign" else private.decrypt
                 return answer_of(request, function(operation.data, **options))
-        except AwayError as error:
+        except (AwayError, NoKeyError) as error:  # the key was there once, so it may come back
             self._lose()
             raise LostError(str(error)) from error
         except pkcs11.PKCS11Error as error:
@@ -109,6 +109,7 @@ class SigningSession:
         found = self._keys.get(wanted.key.key_id)
         if found is None:
             with module.call():
+                module.check_session(self._open[1], logged_in=self._token.is_logged_in)
                 private = find_private_key(self._open[1], wanted, has_pin=self._token.pin is not None)
                 found = self._keys[wanted.key.key_id] = private, needs_pin(private)
         return found

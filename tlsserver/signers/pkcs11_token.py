@@ -12,6 +12,8 @@ from tlsserver.signers.pkcs11_module import RefusedError, load_module, pkcs11
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pkcs11 import _pkcs11
+
     from tlsserver.signers.pkcs11_module import Module
     from tlsserver.signers.pkcs11_pin import Pin
     from tlsserver.signers.pkcs11_uri import Pkcs11Uri
@@ -28,13 +30,18 @@ class AwayError(ConfigurationError):
 class Token:
     """The token that a URI means; any thread.
 
-    Logging in is for all sessions of the process with a token (PKCS #11 v3.0, 5.6.8), and ends with the last of them. So
-    one session is kept that does nothing else, and those that sign neither log in nor out.
+    Logging in is for all sessions of the process with a token (PKCS #11 v3.0, 5.6.8), and ends with the last of them.
+    So one session is kept that does nothing else, and those that sign neither log in nor out.
 
     Args:
         path: The module's.
         uri: Says which token.
         pin: None: no login.
+
+    Attributes:
+        label: The token's.
+        refused: Why it lets nobody in, now and later; None: it does.
+        is_logged_in: Whether sessions ought to be logged in.
     """
 
     def __init__(self, path: str, uri: Pkcs11Uri, pin: Pin | None) -> None:
@@ -43,6 +50,7 @@ class Token:
         self._pin = pin
         self._reset()
         self.refused: str | None = None
+        self.is_logged_in = False
         self.label = uri.token or "?"
 
     def _reset(self) -> None:
@@ -120,7 +128,7 @@ class Token:
         if kept is not None:
             close_session(self.module, kept[0], kept[2])
 
-    def _find(self, library: pkcs11.lib) -> pkcs11.Token:
+    def _find(self, library: _pkcs11.lib) -> pkcs11.Token:
         """Find the one token that the URI means."""
         there = list(_tokens(library))
         if not _is_library(library, self._uri):
@@ -128,9 +136,13 @@ class Token:
         found = [token for token in there if _is_meant(token, self._uri)]
         if len(found) == 1:
             return found[0]
-        told = ", ".join(f"{token.label!r} (serial {token.serial.decode(errors='replace')})" for token in found or there)
+        told = ", ".join(
+            f"{token.label!r} (serial {token.serial.decode(errors='replace')})" for token in found or there
+        )
         if found:
-            raise ConfigurationError(f"{self._uri.describe_token()} means several tokens: {told}; add serial=... to the URI")
+            raise ConfigurationError(
+                f"{self._uri.describe_token()} means several tokens: {told}; add serial=... to the URI"
+            )
         raise AwayError(f"no token with {self._uri.describe_token()} in {self._path}: there is {told or 'none at all'}")
 
     def _log_in(self, token: pkcs11.Token) -> pkcs11.Session:
@@ -149,15 +161,24 @@ class Token:
         if self._pin is None and not has_keypad:
             return  # keys may be there for all to use; who finds none says that there was no PIN
         try:
-            if _Flag.USER_PIN_FINAL_TRY in token.flags and not has_keypad:
-                raise RefusedError("one more wrong PIN locks it, so none is tried: log in once with its own tools")
-            self.module.login(session.handle, None if self._pin is None else self._pin.read())
+            if not has_keypad:
+                _check_tries(token)
+            self.module.login(session, None if self._pin is None else self._pin.read())
+            self.is_logged_in = True
         except RefusedError as error:
-            self.refused = f"token {token.label!r} does not let us in: {error}; not tried again until the key is reloaded"
+            self.refused = (
+                f"token {token.label!r} does not let us in: {error}; not tried again until the key is reloaded"
+            )
             raise RefusedError(self.refused) from error
 
 
-def _tokens(library: pkcs11.lib) -> Iterator[pkcs11.Token]:
+def _check_tries(token: pkcs11.Token) -> None:
+    """A service that is started again and again would lock the token in the end."""
+    if _Flag.USER_PIN_FINAL_TRY in token.flags:
+        raise RefusedError("one more wrong PIN locks it, so none is tried: log in once with its own tools")
+
+
+def _tokens(library: _pkcs11.lib) -> Iterator[pkcs11.Token]:
     """List the tokens that were initialized."""
     for slot in library.get_slots(token_present=True):
         with contextlib.suppress(pkcs11.TokenNotPresent, pkcs11.TokenNotRecognised):
@@ -180,7 +201,7 @@ def _is_meant(token: pkcs11.Token, uri: Pkcs11Uri) -> bool:
     return all(wanted is None or wanted == there for wanted, there in pairs)
 
 
-def _is_library(library: pkcs11.lib, uri: Pkcs11Uri) -> bool:
+def _is_library(library: _pkcs11.lib, uri: Pkcs11Uri) -> bool:
     major, minor = library.library_version
     versions = (str(major), f"{major}.{minor}")
     return (

@@ -69,8 +69,8 @@ class Pkcs11Uri:
     def parse(cls, text: str) -> Pkcs11Uri:
         """Read a URI.
 
-        An attribute of the path that is not known is refused: it would have told things apart. One of the query is ignored
-        (RFC 7512, 2.3 and 2.4).
+        An attribute of the path that is not known is refused: it would have told things apart. One of the query is
+        ignored (RFC 7512, 2.3 and 2.4).
 
         Args:
             text: ``pkcs11:token=...;object=...?pin-source=...``.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine_shim import linkage
 from engine_shim.batches import costs_of
+from engine_shim.cached import cached_property
 from engine_shim.errors import KeyMismatchError
 from engine_shim.native import check, context_address, ffi, lib
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from engine_shim.cached import cached_property
 from engine_shim.errors import KeyMismatchError
 from engine_shim.key import PADDINGS, Key
 from engine_shim.native import check, ffi, lib

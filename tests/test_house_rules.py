@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 # From the bottom up. A module may import what stands in its own row or below it; a name stands for its submodules too.
 LAYERS = (
-    ("engine_shim.errors", "engine_shim.paused", "engine_shim.linkage.refusal", "engine_shim.linkage.elf"),
+    (
+        "engine_shim.errors",
+        "engine_shim.cached",
+        "engine_shim.paused",
+        "engine_shim.linkage.refusal",
+        "engine_shim.linkage.elf",
+    ),
     ("engine_shim._crypto_mb",),
     ("engine_shim.linkage.maps", "engine_shim.linkage.table"),
     ("engine_shim.linkage.module", "engine_shim.linkage.binding"),

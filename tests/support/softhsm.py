@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"
 PIN = b"1234"
+KINDS = ("rsa2048", "rsa4096", "p256", "p384", "p521", "ed25519", "ed448")  # what Debian's SoftHSM2 2.6.1 has
 
 
 class SoftHsm:

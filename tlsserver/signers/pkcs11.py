@@ -26,7 +26,7 @@ from tlsserver.signers.pkcs11_mechanism import check_mechanisms
 from tlsserver.signers.pkcs11_module import module_path, pkcs11
 from tlsserver.signers.pkcs11_pin import pin_of
 from tlsserver.signers.pkcs11_session import LostError, SigningSession
-from tlsserver.signers.pkcs11_token import Token, close_session
+from tlsserver.signers.pkcs11_token import Token, close_session, is_lost
 from tlsserver.signers.pkcs11_uri import Pkcs11Uri
 
 if TYPE_CHECKING:
@@ -126,20 +126,33 @@ class Pkcs11Signer(Signer):
         key = super().load_key(source, password)
         wanted = WantedKey(key, self._uri)
         try:
-            generation, token, session = self._token.session()
-            try:
-                with self._token.module.call():
-                    self._token.module.check_session(session, logged_in=self._token.is_logged_in)
-                    check_mechanisms(token, key.type)
-                    find_private_key(session, wanted, has_pin=self._token.pin is not None)
-            finally:
-                close_session(self._token.module, generation, session)
+            self._check(wanted)
         except pkcs11.PKCS11Error as error:
             raise ConfigurationError(self._reason(error)) from error
         self._wanted[key.key_id] = wanted
         with self._lock:
             self._more_threads()
         return key
+
+    def _check(self, wanted: WantedKey) -> None:
+        """See that the token has a key and can use it."""
+        try:
+            self._look(wanted)
+        except (ConfigurationError, pkcs11.PKCS11Error) as error:
+            if not is_lost(error):
+                raise
+            self._token.lost(self._token.module.generation)  # or it is newer than the module's list
+            self._look(wanted)
+
+    def _look(self, wanted: WantedKey) -> None:
+        generation, token, session = self._token.session()
+        try:
+            with self._token.module.call():
+                self._token.module.check_session(session, logged_in=self._token.is_logged_in)
+                check_mechanisms(token, wanted.key.type)
+                find_private_key(session, wanted, has_pin=self._token.pin is not None)
+        finally:
+            close_session(self._token.module, generation, session)
 
     def signers(self) -> tuple[SignerNumbers, ...]:
         """Take a snapshot of the token's numbers; any thread."""
@@ -228,6 +241,7 @@ class Pkcs11Signer(Signer):
     def _try(self, session: SigningSession, request: SignRequest) -> bool | None:
         """Try until there is an answer, or no time left. Returns whether the token did well; None: nobody knows."""
         wait = 0.0
+        wrong = 0
         while request.is_open:
             try:
                 self._answer(session, request)
@@ -237,6 +251,7 @@ class Pkcs11Signer(Signer):
                 self._is_away = isinstance(error.__cause__, ConfigurationError) or wait > 0
             except WrongAnswerError:
                 reason = f"token {self._token.label!r} has given a wrong signature"
+                wrong += 1
                 logger.warning("%s", reason)
             except (ConfigurationError, pkcs11.PKCS11Error, LookupError) as error:
                 self.give_up(request, self._reason(error))
@@ -245,7 +260,7 @@ class Pkcs11Signer(Signer):
                 return True
             # The first attempt anew is for a session that was lost alone; a fallback is quicker than any second one.
             left = request.deadline - time.monotonic() - _LAST_ATTEMPT
-            is_over = left <= 0 or (wait > 0 and bool(self._fallback))
+            is_over = left <= 0 or wrong > 1 or (wait > 0 and bool(self._fallback))
             if is_over or self._ending.wait(min(wait, left)):
                 self.give_up(request, reason)
                 return False

@@ -1,8 +1,8 @@
 """PKCS #11 modules: loaded once in a process, and made ready for several threads and for forks.
 
 PKCS #11 v3.0, 5.4 (C_Initialize): a module that is initialized without arguments may take it that one thread alone
-calls it. python-pkcs11 does that, and lets go of the GIL in each call: threads that sign at once with SoftHSM2 crash the
-process (measured). So C_Initialize is called here, with CKF_OS_LOCKING_OK, before python-pkcs11 has the module. A
+calls it. python-pkcs11 does that, and lets go of the GIL in each call: threads that sign at once with SoftHSM2 crash
+the process (measured). So C_Initialize is called here, with CKF_OS_LOCKING_OK, before python-pkcs11 has the module. A
 module that somebody else has initialized, or that cannot lock, is called by one thread at a time.
 
 After a fork the child must initialize the module anew, and none of the parent's handles is its own. A fork waits until

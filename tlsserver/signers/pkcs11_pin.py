@@ -23,14 +23,14 @@ class Pin:
 
     Args:
         source: ``file:PATH``, ``env:NAME`` or ``prompt``; bytes: the PIN itself.
-        token: What a prompt asks for.
+        whose: Whose PIN a prompt asks for.
 
     Raises:
         ConfigurationError: The source is of no kind that there is. What it was is not repeated: it may be a PIN.
     """
 
-    def __init__(self, source: str | bytes, token: str = "the token") -> None:
-        self._token = token
+    def __init__(self, source: str | bytes, whose: str = "the token") -> None:
+        self._whose = whose
         self._value: bytearray | None = None
         if isinstance(source, bytes):
             self._kind, self._where = "given", ""
@@ -61,9 +61,9 @@ class Pin:
     def _ask(self, _: str) -> bytes:
         if not sys.stdin.isatty():
             raise ConfigurationError(
-                f"nobody can be asked for the PIN of {self._token}: no terminal; give file: or env:"
+                f"nobody can be asked for the PIN of {self._whose}: no terminal; give file: or env:"
             )
-        return getpass.getpass(f"PIN of {self._token}: ").encode()
+        return getpass.getpass(f"PIN of {self._whose}: ").encode()
 
     def __repr__(self) -> str:
         return f"<Pin from {self._kind}{':' if self._where else ''}{self._where}>"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tlsserver.signers.pkcs11_key import NoKeyError, find_private_key, needs_pin
 from tlsserver.signers.pkcs11_mechanism import answer_of, operation_of
 from tlsserver.signers.pkcs11_module import pkcs11
-from tlsserver.signers.pkcs11_token import AwayError, Token, close_session
+from tlsserver.signers.pkcs11_token import AwayError, Token, close_session, is_lost
 
 if TYPE_CHECKING:
     from engine_shim import SignRequest
@@ -18,26 +18,6 @@ __all__ = ["LostError", "SigningSession"]
 
 class LostError(AwayError):
     """The session is of no use any more; another one may be."""
-
-
-# What a session, a handle or a token that is gone answers with. The last two are any module's last resort.
-_LOST = (
-    pkcs11.SessionHandleInvalid,
-    pkcs11.SessionClosed,
-    pkcs11.SessionCount,
-    pkcs11.UserNotLoggedIn,
-    pkcs11.KeyHandleInvalid,
-    pkcs11.ObjectHandleInvalid,
-    pkcs11.OperationActive,
-    pkcs11.OperationNotInitialized,
-    pkcs11.DeviceError,
-    pkcs11.DeviceRemoved,
-    pkcs11.TokenNotPresent,
-    pkcs11.TokenNotRecognised,
-    pkcs11.SlotIDInvalid,
-    pkcs11.FunctionFailed,
-    pkcs11.GeneralError,
-)
 
 
 class SigningSession:
@@ -81,7 +61,7 @@ class SigningSession:
             self._lose()
             raise LostError(str(error)) from error
         except pkcs11.PKCS11Error as error:
-            if not isinstance(error, _LOST) and type(error) is not pkcs11.PKCS11Error:
+            if not is_lost(error):
                 raise
             self._lose()
             raise LostError(f"token {self._token.label!r} was lost: {type(error).__name__} {error}".rstrip()) from error

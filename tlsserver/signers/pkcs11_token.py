@@ -6,6 +6,7 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING
 
+from engine_shim.cached import cached_property
 from tlsserver.errors import ConfigurationError
 from tlsserver.signers.pkcs11_module import RefusedError, load_module, pkcs11
 
@@ -18,9 +19,29 @@ if TYPE_CHECKING:
     from tlsserver.signers.pkcs11_pin import Pin
     from tlsserver.signers.pkcs11_uri import Pkcs11Uri
 
-__all__ = ["AwayError", "Token", "close_session"]
+__all__ = ["AwayError", "Token", "close_session", "is_lost"]
 
 _Flag = pkcs11.TokenFlag
+
+
+# What a session, a handle or a token that is gone answers with. The last two are any module's last resort.
+_LOST = (
+    pkcs11.SessionHandleInvalid,
+    pkcs11.SessionClosed,
+    pkcs11.SessionCount,
+    pkcs11.UserNotLoggedIn,
+    pkcs11.KeyHandleInvalid,
+    pkcs11.ObjectHandleInvalid,
+    pkcs11.OperationActive,
+    pkcs11.OperationNotInitialized,
+    pkcs11.DeviceError,
+    pkcs11.DeviceRemoved,
+    pkcs11.TokenNotPresent,
+    pkcs11.TokenNotRecognised,
+    pkcs11.SlotIDInvalid,
+    pkcs11.FunctionFailed,
+    pkcs11.GeneralError,
+)
 
 
 class AwayError(ConfigurationError):
@@ -57,10 +78,12 @@ class Token:
         self._lock = threading.Lock()
         self._kept: tuple[int, pkcs11.Token, pkcs11.Session] | None = None
 
-    @property
+    @cached_property
     def module(self) -> Module:
         """The module, loaded when first asked for."""
-        return load_module(self._path)
+        module = load_module(self._path)
+        module.users.add(self)
+        return module
 
     @property
     def pin(self) -> Pin | None:
@@ -82,7 +105,6 @@ class Token:
         with self._lock, module.call() as library:
             if self.refused is not None:
                 raise RefusedError(self.refused)
-            module.users.add(self)
             if self._kept is None or self._kept[0] != module.generation:
                 found = self._find(library)
                 self._kept = (module.generation, found, self._log_in(found))
@@ -113,9 +135,9 @@ class Token:
     def close(self) -> None:
         """Log out, and forget the PIN."""
         with self._lock:
-            if self._kept is not None:
-                self._forget()
-                self.module.users.discard(self)
+            self._forget()
+        if "module" in self.__dict__:
+            self.module.users.discard(self)
         if self._pin is not None:
             self._pin.wipe()
 
@@ -209,6 +231,13 @@ def _is_library(library: _pkcs11.lib, uri: Pkcs11Uri) -> bool:
         and uri.library_description in (None, library.library_description)
         and (uri.library_version is None or uri.library_version in versions)
     )
+
+
+def is_lost(error: Exception) -> bool:
+    """Tell whether an error means that a session, or all of them, may do better when opened again."""
+    return (
+        isinstance(error, (*_LOST, AwayError)) or type(error) is pkcs11.PKCS11Error
+    )  # this one has no name of its own
 
 
 def close_session(module: Module, generation: int, session: pkcs11.Session) -> None:

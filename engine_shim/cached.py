@@ -1,7 +1,7 @@
 """Attributes that are computed once.
 
-functools.cached_property does that under a lock of the class's until Python 3.12: threads wait for each other's objects,
-and a child that was forked while another thread had the lock waits for ever.
+functools.cached_property does that under a lock of the class's until Python 3.12: threads wait for each other's
+objects, and a child that was forked while another thread had the lock waits for ever.
 """
 
 from __future__ import annotations

@@ -235,9 +235,8 @@ def _is_library(library: _pkcs11.lib, uri: Pkcs11Uri) -> bool:
 
 def is_lost(error: Exception) -> bool:
     """Tell whether an error means that a session, or all of them, may do better when opened again."""
-    return (
-        isinstance(error, (*_LOST, AwayError)) or type(error) is pkcs11.PKCS11Error
-    )  # this one has no name of its own
+    # The base class itself stands for what has no name of its own: not initialized, or a maker's own codes.
+    return isinstance(error, (*_LOST, AwayError)) or type(error) is pkcs11.PKCS11Error
 
 
 def close_session(module: Module, generation: int, session: pkcs11.Session) -> None:

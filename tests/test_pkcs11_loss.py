@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
-import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -139,38 +139,40 @@ def test_token_that_is_lost_for_good(own: SoftHsm, certificates: Certificates, t
 
 
 def fork(certificate: str, ca: str) -> None:
+    """Fork while the signer's threads are at it, on the thread that has the handshakes."""
     identity = Identity("p256", Path(certificate), Path(certificate), Path(ca))
     signer, key = opened(certificate)
     key.sign(b"text")
-    stop = threading.Event()
-
-    def sign() -> None:
-        while not stop.is_set():
-            key.sign(b"text")
-
-    signing = [threading.Thread(target=sign) for _ in range(3)]
-    for thread in signing:
-        thread.start()
     ended = []
-    for _ in range(3):
-        child = os.fork()
-        if child == 0:
-            key.sign(b"text")
-            with make_pair(signer, identity) as pair:
-                assert pair.finish() is Status.DONE
-            sys.exit(0)
-        ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    stop.set()
-    for thread in signing:
-        thread.join()
-    key.sign(b"text")
-    assert ended == [0, 0, 0]
-    assert signer.signers()[0].failed == 0
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            pairs = [stack.enter_context(make_pair(signer, identity)) for _ in range(6)]
+            assert {pair.until_parked() for pair in pairs} == {Status.WANT_ASYNC}
+            child = os.fork()
+            if child == 0:
+                in_child(signer, key, identity)
+            assert {pair.finish() for pair in pairs} == {Status.DONE}
+            ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    assert ended == [0] * 5
+    (numbers,) = signer.signers()
+    assert (numbers.performed, numbers.failed) == (31, 0)
     signer.close()
 
 
+def in_child(signer: Pkcs11Signer, key: Key, identity: Identity) -> NoReturn:
+    """Sign outside a handshake, in one, and end as a process does."""
+    status = 1
+    try:
+        key.sign(b"text")
+        with make_pair(signer, identity) as pair:
+            status = 0 if pair.finish() is Status.DONE else 2
+        signer.close()
+    finally:
+        os._exit(status)
+
+
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_fork_while_threads_sign(own: SoftHsm, certificates: Certificates) -> None:
+def test_fork_while_the_token_signs(own: SoftHsm, certificates: Certificates) -> None:
     identity = certificates["p256"]
     apart.run(fork, identity.cert, identity.ca, variables=own.variables)
 

@@ -275,7 +275,9 @@ class Pkcs11Signer(Signer):
         return f"token {self._token.label!r} fails: {type(error).__name__} {error}".rstrip()
 
     def _answer(self, session: SigningSession, request: SignRequest) -> None:
-        answer = session.perform(request, self._wanted[request.key_id])
+        with self._token.module.call():  # a fork waits for OpenSSL as well, which encodes the public key for the id
+            wanted = self._wanted[request.key_id]
+        answer = session.perform(request, wanted)
         self._is_away = False
         try:
             request.complete(answer, final=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine_shim import linkage
 from engine_shim.batches import costs_of
+from engine_shim.cached import cached_property
 from engine_shim.errors import KeyMismatchError
 from engine_shim.native import check, context_address, ffi, lib
 

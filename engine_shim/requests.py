@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from engine_shim.cached import cached_property
 from engine_shim.errors import KeyMismatchError
 from engine_shim.key import PADDINGS, Key
 from engine_shim.native import check, ffi, lib

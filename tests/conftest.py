@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from support.client_scene import House
     from support.naming import Desk
     from support.running import Clock
+    from support.softhsm import SoftHsm
 
 # A lock of the kernel: a worker that dies has let go of it. It stays open as long as the process.
 _MACHINE = os.open(__file__, os.O_RDONLY)
@@ -124,6 +125,26 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
     from support.client_scene import House  # noqa: PLC0415 - as above
 
     return House(tmp_path_factory.mktemp("clients"))
+
+
+@pytest.fixture(scope="session")
+def softhsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftHsm]:
+    """Tokens of this process. The module reads where they are when it starts, and a process starts it once."""
+    from support.softhsm import SoftHsm  # noqa: PLC0415 - as above
+
+    made = SoftHsm(tmp_path_factory.mktemp("softhsm"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in made.variables.items():
+            patch.setenv(name, value)
+        yield made
+
+
+@pytest.fixture(scope="session")
+def web(softhsm: SoftHsm, certificates: Certificates) -> str:
+    """The URI of a token with a key of each kind."""
+    from support.softhsm import KINDS  # noqa: PLC0415 - as above
+
+    return softhsm.token("web", *(certificates[kind] for kind in KINDS))
 
 
 @pytest.fixture

@@ -19,11 +19,13 @@ from cryptography import x509
 from support.client_authority import Authority
 from support.clients import Target, curl
 from support.kms import KEY_ID, Kms
+from support.softhsm import PIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from support.certificates import Certificates, Identity
+    from support.softhsm import SoftHsm
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TESTS = {"slow_key_test.py": "third second first\n", "scripted_provider_test.py": "served meanwhile\n"}
@@ -151,8 +153,26 @@ def test_kms_signer(certificates: Certificates, kind: str) -> None:
         assert kms.algorithms == [expected] * 2
 
 
+def test_softhsm(softhsm: SoftHsm, web: str, identity: Identity, tmp_path: Path) -> None:
+    pin = tmp_path / "pin"
+    pin.write_bytes(PIN)
+    pin.chmod(0o600)
+    assert softhsm.configuration.exists()
+    process = start("softhsm.py", identity.cert, web, f"file:{pin}", 0)
+    assert process.stdout is not None
+    port = int(process.stdout.readline().rpartition(":")[2])
+    context = ssl.create_default_context(cafile=str(identity.ca))
+    raw = socket.create_connection(("127.0.0.1", port), timeout=30)
+    with raw, context.wrap_socket(raw, server_hostname="localhost") as tls:
+        tls.sendall(b"hello")
+        assert tls.recv(5) == b"hello"
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors, output) == (0, "", "1 signatures by pkcs11:web\n")
+
+
 def test_every_example_is_short_and_run_here() -> None:
     for path in EXAMPLES.glob("*.py"):
         assert len(path.read_text().splitlines()) < 70, path
-        own = ("sign_documents.py", "mutual_tls.py", "certificates_on_demand.py", "kms_signer.py")
+        own = ("softhsm.py", "kms_signer.py", "sign_documents.py", "mutual_tls.py", "certificates_on_demand.py")
         assert path.name in (*SERVERS, *TESTS, *own), f"{path.name} is not run by a test"

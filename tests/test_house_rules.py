@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 # From the bottom up. A module may import what stands in its own row or below it; a name stands for its submodules too.
 LAYERS = (
-    ("engine_shim.errors", "engine_shim.paused", "engine_shim.linkage.refusal", "engine_shim.linkage.elf"),
+    (
+        "engine_shim.errors",
+        "engine_shim.cached",
+        "engine_shim.paused",
+        "engine_shim.linkage.refusal",
+        "engine_shim.linkage.elf",
+    ),
     ("engine_shim._crypto_mb",),
     ("engine_shim.linkage.maps", "engine_shim.linkage.table"),
     ("engine_shim.linkage.module", "engine_shim.linkage.binding"),
@@ -67,6 +73,12 @@ LAYERS = (
     ("tlsserver.signers.callable_threads", "tlsserver.signers.callable_tasks"),
     ("tlsserver.signers.callable",),
     ("tlsserver.signers.load",),
+    ("tlsserver.signers.pkcs11_uri", "tlsserver.signers.pkcs11_pin"),
+    ("tlsserver.signers.pkcs11_module",),
+    ("tlsserver.signers.pkcs11_mechanism", "tlsserver.signers.pkcs11_token"),
+    ("tlsserver.signers.pkcs11_key",),
+    ("tlsserver.signers.pkcs11_session",),
+    ("tlsserver.signers.pkcs11",),
     ("tlsserver.signers",),
     # The loop.
     ("tlsserver.registration", "tlsserver.selector", "tlsserver.timers", "tlsserver.wakeup", "tlsserver.reactor"),

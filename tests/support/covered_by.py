@@ -39,6 +39,10 @@ COVERED_BY = {
     "engine_shim/csrc/costs.c": "test_engine.py",
     "engine_shim/counters.py": "test_async_ssl.py",
     "engine_shim/loops.py": "test_signers_base.py",
+    # Keys on PKCS #11 tokens.
+    "tlsserver/signers/pkcs11_key.py": "test_pkcs11_token.py",
+    "tlsserver/signers/pkcs11_mechanism.py": "test_pkcs11.py",
+    "tlsserver/signers/pkcs11_session.py": "test_pkcs11_loss.py",
     "engine_shim/csrc/request.c": "test_requests.py",
     "engine_shim/csrc/engine_signer.c": "test_signer.py",
     "engine_shim/csrc/rsa_unpad.c": "c/test_rsa_unpad.c",

@@ -29,13 +29,13 @@ BUILD_INPUTS := $(C_PROVIDER) $(C_PROVIDER_HEADERS) pyproject.toml setup.py engi
 C_FLAGS := -std=c11 -D_GNU_SOURCE -Iengine_shim/csrc -pthread -fvisibility=hidden -fno-strict-aliasing
 C_STRICT := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
 
-.PHONY: help venv serve test test-distro check format wheel asan tsan valgrind memcheck batch-check canary stress scan bench peers clean
+.PHONY: help venv serve test test-distro check format wheel asan tsan valgrind memcheck batch-check canary stress scan fuzz bench peers clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
-	@echo 'other targets: venv test-distro format wheel asan tsan valgrind memcheck batch-check canary stress scan bench peers clean'
+	@echo 'other targets: venv test-distro format wheel asan tsan valgrind memcheck batch-check canary stress scan fuzz bench peers clean'
 
 # --- Environments. The stamp is newer than all that the extension is built from. ---
 
@@ -187,6 +187,14 @@ build/scan/.stamp:
 scan: venv $(DISTRO)/.stamp build/scan/.stamp
 	$(BIN)/python $(SCAN) $(PYTEST_ARGS)
 	$(DISTRO)/bin/python $(SCAN) $(PYTEST_ARGS)
+
+# Random streams for the decoder of the keyless protocol, an hour of them. `make test` does a few.
+FUZZ_SECONDS ?= 3600
+FUZZ_EXAMPLES ?= 100000
+fuzz: venv
+	@mkdir -p build/fuzz/keyless
+	$(BIN)/python tests/fuzz/keyless.py -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/ build/fuzz/keyless tests/fuzz/keyless-seeds
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/test_keyless_fuzz.py $(PYTEST_ARGS)
 
 bench: venv
 	@for file in $(wildcard tests/benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -52,10 +52,6 @@ LAYERS = (
     ("tlsserver.config", "tlsserver.state", "tlsserver.wire", "tlsserver.protocols", "tlsserver.local_certificate"),
     # For the tests of others.
     ("tlsserver.testing",),
-    # Who performs ops outside of this process.
-    ("tlsserver.signers.keyless_ops",),
-    ("tlsserver.signers.keyless",),
-    ("tlsserver.signers",),
     # One connection: it knows neither selector nor clock.
     ("tlsserver.parking", "tlsserver.life", "tlsserver.flow", "tlsserver.site"),
     ("tlsserver.client_hello", "tlsserver.policy"),
@@ -64,6 +60,14 @@ LAYERS = (
     ("tlsserver.session", "tlsserver.context", "tlsserver.connection", "tlsserver.transport"),
     # Keys that are elsewhere.
     ("tlsserver.signers.breaker", "tlsserver.signers.base"),
+    ("tlsserver.signers.keyless_ops",),
+    ("tlsserver.signers.keyless",),
+    ("tlsserver.signers.remote_address", "tlsserver.signers.remote_tls", "tlsserver.signers.remote_numbers"),
+    ("tlsserver.signers.remote_connect", "tlsserver.signers.remote_stream", "tlsserver.signers.remote_job"),
+    ("tlsserver.signers.remote_link",),
+    ("tlsserver.signers.remote_peer",),
+    ("tlsserver.signers.remote_pool",),
+    ("tlsserver.signers.remote",),
     ("tlsserver.signers",),
     # The loop.
     ("tlsserver.registration", "tlsserver.selector", "tlsserver.timers", "tlsserver.wakeup", "tlsserver.reactor"),
@@ -97,6 +101,7 @@ PYOPENSSL = (
     "tlsserver.bench.client",
     "tlsserver.bench.load",
     "tlsserver.probe.client",
+    "tlsserver.signers.remote_tls",
 )
 
 # Who may call OpenSSL's ASYNC_*: what a job is, no other file has to know.
@@ -109,119 +114,6 @@ ASYNC_OWN_NAMES = {"ASYNC_OFF", "ASYNC_HANDSHAKE", "ASYNC_IO"}  # of shim.h, not
 PYTHON_FILE_LINES = 400
 C_FILE_LINES = 500
 FUNCTION_LINES = 50
-
-# Sources without a test of their own (tests/test_<source>.py, test_<package>_<source>.py or c/test_<source>.c), and the
-# test that covers them. Files of re-exports need none.
-COVERED_BY = {
-    "tlsserver/faults.py": "test_session.py",
-    "tlsserver/asking.py": "test_job_stack.py",
-    # Server names.
-    "tlsserver/policy/files.py": "test_certificates.py",
-    "tlsserver/client_hello.py": "test_certificates_on_demand.py",
-    "tlsserver/questions.py": "test_certificates_on_demand.py",
-    "tlsserver/policy/certificate.py": "test_certificates.py",
-    "tlsserver/policy/server_names.py": "test_certificates.py",
-    "engine_shim/csrc/hello.c": "test_server_names.py",
-    "engine_shim/csrc/names.c": "c/test_names.c",
-    "engine_shim/csrc/identities.c": "c/test_names.c",
-    "engine_shim/csrc/context_data.c": "test_context.py",
-    "engine_shim/csrc/session_id.c": "test_context.py",
-    # Profiles, suites, groups, signature algorithms, limits of sessions.
-    "engine_shim/handshake_policy.py": "test_negotiation.py",
-    "engine_shim/csrc/handshake_policy.c": "test_negotiation.py",
-    "tlsserver/policy/profiles.py": "test_negotiation.py",
-    "tlsserver/policy/session_limits.py": "test_negotiation.py",
-    "engine_shim/server_context.py": "test_context.py",
-    "tlsserver/policy/*.py": "test_context.py",
-    "engine_shim/clients.py": "test_clients.py",
-    "engine_shim/csrc/clients.c": "test_clients.py",
-    "engine_shim/csrc/peer_chain.c": "test_client_certificate.py",
-    "engine_shim/csrc/client_hook.c": "test_questions.py",
-    "tlsserver/cli/tls_options.py": "test_cli_serve.py",
-    "tlsserver/cli/gen_ticket_keys.py": "test_ticket_files.py",
-    "engine_shim/__init__.py": "test_async_ssl.py",  # what it does at exit
-    "engine_shim/_build.py": "test_extension.py",
-    "engine_shim/_crypto_mb.py": "test_crypto_mb.py",
-    "engine_shim/base.py": "test_engine.py",
-    "engine_shim/batches.py": "test_engine.py",
-    "engine_shim/csrc/costs.c": "test_engine.py",
-    "engine_shim/counters.py": "test_async_ssl.py",
-    "engine_shim/errors.py": "test_key.py",
-    "engine_shim/native.py": "test_key.py",
-    "engine_shim/paused.py": "test_async_ssl.py",
-    "engine_shim/linkage/binding.py": "test_linkage.py",
-    "engine_shim/linkage/maps.py": "test_linkage.py",
-    "engine_shim/linkage/module.py": "test_linkage_static.py",
-    "engine_shim/linkage/proof.py": "test_linkage.py",
-    "engine_shim/linkage/refusal.py": "test_linkage.py",
-    "engine_shim/linkage/table.py": "test_linkage.py",
-    # Key pairs made ahead.
-    "engine_shim/csrc/kx_context.c": "test_key_exchange.py",
-    "engine_shim/csrc/kx_provider.c": "test_key_exchange.py",
-    "engine_shim/csrc/attach.c": "test_linkage.py",
-    "engine_shim/csrc/callbacks.c": "test_async_ssl.py",
-    "engine_shim/csrc/common.c": "c/test_engine.c",
-    "engine_shim/csrc/engine_*.c": "test_engine_contract.py",
-    "engine_shim/csrc/errors.c": "test_key.py",
-    "engine_shim/csrc/evp.c": "test_key.py",
-    "engine_shim/csrc/fork.c": "c/test_engine.c",
-    "engine_shim/csrc/key_*.c": "test_key.py",
-    "engine_shim/csrc/runner.c": "test_async_ssl.py",
-    "engine_shim/csrc/keymgmt.c": "test_key.py",
-    "engine_shim/csrc/op.c": "c/test_engine.c",
-    "engine_shim/csrc/password.c": "test_key.py",
-    "engine_shim/csrc/pause.c": "test_engine_contract.py",
-    "engine_shim/csrc/perform.c": "test_engine_contract.py",
-    "engine_shim/csrc/provider.c": "test_key.py",
-    "engine_shim/csrc/sign.c": "test_engine_contract.py",
-    "engine_shim/csrc/decrypt.c": "test_key.py",
-    "engine_shim/csrc/stacks.c": "test_linkage.py",
-    "engine_shim/csrc/wake.c": "c/test_engine.c",
-    # What is computed in lanes.
-    "engine_shim/csrc/mb_*.c": "c/test_mb.c",
-    "engine_shim/csrc/batch_*.c": "c/test_batch.c",
-    "engine_shim/csrc/digests.c": "c/test_batch.c",
-    "engine_shim/csrc/rsa_encode.c": "c/test_batch.c",
-    "engine_shim/csrc/batch.c": "c/test_mb.c",
-    # The scripted provider and what loads it.
-    "engine_shim/provider_module.py": "test_openssl_provider.py",
-    "engine_shim/csrc/openssl_provider.c": "test_openssl_provider.py",
-    "tlsserver/testing/control.py": "test_testing_headers.py",
-    "tlsserver/audience.py": "test_connection.py",
-    "tlsserver/config.py": "test_server_life.py",
-    "tlsserver/driver.py": "test_service.py",
-    "tlsserver/engine_sums.py": "test_server.py",
-    "tlsserver/registration.py": "test_reactor_faults.py",
-    "tlsserver/wakeup.py": "test_reactor.py",
-    "tlsserver/signals.py": "test_server_life.py",
-    "tlsserver/cli/__init__.py": "test_bad_input.py",
-    "tlsserver/cli/checks.py": "test_cli_doctor.py",
-    "tlsserver/cli/offload.py": "test_cli_serve.py",
-    "tlsserver/cli/params.py": "test_cli_serve.py",
-    "tlsserver/cli/problems.py": "test_cli_serve.py",
-    # The load generator.
-    "tlsserver/bench/client.py": "test_bench_load.py",
-    "tlsserver/bench/failures.py": "test_bench_load.py",
-    "tlsserver/bench/report.py": "test_cli_bench.py",
-    "tlsserver/bench/settings.py": "test_bench_load.py",
-    "tlsserver/cli/version.py": "test_cli_doctor.py",
-    # The probe.
-    "tlsserver/probe/*.py": "test_cli_probe.py",
-    "tlsserver/errors.py": "test_connection.py",
-    # Signers.
-    "tlsserver/signers/keyless_ops.py": "test_keyless.py",
-    "tlsserver/flow.py": "test_connection.py",
-    "tlsserver/life.py": "test_connection.py",
-    "tlsserver/outgoing.py": "test_connection.py",
-    "tlsserver/transport.py": "test_connection.py",
-    "tlsserver/watch.py": "test_connection.py",
-    "tlsserver/wire.py": "test_connection.py",
-    "tlsserver/protocols/base.py": "test_echo.py",
-    "tlsserver/protocols/deadline.py": "test_http1.py",
-    "tlsserver/protocols/messages.py": "test_http1.py",
-    "tlsserver/protocols/stream.py": "test_http1.py",
-    "tlsserver/site/*.py": "test_site.py",
-}
 
 # Written in pieces, so that this file does not hold what it looks for.
 MACHINE_PATHS = re.compile("|".join(["/ro" + "ot/", "/ho" + "me/", "/wo" + "rk/", "/tm" + r"p/\w", "/o" + "pt/"]))

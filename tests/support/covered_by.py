@@ -104,6 +104,8 @@ COVERED_BY = {
     # The probe.
     "tlsserver/probe/*.py": "test_cli_probe.py",
     "tlsserver/errors.py": "test_connection.py",
+    # Signers.
+    "tlsserver/signers/keyless_ops.py": "test_keyless.py",
     "tlsserver/flow.py": "test_connection.py",
     "tlsserver/life.py": "test_connection.py",
     "tlsserver/outgoing.py": "test_connection.py",

@@ -272,7 +272,7 @@ class Decoder:
         if major == MAJOR_VERSION:
             return  # whatever the minor one: it is kept for policies, and changes nothing in the format
         self._buffer.clear()
-        reason = f"version {major} of the keyless protocol where {MAJOR_VERSION} is due: does the other end speak it at all?"
+        reason = f"version {major} of the keyless protocol where {MAJOR_VERSION} is due: does the other end speak it?"
         self._failure = KeylessError(ErrorCode.VERSION, reason, request_id)
         raise KeylessError(ErrorCode.VERSION, reason, request_id, tuple(messages))
 

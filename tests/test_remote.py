@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 import engine_shim
-from engine_shim import KeyLoadError, Status, ThreadEngine
 from support import leaks
-from support.asking import said
 from support.key_server import KeyServer, server_tls
 from support.pair import STATIC_RSA
 from support.remote_scene import Scene
-from tlsserver.errors import ConfigurationError
-from tlsserver.signers.remote import ClientTLS, RemoteSigner
+from tlsserver.signers.remote import ClientTLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

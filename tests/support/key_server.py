@@ -1,4 +1,4 @@
-"""A key server that does as it is told: the far end of the keyless protocol, on threads of its own, with blocking sockets.
+"""A key server that does as it is told: the far end of the protocol, on threads of its own, with blocking sockets.
 
 By default it is honest. A test gives it a script that is called with every request and may do anything instead.
 """
@@ -212,7 +212,7 @@ def perform(key: Any, request: Message) -> bytes:
     digest: Any = getattr(hashes, opcode.digest_name)()
     hashed = utils.Prehashed(digest)
     if isinstance(key, ec.EllipticCurvePrivateKey):
-        return key.sign(request.payload, ec.ECDSA(hashed))
+        return bytes(key.sign(request.payload, ec.ECDSA(hashed)))
     if opcode.padding == "pkcs1":
         return bytes(key.sign(request.payload, padding.PKCS1v15(), hashed))
     pss = padding.PSS(padding.MGF1(digest), digest.digest_size)

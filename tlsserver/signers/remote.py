@@ -175,8 +175,8 @@ class RemoteSigner(Signer):
             for address, context in self._servers
         ]
 
-    def _has_fallback(self, key_id: bytes) -> bool:
-        return key_id in self._fallback if key_id else bool(self._fallback)
+    def _has_fallback(self, key_id: bytes | None) -> bool:
+        return bool(self._fallback) if key_id is None else key_id in self._fallback
 
     def _leave(self, pool: Pool) -> None:
         """End a pool, on its loop's thread. Idempotent."""

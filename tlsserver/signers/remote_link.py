@@ -73,7 +73,10 @@ class LinkOwner(Protocol):
         """There is none; the code is the protocol's, None: the answer could not be read."""
 
     def timed_out(self, job: Job) -> None:
-        """There is none yet. One that comes later is told to `answered`."""
+        """There is none yet. One that comes later is told to `answered_late`."""
+
+    def answered_late(self, job: Job, payload: bytes, sent: float) -> None:
+        """There is an answer to what had timed out; it may have been answered by another one."""
 
     def has_room(self) -> None:
         """There may be room for more."""
@@ -105,7 +108,7 @@ class Link:
         self._owner = owner
         self.state = "connecting"
         self.in_flight: dict[int, tuple[Job, float]] = {}  # in the order of sending, so the oldest is the first
-        self._owed: dict[int, tuple[Job, float]] = {}
+        self._owed: dict[int, tuple[Job | None, float]] = {}  # None: nobody waits any more
         self._pings: dict[int, float] = {}
         self._inbox: deque[Message | BadMessage] = deque()
         self._failure: str | None = None  # comes when the inbox is empty
@@ -259,10 +262,10 @@ class Link:
         if number in self.in_flight and _is_answer(message):
             job, sent = self.in_flight.pop(number)
             self._settle(job, sent, message)
-        elif number in self._owed:
-            job, sent = self._owed.pop(number)
-            if isinstance(message, Message) and message.opcode == Opcode.SUCCESS:
-                self._owner.answered(job, message.payload, sent)
+        elif number in self._owed and _is_answer(message):
+            late, sent = self._owed.pop(number)
+            if late is not None and isinstance(message, Message) and message.opcode == Opcode.SUCCESS:
+                self._owner.answered_late(late, message.payload, sent)
         elif number in self._pings and isinstance(message, Message) and message.opcode == Opcode.PONG:
             del self._pings[number]
             if self.state != "up":
@@ -311,6 +314,9 @@ class Link:
                 break
             self._owed[number] = self.in_flight.pop(number)
             self._owner.timed_out(job)
+        for number, (late, sent) in self._owed.items():
+            if late is not None and not late.request.is_open:
+                self._owed[number] = (None, sent)
         if len(self._owed) > _MOST_OWED:
             self._lost(f"it has not answered {len(self._owed)} requests")
 
@@ -339,6 +345,8 @@ class Link:
         return asked if asked is not None and self._heard <= asked else None
 
     def _schedule(self) -> None:
+        if self._stream is None:
+            return  # lost: it connects again
         asked = self._asked_unheard()
         settings = self._settings
         due = self._heard + settings.ping_interval if asked is None else asked + settings.ping_timeout

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from OpenSSL import SSL
 
     from engine_shim import Loop
+    from engine_shim.loops import LoopTimer
     from tlsserver.signers.breaker import Breaker
     from tlsserver.signers.remote_address import Address
     from tlsserver.signers.remote_job import Job
@@ -73,6 +74,7 @@ class Peer:
         self._breaker = breaker
         self._owner = owner
         self._lacking: dict[bytes, float] = {}  # the loop's time until which it is not asked for the key
+        self._trial: LoopTimer | None = None
         self._is_told_down = self._is_told_up = False
         self.links = [Link(loop, address, context, settings, self) for _ in range(connections)]
 
@@ -130,6 +132,7 @@ class Peer:
 
     def close(self) -> list[Job]:
         """End for good. Returns what was under way."""
+        self._stop_waiting()
         return [job for link in self.links for job in link.close()]
 
     def abandon(self) -> None:
@@ -174,10 +177,16 @@ class Peer:
         except ShimError:  # the engine is closed
             self._breaker.given_up()
         else:
-            self._breaker.succeeded()
-            self.tally.performed += 1
-            self.tally.run.observe(self._loop.time() - sent)
-            self.tally.total.observe(max(time.monotonic() - job.request.submitted, 0))
+            self._performed(job, sent)
+
+    def answered_late(self, job: Job, payload: bytes, sent: float) -> None:
+        """See `LinkOwner`."""
+        try:
+            job.request.complete(payload, final=False)
+        except ShimError:  # another one was quicker, or it is wrong, and it is tried again already
+            self.tally.ignored += 1
+        else:
+            self._performed(job, sent)
 
     def refused(self, job: Job, code: int | None, reason: str) -> None:
         """See `LinkOwner`."""
@@ -201,6 +210,12 @@ class Peer:
         """See `LinkOwner`."""
         self._owner.changed()
 
+    def _performed(self, job: Job, sent: float) -> None:
+        self._breaker.succeeded()
+        self.tally.performed += 1
+        self.tally.run.observe(self._loop.time() - sent)
+        self.tally.total.observe(max(time.monotonic() - job.request.submitted, 0))
+
     def _fail(self, job: Job, reason: str, *, is_final: bool = False) -> None:
         self.tally.failed += 1
         (job.refused if is_final else job.failed).add(self.name)
@@ -210,8 +225,17 @@ class Peer:
 
     def _failed(self) -> None:
         now = self._loop.time()
-        was_open = self._breaker.state(now) == "open"
+        was_closed = self._breaker.state(now) == "closed"
         self._breaker.failed(now)
-        if not was_open and self._breaker.state(now) == "open":
-            logger.warning("signer %s has failed too often: not asked for %g s", self.name, self._breaker.seconds)
-            self._loop.call_later(self._breaker.seconds, self._owner.changed)
+        if self._breaker.state(now) == "closed":
+            return
+        if was_closed:
+            logger.warning("signer %s has failed too often: asked again in %g s", self.name, self._breaker.seconds)
+        self._stop_waiting()
+        self._trial = self._loop.call_later(self._breaker.seconds, self._owner.changed)
+        self._owner.changed()
+
+    def _stop_waiting(self) -> None:
+        if self._trial is not None:
+            self._trial.cancel()
+            self._trial = None

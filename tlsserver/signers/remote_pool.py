@@ -39,7 +39,7 @@ class Pool:
         fd: Readable while a request can be taken; a copy of it becomes the pool's.
         take: Takes one; None: there is none.
         give_up: Called with what nobody answers, and why.
-        has_fallback: Tells whether a key of this process can perform what nobody answers.
+        has_fallback: Tells whether this process has the key with this identifier, too; None: any.
         orphaned: Called with what is left when the pool is closed.
         make_peers: Makes the key servers.
     """
@@ -51,7 +51,7 @@ class Pool:
         *,
         take: Callable[[], SignRequest | None],
         give_up: Callable[[SignRequest, str], object],
-        has_fallback: Callable[[bytes], bool],
+        has_fallback: Callable[[bytes | None], bool],
         orphaned: Callable[[list[Job]], object],
         make_peers: Callable[[Loop, PeerOwner], Sequence[Peer]],
     ) -> None:
@@ -175,7 +175,7 @@ class Pool:
             first = self._turn % len(free)
             min(free[first:] + free[:first], key=lambda peer: (peer.name in job.failed, peer.in_flight)).send(job)
         elif not useful:
-            self._let_go(job, job.reason or "no signer has its key")
+            self._let_go(job, job.reason or f"no signer has the key {job.key_id.hex()}")
         elif all(peer.is_hopeless for peer in useful) and self._has_fallback(job.key_id):
             self._let_go(job, job.reason or "no signer is there")
         else:
@@ -195,7 +195,7 @@ class Pool:
         if self._is_closed or len(self._waiting) >= _MOST_WAITING:
             return False
         return any(peer.room > 0 for peer in self.peers) or (
-            self._has_fallback(b"") and all(peer.is_hopeless for peer in self.peers)
+            self._has_fallback(None) and all(peer.is_hopeless for peer in self.peers)
         )
 
     def _watch(self) -> None:

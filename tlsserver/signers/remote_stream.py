@@ -67,8 +67,12 @@ class Stream:
 
     def flush(self) -> None:
         """Send what can be sent."""
-        if not self._is_open or self._is_closed or self._write_wants:
+        if not self._outgoing or not self._is_open or self._is_closed or self._write_wants:
             return
+        if len(self._outgoing) > 1:
+            whole = b"".join(self._outgoing)
+            self._outgoing.clear()
+            self._outgoing.append(whole)
         self._guarded(self._send)
 
     def take(self) -> None:

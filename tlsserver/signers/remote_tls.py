@@ -29,6 +29,7 @@ __all__ = ["READ_SIZE", "Channel", "ChannelError", "ClientTLS", "PlainChannel", 
 
 # Bytes. One read's messages are decoded at one go, and the shortest has 12 bytes; a TLS record fits as well.
 READ_SIZE = 16 * 1024
+_RECORD_SIZE = 16 * 1024  # the most that one has (RFC 8446, 5.1)
 _NO_RENEGOTIATION = 0x40000000  # ssl.h: SSL_OP_NO_RENEGOTIATION
 
 
@@ -148,8 +149,7 @@ class TLSChannel:
         if server_name is not None:
             connection.set_tlsext_host_name(server_name)
         self._tls = AsyncSSL(connection, handshake=True)
-        self._buffer = bytearray(READ_SIZE)
-        self._view = memoryview(self._buffer)
+        self._view = memoryview(bytearray(READ_SIZE + _RECORD_SIZE))
 
     def handshake(self) -> int:
         """See `Channel`."""
@@ -166,11 +166,20 @@ class TLSChannel:
 
     def read(self) -> bytes:
         """See `Channel`."""
-        status = self._tls.read_into(self._buffer)
-        if status is Status.DONE:
-            return bytes(self._view[: self._tls.count])
-        self.wanted = self._wait_for(status, "the connection is lost")
-        return b""
+        count = 0
+        while (status := self._read_record(count)) is Status.DONE:
+            count += self._tls.count
+            if count > READ_SIZE:
+                break
+        else:
+            self.wanted = _EVENTS.get(status, EVENT_READ)
+            if not count:
+                self._wait_for(status, "the connection is lost")
+        return bytes(self._view[:count])
+
+    def _read_record(self, at: int) -> Status:
+        """A record has its own SSL_read(3); what ends the connection comes again with the next one."""
+        return self._tls.read_into(self._view[at:])
 
     def write(self, chunk: bytes) -> int:
         """See `Channel`."""

@@ -206,10 +206,10 @@ def perform(key: Any, request: Message) -> bytes:
     if opcode.operation == "decrypt":
         numbers = key.private_numbers()
         plain = pow(int.from_bytes(request.payload, "big"), numbers.d, numbers.public_numbers.n)
-        return plain.to_bytes(key.key_size // 8, "big")
+        return bytes(plain.to_bytes(key.key_size // 8, "big"))
     if opcode.digest_name is None:
         return bytes(key.sign(request.payload))
-    digest: Any = getattr(hashes, opcode.digest_name)()
+    digest: Any = getattr(hashes, opcode.digest_name)()  # cryptography has a class for each
     hashed = utils.Prehashed(digest)
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return bytes(key.sign(request.payload, ec.ECDSA(hashed)))

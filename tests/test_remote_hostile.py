@@ -100,24 +100,28 @@ MISDEEDS: dict[str, Misdeed] = {
 @pytest.mark.parametrize("name", MISDEEDS)
 def test_request_is_asked_again(certificates: Certificates, tmp_path: Path, name: str) -> None:
     identity = certificates["p256"]
-    with KeyServer([identity], tmp_path / "s", script=once(MISDEEDS[name])) as server:
-        with Scene(identity, [server.address], **QUICK) as scene:
-            scene.handshake()
-            scene.handshake()
-            numbers = scene.numbers()
-            assert (numbers.performed, numbers.in_flight) == (2, 0)
-            assert numbers.failed == numbers.retries
-            assert len(scene.pool._waiting) == 0
+    with (
+        KeyServer([identity], tmp_path / "s", script=once(MISDEEDS[name])) as server,
+        Scene(identity, [server.address], **QUICK) as scene,
+    ):
+        scene.handshake()
+        scene.handshake()
+        numbers = scene.numbers()
+        assert (numbers.performed, numbers.in_flight) == (2, 0)
+        assert numbers.failed == numbers.retries
+        assert len(scene.pool._waiting) == 0
 
 
 def test_answer_that_comes_twice_costs_the_connection_alone(certificates: Certificates, tmp_path: Path) -> None:
     identity = certificates["p256"]
-    with KeyServer([identity], tmp_path / "s", script=once(twice)) as server:
-        with Scene(identity, [server.address], **QUICK) as scene:
-            scene.handshake()
-            scene.until(lambda: len(server.conversations) == 2)
-            scene.handshake()
-            assert scene.numbers().performed == 2
+    with (
+        KeyServer([identity], tmp_path / "s", script=once(twice)) as server,
+        Scene(identity, [server.address], **QUICK) as scene,
+    ):
+        scene.handshake()
+        scene.until(lambda: len(server.conversations) == 2)
+        scene.handshake()
+        assert scene.numbers().performed == 2
 
 
 def test_signature_of_another_request(certificates: Certificates, tmp_path: Path) -> None:
@@ -181,28 +185,32 @@ def test_answer_that_comes_too_late_is_used_if_it_is_the_first(certificates: Cer
         if len(conversation.requests) == 2:  # asked again: it is the first one that is answered
             conversation.answer(conversation.requests[0])
 
-    with KeyServer([identity], tmp_path / "s", script=late) as server:
-        with Scene(identity, [server.address], attempt_timeout=0.05) as scene:
-            scene.handshake()
-            assert scene.numbers().performed == 1
-            assert len(server.conversations) == 1
+    with (
+        KeyServer([identity], tmp_path / "s", script=late) as server,
+        Scene(identity, [server.address], attempt_timeout=0.05) as scene,
+    ):
+        scene.handshake()
+        assert scene.numbers().performed == 1
+        assert len(server.conversations) == 1
 
 
 def test_answer_after_the_client_has_left(certificates: Certificates, tmp_path: Path) -> None:
     identity = certificates["p256"]
-    with KeyServer([identity], tmp_path / "s", script=lambda *_: None) as server:
-        with Scene(identity, [server.address]) as scene:
-            scene.until_up()
-            pair = scene.begin()
-            scene.until(lambda: server.requests)
-            pair.close()
-            assert scene.numbers().in_flight == 1  # its place is taken until then
-            server.conversations[0].answer(server.requests[0])
-            scene.until(lambda: scene.numbers().in_flight == 0)
-            server.script = Conversation.answer
-            scene.handshake()
-            assert len(server.conversations) == 1
-            assert scene.numbers().failed == 0
+    with (
+        KeyServer([identity], tmp_path / "s", script=lambda *_: None) as server,
+        Scene(identity, [server.address]) as scene,
+    ):
+        scene.until_up()
+        pair = scene.begin()
+        scene.until(lambda: server.requests)
+        pair.close()
+        assert scene.numbers().in_flight == 1  # its place is taken until then
+        server.conversations[0].answer(server.requests[0])
+        scene.until(lambda: scene.numbers().in_flight == 0)
+        server.script = Conversation.answer
+        scene.handshake()
+        assert len(server.conversations) == 1
+        assert scene.numbers().failed == 0
 
 
 def test_both_answers_of_a_request_that_was_asked_twice(certificates: Certificates, tmp_path: Path) -> None:
@@ -215,23 +223,27 @@ def test_both_answers_of_a_request_that_was_asked_twice(certificates: Certificat
         elif len(conversation.requests) > 2:
             conversation.answer(request)
 
-    with KeyServer([identity], tmp_path / "s", script=both) as server:
-        with Scene(identity, [server.address], attempt_timeout=0.05) as scene:
-            scene.handshake()
-            scene.handshake()
-            assert len(server.conversations) == 1
+    with (
+        KeyServer([identity], tmp_path / "s", script=both) as server,
+        Scene(identity, [server.address], attempt_timeout=0.05) as scene,
+    ):
+        scene.handshake()
+        scene.handshake()
+        assert len(server.conversations) == 1
 
 
 def test_no_answer_ever(certificates: Certificates, tmp_path: Path) -> None:
     """It answers pings, so it is up; the op's deadline ends the handshake, and what it owes is bounded."""
     identity = certificates["p256"]
-    with KeyServer([identity], tmp_path / "s", script=lambda *_: None) as server:
-        with Scene(identity, [server.address], **QUICK, deadline=1.0) as scene:
-            pair = scene.begin()
-            assert scene.end(pair) is Status.ERROR
-            assert "in time" in said(pair)
-            scene.until(lambda: scene.numbers().in_flight == 0)
-            assert 1 < scene.numbers().taken <= 8
+    with (
+        KeyServer([identity], tmp_path / "s", script=lambda *_: None) as server,
+        Scene(identity, [server.address], **QUICK, deadline=1.0) as scene,
+    ):
+        pair = scene.begin()
+        assert scene.end(pair) is Status.ERROR
+        assert "in time" in said(pair)
+        scene.until(lambda: scene.numbers().in_flight == 0)
+        assert 1 < scene.numbers().taken <= 8
 
 
 def test_wrong_answers_for_ever_do_not_keep_it_busy(certificates: Certificates, tmp_path: Path) -> None:
@@ -240,23 +252,27 @@ def test_wrong_answers_for_ever_do_not_keep_it_busy(certificates: Certificates, 
     def wrong(conversation: Conversation, request: Message) -> None:
         conversation.send(encode(success(request.id, b"\x30\x00"), pad=False))
 
-    with KeyServer([identity], tmp_path / "s", script=wrong) as server:
-        with Scene(identity, [server.address], **QUICK) as scene:
-            pair = scene.begin()
-            assert scene.end(pair) is Status.ERROR
-            assert f"signer {server.address}: its answer is wrong" in said(pair)
-            assert len(server.requests) == 8
+    with (
+        KeyServer([identity], tmp_path / "s", script=wrong) as server,
+        Scene(identity, [server.address], **QUICK) as scene,
+    ):
+        pair = scene.begin()
+        assert scene.end(pair) is Status.ERROR
+        assert f"signer {server.address}: its answer is wrong" in said(pair)
+        assert len(server.requests) == 8
 
 
 def test_nobody_answers_pings(certificates: Certificates, tmp_path: Path) -> None:
     """It never was up, so it never got a request."""
     identity = certificates["p256"]
-    with KeyServer([identity], tmp_path / "s", on_ping=lambda *_: None) as server:
-        with Scene(identity, [server.address], **QUICK) as scene:
-            scene.until(lambda: scene.numbers().state == "down")
-            server.on_ping = KeyServer([]).on_ping
-            scene.handshake()
-            assert len(server.conversations) >= 2
+    with (
+        KeyServer([identity], tmp_path / "s", on_ping=lambda *_: None) as server,
+        Scene(identity, [server.address], **QUICK) as scene,
+    ):
+        scene.until(lambda: scene.numbers().state == "down")
+        server.on_ping = KeyServer([]).on_ping
+        scene.handshake()
+        assert len(server.conversations) >= 2
 
 
 def test_silence_is_noticed_by_a_ping(certificates: Certificates, tmp_path: Path) -> None:
@@ -292,9 +308,12 @@ def test_flood_of_answers_does_not_hold_the_loop(
     def send_flood(conversation: Conversation, request: Message) -> None:
         conversation.send(encode(pong(request.id), pad=False) + flood)
 
-    with KeyServer([identity], tmp_path / "s", on_ping=send_flood) as server, caplog.at_level(logging.WARNING):
-        with Scene(identity, [server.address], ping_timeout=0.5) as scene:
-            scene.until(lambda: len(server.conversations) >= 4)
+    with (
+        KeyServer([identity], tmp_path / "s", on_ping=send_flood) as server,
+        caplog.at_level(logging.WARNING),
+        Scene(identity, [server.address], ping_timeout=0.5) as scene,
+    ):
+        scene.until(lambda: len(server.conversations) >= 4)
     told = [record.message for record in caplog.records if "breaks the protocol" in record.message]
     assert 1 <= len(told) <= 4
 
@@ -305,7 +324,9 @@ def test_who_does_not_read_is_given_up(certificates: Certificates, tmp_path: Pat
     def stop_reading(conversation: Conversation, _: Message) -> None:
         conversation.server.wait(lambda: len(conversation.server.conversations) > 1)
 
-    with KeyServer([identity], tmp_path / "s", script=once(stop_reading)) as server:
-        with Scene(identity, [server.address], **{**QUICK, "attempt_timeout": 30}) as scene:
-            scene.handshake()
-            assert len(server.conversations) == 2
+    with (
+        KeyServer([identity], tmp_path / "s", script=once(stop_reading)) as server,
+        Scene(identity, [server.address], **{**QUICK, "attempt_timeout": 30}) as scene,
+    ):
+        scene.handshake()
+        assert len(server.conversations) == 2

@@ -40,9 +40,11 @@ def identity(certificates: Certificates) -> Identity:
 @contextlib.contextmanager
 def two(identity: Identity, folder: Path, *scripts: Script | None) -> Iterator[tuple[KeyServer, KeyServer]]:
     one, other = scripts or (None, None)
-    with KeyServer([identity], folder / "1", script=one) as first:
-        with KeyServer([identity], folder / "2", script=other) as second:
-            yield first, second
+    with (
+        KeyServer([identity], folder / "1", script=one) as first,
+        KeyServer([identity], folder / "2", script=other) as second,
+    ):
+        yield first, second
 
 
 def asked(scene: Scene, pair: Pair) -> bool:
@@ -84,23 +86,27 @@ def test_the_least_loaded_is_asked(identity: Identity, tmp_path: Path) -> None:
     ids=["internal", "cryptography", "bad opcode", "no key", "silent", "hangs up"],
 )
 def test_the_other_one_does_it(identity: Identity, tmp_path: Path, script: Script) -> None:
-    with two(identity, tmp_path, script, None) as servers:
-        with Scene(identity, [one.address for one in servers], **QUICK) as scene:
-            scene.until_up(0, 1)
-            for _ in range(6):
-                scene.handshake()
-            assert scene.numbers(1).performed == 6
-            assert scene.numbers(0).retries == scene.numbers(0).failed >= 1
+    with (
+        two(identity, tmp_path, script, None) as servers,
+        Scene(identity, [one.address for one in servers], **QUICK) as scene,
+    ):
+        scene.until_up(0, 1)
+        for _ in range(6):
+            scene.handshake()
+        assert scene.numbers(1).performed == 6
+        assert scene.numbers(0).retries == scene.numbers(0).failed >= 1
 
 
 def test_who_lacks_the_key_is_not_asked_again(identity: Identity, tmp_path: Path) -> None:
-    with two(identity, tmp_path, saying(ErrorCode.KEY_NOT_FOUND), None) as servers:
-        with Scene(identity, [one.address for one in servers]) as scene:
-            scene.until_up(0, 1)
-            for _ in range(6):
-                scene.handshake()
-            assert len(servers[0].requests) == 1
-            assert scene.numbers(0).breaker == "closed"
+    with (
+        two(identity, tmp_path, saying(ErrorCode.KEY_NOT_FOUND), None) as servers,
+        Scene(identity, [one.address for one in servers]) as scene,
+    ):
+        scene.until_up(0, 1)
+        for _ in range(6):
+            scene.handshake()
+        assert len(servers[0].requests) == 1
+        assert scene.numbers(0).breaker == "closed"
 
 
 def test_key_that_nobody_has(identity: Identity, tmp_path: Path) -> None:
@@ -118,34 +124,38 @@ def test_key_that_nobody_has(identity: Identity, tmp_path: Path) -> None:
 
 
 def test_breaker_opens_and_closes(identity: Identity, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with KeyServer([identity], tmp_path / "s", script=saying(ErrorCode.INTERNAL)) as server:
-        with Scene(identity, [server.address], breaker_failures=3, breaker_seconds=0.3) as scene:
-            scene.until_up()
-            pair = scene.begin()
-            scene.until(lambda: scene.numbers().breaker == "open")
-            assert len(server.requests) == 3
-            server.script = Conversation.answer
-            assert scene.end(pair) is Status.DONE
-            assert scene.numbers().breaker == "closed"
-            assert len(server.requests) == 4
+    with (
+        KeyServer([identity], tmp_path / "s", script=saying(ErrorCode.INTERNAL)) as server,
+        Scene(identity, [server.address], breaker_failures=3, breaker_seconds=0.3) as scene,
+    ):
+        scene.until_up()
+        pair = scene.begin()
+        scene.until(lambda: scene.numbers().breaker == "open")
+        assert len(server.requests) == 3
+        server.script = Conversation.answer
+        assert scene.end(pair) is Status.DONE
+        assert scene.numbers().breaker == "closed"
+        assert len(server.requests) == 4
     assert "has failed too often: asked again in 0.3 s" in caplog.text
 
 
 def test_one_request_is_the_trial(identity: Identity, tmp_path: Path) -> None:
-    with KeyServer([identity], tmp_path / "s", script=saying(ErrorCode.INTERNAL)) as server:
-        with Scene(identity, [server.address], breaker_failures=3, breaker_seconds=0.1) as scene:
-            scene.until_up()
-            pairs = [scene.begin() for _ in range(5)]
-            scene.until(lambda: scene.numbers().breaker == "open")
-            server.script = SILENT
-            before = len(server.requests)
-            scene.until(lambda: len(server.requests) > before)
-            for _ in range(20):
-                scene.reactor.run_turn(0)
-            assert len(server.requests) == before + 1
-            server.script = Conversation.answer
-            server.conversations[0].answer(server.requests[-1])
-            assert [scene.end(pair) for pair in pairs] == [Status.DONE] * 5
+    with (
+        KeyServer([identity], tmp_path / "s", script=saying(ErrorCode.INTERNAL)) as server,
+        Scene(identity, [server.address], breaker_failures=3, breaker_seconds=0.1) as scene,
+    ):
+        scene.until_up()
+        pairs = [scene.begin() for _ in range(5)]
+        scene.until(lambda: scene.numbers().breaker == "open")
+        server.script = SILENT
+        before = len(server.requests)
+        scene.until(lambda: len(server.requests) > before)
+        for _ in range(20):
+            scene.reactor.run_turn(0)
+        assert len(server.requests) == before + 1
+        server.script = Conversation.answer
+        server.conversations[0].answer(server.requests[-1])
+        assert [scene.end(pair) for pair in pairs] == [Status.DONE] * 5
 
 
 def test_requests_wait_for_who_returns(identity: Identity, tmp_path: Path) -> None:
@@ -221,20 +231,22 @@ def test_what_the_protocol_does_not_have_fails_with_the_reason(certificates: Cer
 
 def test_no_more_under_way_than_allowed(identity: Identity, tmp_path: Path) -> None:
     """The rest stays in the engine's queue, which is bounded."""
-    with KeyServer([identity], tmp_path / "s", script=SILENT) as server:
-        with Scene(identity, [server.address], most_in_flight=2, connections=2) as scene:
-            scene.until(lambda: all(link.state == "up" for link in scene.pool.peers[0].links))
-            pairs = [scene.begin() for _ in range(7)]
-            scene.until(lambda: len(server.requests) == 4)
-            for _ in range(20):
-                scene.reactor.run_turn(0)
-            assert (scene.numbers().in_flight, scene.signer.statistics().queued) == (4, 3)
-            assert [len(one.requests) for one in server.conversations] == [2, 2]
-            server.script = Conversation.answer
-            for conversation in server.conversations:
-                for request in tuple(conversation.requests):
-                    conversation.answer(request)
-            assert [scene.end(pair) for pair in pairs] == [Status.DONE] * 7
+    with (
+        KeyServer([identity], tmp_path / "s", script=SILENT) as server,
+        Scene(identity, [server.address], most_in_flight=2, connections=2) as scene,
+    ):
+        scene.until(lambda: all(link.state == "up" for link in scene.pool.peers[0].links))
+        pairs = [scene.begin() for _ in range(7)]
+        scene.until(lambda: len(server.requests) == 4)
+        for _ in range(20):
+            scene.reactor.run_turn(0)
+        assert (scene.numbers().in_flight, scene.signer.statistics().queued) == (4, 3)
+        assert [len(one.requests) for one in server.conversations] == [2, 2]
+        server.script = Conversation.answer
+        for conversation in server.conversations:
+            for request in tuple(conversation.requests):
+                conversation.answer(request)
+        assert [scene.end(pair) for pair in pairs] == [Status.DONE] * 7
 
 
 def test_answers_in_any_order(identity: Identity, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 
 from tlsserver.errors import ConfigurationError
 
@@ -12,7 +13,7 @@ __all__ = ["Address", "parse"]
 _FORMS = "write unix:/run/signer.sock, unix+tls:/run/signer.sock, host:port or [::1]:port"
 _LONGEST_PATH = 107  # unix(7): sun_path has 108 bytes, with the zero at its end
 _LAST_PORT = 65535
-_HOST_AND_PORT = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]/]+)):(?P<port>[0-9]{1,5})")
+_HOST_AND_PORT = re.compile(r"(?:\[(?P<ipv6>[^\s\[\]]+)\]|(?P<host>[^\s:\[\]/]+)):(?P<port>[0-9]{1,5})")
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,16 @@ def parse(text: str | Address) -> Address:
         return _unix(text, path, uses_tls=scheme == "unix+tls")
     found = _HOST_AND_PORT.fullmatch(text)
     port = int(found["port"]) if found else 0
-    if found is None or not 0 < port <= _LAST_PORT:
+    if found is None or not 0 < port <= _LAST_PORT or not _is_host(found["ipv6"], found["host"]):
         raise ConfigurationError(f"signer {text!r} is no address: {_FORMS}")
     return Address(host=found["ipv6"] or found["host"], port=port, uses_tls=True)
+
+
+def _is_host(ipv6: str | None, name: str | None) -> bool:
+    try:
+        return bool(IPv6Address(ipv6) if ipv6 is not None else (name or "").encode("idna"))
+    except ValueError:  # UnicodeError is one
+        return False
 
 
 def _unix(text: str, path: str, *, uses_tls: bool) -> Address:

@@ -79,7 +79,7 @@ class Connecting:
             return
         try:
             self._left = _look_up(self._address, socket.AI_NUMERICHOST)
-        except OSError:
+        except (OSError, UnicodeError):
             # A daemon: resolvers can take as long as they like, and nobody waits for this one.
             threading.Thread(target=self._resolve_slowly, name="tls-resolve", daemon=True).start()
         else:

@@ -205,7 +205,7 @@ def test_no_descriptor_is_left(reactor: Reactor, monkeypatch: pytest.MonkeyPatch
     def refuse(*_: object) -> socket.socket:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(remote_connect.socket, "socket", refuse)
+    monkeypatch.setattr(socket, "socket", refuse)
     attempt = Attempt(reactor, "127.0.0.1:1")
     attempt.end()
     assert attempt.reasons == ["it cannot be reached: Too many open files"]

@@ -220,8 +220,8 @@ def _check(times: dict[str, float], *, most_in_flight: int, connections: int, br
 
 
 def _contexts(addresses: Sequence[str | Address], tls: ClientTLS | None) -> _Servers:
-    servers = [parse(one) for one in addresses]
-    if isinstance(addresses, str) or not servers:
+    servers = [] if isinstance(addresses, str) else [parse(one) for one in addresses]
+    if not servers:
         raise ConfigurationError("no signer is given: give a list of addresses such as unix:/run/signer.sock")
     if len(set(servers)) < len(servers):
         raise ConfigurationError("an address of a signer is given twice: more connections= does what you want")

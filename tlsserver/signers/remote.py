@@ -20,20 +20,18 @@ from tlsserver.signers.remote_link import LinkSettings
 from tlsserver.signers.remote_numbers import after_end, none, total
 from tlsserver.signers.remote_peer import Peer
 from tlsserver.signers.remote_pool import Pool
-from tlsserver.signers.remote_tls import ClientTLS, make_context
+from tlsserver.signers.remote_tls import ClientTLS, TLSClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
-
-    from OpenSSL import SSL
 
     from engine_shim import Key, Loop
     from tlsserver.signers.remote_job import Job
     from tlsserver.signers.remote_peer import PeerOwner
     from tlsserver.stats import SignerNumbers
 
-    _Servers = list[tuple[Address, tuple[SSL.Context, bytes | None] | None]]
+    _Servers = list[tuple[Address, TLSClient | None]]
 
 __all__ = ["Address", "ClientTLS", "RemoteSigner"]
 
@@ -97,7 +95,7 @@ class RemoteSigner(Signer):
             "breaker_seconds": breaker_seconds,
         }
         _check(times, most_in_flight=most_in_flight, connections=connections, breaker_failures=breaker_failures)
-        self._servers = _contexts(addresses, tls)
+        self._servers = _find_servers(addresses, tls)
         self._settings = LinkSettings(
             attempt_timeout=attempt_timeout,
             connect_timeout=connect_timeout,
@@ -167,12 +165,12 @@ class RemoteSigner(Signer):
     def _make_peers(self, loop: Loop, owner: PeerOwner) -> list[Peer]:
         return [
             Peer(
-                *(loop, address, context, self._settings),
+                *(loop, address, client, self._settings),
                 connections=self._connections,
                 breaker=Breaker(*self._breaker),
                 owner=owner,
             )
-            for address, context in self._servers
+            for address, client in self._servers
         ]
 
     def _has_fallback(self, key_id: bytes | None) -> bool:
@@ -219,21 +217,21 @@ def _check(times: dict[str, float], *, most_in_flight: int, connections: int, br
             raise ConfigurationError(f"{name} is {number}: give 1 to {most}")
 
 
-def _contexts(addresses: Sequence[str | Address], tls: ClientTLS | None) -> _Servers:
+def _find_servers(addresses: Sequence[str | Address], tls: ClientTLS | None) -> _Servers:
     servers = [] if isinstance(addresses, str) else [parse(one) for one in addresses]
     if not servers:
         raise ConfigurationError("no signer is given: give a list of addresses such as unix:/run/signer.sock")
     if len(set(servers)) < len(servers):
         raise ConfigurationError("an address of a signer is given twice: more connections= does what you want")
-    return [(one, _context(one, tls) if one.uses_tls else None) for one in servers]
+    return [(one, _client(one, tls) if one.uses_tls else None) for one in servers]
 
 
-def _context(address: Address, tls: ClientTLS | None) -> tuple[SSL.Context, bytes | None]:
+def _client(address: Address, tls: ClientTLS | None) -> TLSClient:
     if tls is None:
         raise ConfigurationError(
             f"signer {address} is reached by TLS: give a client certificate, its key and authorities"
         )
-    return make_context(tls, address)
+    return TLSClient(tls, address)
 
 
 _alive: weakref.WeakSet[RemoteSigner] = weakref.WeakSet()

@@ -19,17 +19,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tlsserver.signers.keyless import BadMessage, Decoder, ErrorCode, KeylessError, Message, Opcode, encode, ping
 from tlsserver.signers.remote_connect import Connecting
 from tlsserver.signers.remote_stream import Stream
-from tlsserver.signers.remote_tls import PlainChannel, TLSChannel
+from tlsserver.signers.remote_tls import PlainChannel
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from OpenSSL import SSL
-
     from engine_shim import Loop
     from tlsserver.signers.remote_address import Address
     from tlsserver.signers.remote_job import Job
+    from tlsserver.signers.remote_tls import TLSClient
 
 __all__ = ["Link", "LinkOwner", "LinkSettings"]
 
@@ -88,7 +87,7 @@ class Link:
     Args:
         loop: Whose thread this belongs to.
         address: Where to.
-        context: Of `remote_tls.make_context`; None: no TLS.
+        tls: Of its connections; None: none.
         settings: See there.
         owner: Hears of it.
     """
@@ -97,13 +96,13 @@ class Link:
         self,
         loop: Loop,
         address: Address,
-        context: tuple[SSL.Context, bytes | None] | None,
+        tls: TLSClient | None,
         settings: LinkSettings,
         owner: LinkOwner,
     ) -> None:
         self._loop = loop
         self._address = address
-        self._context = context
+        self._tls = tls
         self._settings = settings
         self._owner = owner
         self.state = "connecting"
@@ -178,7 +177,7 @@ class Link:
     def _connected(self, sock: socket.socket) -> None:
         self._connecting = None
         fd = sock.fileno()
-        channel = PlainChannel(sock) if self._context is None else TLSChannel(sock, *self._context)
+        channel = PlainChannel(sock) if self._tls is None else self._tls.channel(sock)
         self._stream = Stream(self._loop, fd, channel, opened=self._opened, received=self._received, lost=self._lost)
         self._again_in(self._settings.connect_timeout, self._late)
 

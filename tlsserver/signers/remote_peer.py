@@ -12,14 +12,13 @@ from tlsserver.signers.remote_link import Link
 from tlsserver.signers.remote_numbers import Tally
 
 if TYPE_CHECKING:
-    from OpenSSL import SSL
-
     from engine_shim import Loop
     from engine_shim.loops import LoopTimer
     from tlsserver.signers.breaker import Breaker
     from tlsserver.signers.remote_address import Address
     from tlsserver.signers.remote_job import Job
     from tlsserver.signers.remote_link import LinkSettings
+    from tlsserver.signers.remote_tls import TLSClient
     from tlsserver.stats import SignerNumbers
 
 __all__ = ["Peer", "PeerOwner"]
@@ -50,7 +49,7 @@ class Peer:
     Args:
         loop: Whose thread this belongs to.
         address: Of the key server.
-        context: Of `remote_tls.make_context`; None: no TLS.
+        tls: Of its connections; None: none.
         settings: Of its links.
         connections: How many of these.
         breaker: Its own.
@@ -61,7 +60,7 @@ class Peer:
         self,
         loop: Loop,
         address: Address,
-        context: tuple[SSL.Context, bytes | None] | None,
+        tls: TLSClient | None,
         settings: LinkSettings,
         *,
         connections: int,
@@ -76,7 +75,7 @@ class Peer:
         self._lacking: dict[bytes, float] = {}  # the loop's time until which it is not asked for the key
         self._trial: LoopTimer | None = None
         self._is_told_down = self._is_told_up = False
-        self.links = [Link(loop, address, context, settings, self) for _ in range(connections)]
+        self.links = [Link(loop, address, tls, settings, self) for _ in range(connections)]
 
     @property
     def state(self) -> str:

@@ -25,7 +25,7 @@ from tlsserver.policy.files import readable
 if TYPE_CHECKING:
     from tlsserver.signers.remote_address import Address
 
-__all__ = ["READ_SIZE", "Channel", "ChannelError", "ClientTLS", "PlainChannel", "TLSChannel", "make_context"]
+__all__ = ["READ_SIZE", "Channel", "ChannelError", "ClientTLS", "PlainChannel", "TLSChannel", "TLSClient"]
 
 # Bytes. One read's messages are decoded at one go, and the shortest has 12 bytes; a TLS record fits as well.
 READ_SIZE = 16 * 1024
@@ -134,7 +134,7 @@ class TLSChannel:
 
     Args:
         sock: Connected.
-        context: Of `make_context`.
+        context: Of `TLSClient`.
         server_name: To ask for (SNI); None: nothing.
 
     Raises:
@@ -214,33 +214,36 @@ class TLSChannel:
         return errors[-1].text if errors else status.name
 
 
-def make_context(tls: ClientTLS, address: Address) -> tuple[SSL.Context, bytes | None]:
-    """Make what the connections to one key server have in common.
+class TLSClient:
+    """What the connections to one key server have in common.
 
     Args:
         tls: The settings.
         address: Of the key server.
 
-    Returns:
-        The context, and the name to ask for (SNI); None where an IP address is expected (RFC 6066, section 3).
-
     Raises:
         ConfigurationError: A file or the name cannot be used.
         engine_shim.ShimError: The key cannot be read or is not the certificate's.
     """
-    expected = tls.server_name or address.host
-    if expected is None:
-        raise ConfigurationError(
-            f"signer {address} speaks TLS on a Unix socket: give the name of its certificate as well"
-        )
-    engine_shim.attach()
-    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)  # all that gokeyless speaks
-    context.set_options(_NO_RENEGOTIATION)
-    context.set_session_cache_mode(0)  # SSL_CTX_set_session_cache_mode(3): none; connections last
-    _identify(context, tls)
-    _trust(context, tls.ca)
-    return context, _expect(context, expected)
+
+    def __init__(self, tls: ClientTLS, address: Address) -> None:
+        expected = tls.server_name or address.host
+        if expected is None:
+            raise ConfigurationError(
+                f"signer {address} speaks TLS on a Unix socket: give the name of its certificate as well"
+            )
+        engine_shim.attach()
+        self._context = context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_min_proto_version(SSL.TLS1_2_VERSION)  # all that gokeyless speaks
+        context.set_options(_NO_RENEGOTIATION)
+        context.set_session_cache_mode(0)  # SSL_CTX_set_session_cache_mode(3): none; connections last
+        _identify(context, tls)
+        _trust(context, tls.ca)
+        self._server_name = _expect(context, expected)
+
+    def channel(self, sock: socket.socket) -> TLSChannel:
+        """Make the channel of a connected socket, which becomes the channel's."""
+        return TLSChannel(sock, self._context, self._server_name)
 
 
 def _identify(context: SSL.Context, tls: ClientTLS) -> None:

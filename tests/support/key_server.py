@@ -100,7 +100,7 @@ class KeyServer:
         on_ping: Script | None = None,
         port: int = 0,
     ) -> None:
-        self.keys = {_key_id(one): private_key(one) for one in identities}
+        self.keys = {key_id(one): private_key(one) for one in identities}
         self.script = script or Conversation.answer
         self.on_ping = on_ping or (lambda conversation, ping: conversation.send(encode(pong(ping.id), pad=False)))
         self.conversations: list[Conversation] = []
@@ -242,6 +242,6 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-def _key_id(identity: Identity) -> bytes:
+def key_id(identity: Identity) -> bytes:
     certificate = x509.load_pem_x509_certificate(identity.cert.read_bytes())
     return x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest

@@ -79,6 +79,14 @@ LAYERS = (
     ("tlsserver.signers.pkcs11_key",),
     ("tlsserver.signers.pkcs11_session",),
     ("tlsserver.signers.pkcs11",),
+    ("tlsserver.signers.keyless_ops",),
+    ("tlsserver.signers.keyless",),
+    ("tlsserver.signers.remote_address", "tlsserver.signers.remote_tls", "tlsserver.signers.remote_numbers"),
+    ("tlsserver.signers.remote_connect", "tlsserver.signers.remote_stream", "tlsserver.signers.remote_job"),
+    ("tlsserver.signers.remote_link",),
+    ("tlsserver.signers.remote_peer",),
+    ("tlsserver.signers.remote_pool",),
+    ("tlsserver.signers.remote",),
     ("tlsserver.signers",),
     # The loop.
     ("tlsserver.registration", "tlsserver.selector", "tlsserver.timers", "tlsserver.wakeup", "tlsserver.reactor"),
@@ -115,6 +123,7 @@ PYOPENSSL = (
     "tlsserver.bench.client",
     "tlsserver.bench.load",
     "tlsserver.probe.client",
+    "tlsserver.signers.remote_tls",
 )
 
 # Who may call OpenSSL's ASYNC_*: what a job is, no other file has to know.

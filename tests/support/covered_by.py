@@ -108,6 +108,13 @@ COVERED_BY = {
     # The probe.
     "tlsserver/probe/*.py": "test_cli_probe.py",
     "tlsserver/errors.py": "test_connection.py",
+    # Signers.
+    "tlsserver/signers/keyless_ops.py": "test_keyless.py",
+    "tlsserver/signers/remote_job.py": "test_remote_pool.py",
+    "tlsserver/signers/remote_link.py": "test_remote_hostile.py",
+    "tlsserver/signers/remote_numbers.py": "test_remote.py",
+    "tlsserver/signers/remote_peer.py": "test_remote_pool.py",
+    "tlsserver/signers/remote_stream.py": "test_remote_hostile.py",
     "tlsserver/flow.py": "test_connection.py",
     "tlsserver/life.py": "test_connection.py",
     "tlsserver/outgoing.py": "test_connection.py",

@@ -11,11 +11,14 @@ class Breaker:
     Args:
         failures: So many in a row open it. Five, because one or two are what any restart costs.
         seconds: How long it stays open before a trial. One second: whoever returns is used again within two.
+
+    Attributes:
+        seconds: The same.
     """
 
     def __init__(self, failures: int = 5, seconds: float = 1.0) -> None:
         self._most = failures
-        self._seconds = seconds
+        self.seconds = seconds
         self._failed = 0
         self._open_until: float | None = None
         self._on_trial = False
@@ -46,7 +49,7 @@ class Breaker:
         self._failed += 1
         self._on_trial = False
         if self._failed >= self._most:
-            self._open_until = now + self._seconds
+            self._open_until = now + self.seconds
 
     def given_up(self) -> None:
         """A request was not wanted any more: it tells nothing."""

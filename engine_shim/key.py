@@ -74,7 +74,16 @@ class Key:
         self._engine = engine
         self._handle = ffi.gc(handle, lib.key_free)
         self._is_public = is_public
-        self._key_id: bytes | None = None
+
+    @classmethod
+    def identified(cls, engine: BaseEngine, handle: Any) -> Key:  # noqa: ANN401 - cffi's pointers have no types
+        """Take over a signer's new key that nobody else has yet, and have its C half know its identifier.
+
+        Each of its requests asks for that one.
+        """
+        key = cls(engine, handle, is_public=True)
+        lib.key_set_id(handle, _key_id(key.public_der()))
+        return key
 
     @property
     def handle(self) -> Any:  # noqa: ANN401 - cffi's pointers have no types
@@ -112,13 +121,11 @@ class Key:
         """Whether the private half is elsewhere: with the signer that its engine asks."""
         return self._is_public
 
-    @property
+    @cached_property
     def key_id(self) -> bytes:
         """The subject key identifier: 20 bytes, SHA-1 of the public key's BIT STRING (RFC 5280, 4.2.1.2, method 1)."""
-        # Not functools.cached_property: up to Python 3.11 it has one lock for all objects, which a fork may find held.
-        if self._key_id is None:
-            self._key_id = hashlib.sha1(_bit_string(self.public_der()), usedforsecurity=False).digest()
-        return self._key_id
+        known = lib.key_id(self._handle)
+        return _key_id(self.public_der()) if known == ffi.NULL else bytes(ffi.buffer(known, 20))
 
     def use(self, context: SSL.Context) -> None:
         """Make this the key of a Context that has the certificate already.
@@ -197,12 +204,13 @@ class Key:
         return f"<Key {self.type} of {self.bits} bits in engine {self._engine.name}>"
 
 
-def _bit_string(spki: bytes) -> bytes:
-    """Return the public key inside a SubjectPublicKeyInfo: SEQUENCE of an algorithm (a SEQUENCE) and a BIT STRING."""
+def _key_id(spki: bytes) -> bytes:
+    """Hash the public key inside a SubjectPublicKeyInfo: SEQUENCE of an algorithm (a SEQUENCE) and a BIT STRING."""
     _, content = _value(spki)
     algorithm_end, _ = _value(content)
     _, bits = _value(content[algorithm_end:])
-    return bits[1:]  # behind the count of unused bits
+    behind_unused = bits[1:]  # the first byte counts unused bits
+    return hashlib.sha1(behind_unused, usedforsecurity=False).digest()
 
 
 def _value(der: bytes) -> tuple[int, bytes]:

@@ -45,8 +45,6 @@ class SignRequest:
     def __init__(self, engine: BaseEngine, handle: Any) -> None:  # noqa: ANN401 - cffi's pointers have no types
         self._engine = engine
         self._handle = ffi.gc(handle, lib.request_free)
-        self._key: Key | None = None
-        self._message: bytes | None = None
         facts = ffi.new("struct request_facts *")
         lib.request_facts(handle, facts)
         self.id: int = facts.id
@@ -60,32 +58,27 @@ class SignRequest:
         if self.padding is None and self.operation == "sign" and self.algorithm == "RSA":
             self.padding = "pkcs1"  # what OpenSSL does where nobody has said it
 
-    @property
+    @cached_property
     def key(self) -> Key:
         """Its key: the public half."""
-        # Not functools.cached_property: up to Python 3.11 it has one lock for all objects, which a fork may find held.
-        if self._key is None:
-            self._key = Key(self._engine, lib.request_key(self._handle), is_public=True)
-        return self._key
+        return Key(self._engine, lib.request_key(self._handle), is_public=True)
 
     @property
     def key_id(self) -> bytes:
         """The key's subject key identifier: 20 bytes (RFC 5280, 4.2.1.2, method 1)."""
         return self.key.key_id
 
-    @property
+    @cached_property
     def algorithm(self) -> str:
         """The kind of key, as OpenSSL names it: ``RSA``, ``RSA-PSS``, ``EC``, ``ED25519`` and so on."""
         return self.key.type
 
-    @property
+    @cached_property
     def message(self) -> bytes:
         """What is to be signed, whole; of a decryption the ciphertext, as long as the modulus."""
-        if self._message is None:
-            out = ffi.new("unsigned char[]", max(self._length, 1))
-            lib.request_input(self._handle, out, self._length)
-            self._message = bytes(ffi.buffer(out, self._length))
-        return self._message
+        out = ffi.new("unsigned char[]", max(self._length, 1))
+        lib.request_input(self._handle, out, self._length)
+        return bytes(ffi.buffer(out, self._length))
 
     @property
     def digest(self) -> bytes | None:

@@ -118,7 +118,7 @@ class SignerEngine(NativeEngine, Engine):
             message = f"{what} holds neither a certificate nor a public key (PEM or DER)"
             raise KeyLoadError(message)
         check(status, what)
-        return Key(self, out[0], is_public=True)
+        return Key.identified(self, out[0])
 
     def fileno(self) -> int:
         """Return a descriptor to wait for: readable while a request can be taken, and once the engine is closed.

@@ -232,7 +232,7 @@ def test_long_queue_is_not_the_functions_failure() -> None:
 
 def test_trial_that_ends_lets_another_one_try() -> None:
     desk = Desk(attempts=1, failures=1)
-    desk.breaker._seconds = 0.0
+    desk.breaker.seconds = 0.0
     desk.begin().raised(OSError())
     assert desk.calls.breaker_state() == "half-open"
     trial, second = desk.begin(), Request()

@@ -337,30 +337,3 @@ def test_child_is_told_of_its_own(engine: SignerEngine, certificates: Certificat
                 os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert not readable([fd])
-
-
-def test_nobody_waits_for_another_key(
-    engine: SignerEngine, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No lock is common to all keys: whoever forks meanwhile would have it held for ever."""
-    inside, may_go = threading.Event(), threading.Event()
-    slow, other = (engine.load_key(certificates[kind].cert) for kind in ("p256", "p384"))
-    encode = engine_shim.Key.public_der
-
-    def public_der(key: engine_shim.Key) -> bytes:
-        if key is slow:
-            inside.set()
-            assert may_go.wait(PATIENCE)
-        return encode(key)
-
-    monkeypatch.setattr(engine_shim.Key, "public_der", public_der)
-    threads = [threading.Thread(target=lambda key=key: key.key_id) for key in (slow, other)]
-    threads[0].start()
-    assert inside.wait(PATIENCE)
-    threads[1].start()
-    threads[1].join(1)
-    waits = threads[1].is_alive()
-    may_go.set()
-    for thread in threads:
-        thread.join()
-    assert not waits

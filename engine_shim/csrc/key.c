@@ -46,6 +46,15 @@ int key_max_size(const struct key *k) {
     return k->size;
 }
 
+const unsigned char *key_id(const struct key *k) {
+    return k->has_id ? k->id : NULL;
+}
+
+void key_set_id(struct key *k, const unsigned char id[20]) {
+    memcpy(k->id, id, sizeof k->id);
+    k->has_id = true;
+}
+
 static shim_status describe(struct key *k) {
     const char *type = ossl.EVP_PKEY_get0_type_name(k->inner);
     if (type == NULL || (k->engine != NULL && !keymgmt_knows(type))) return SHIM_ERR_KEY_TYPE;

@@ -24,6 +24,8 @@ struct key {
     OSSL_PARAM *public_half; /* owned; what the wrapper exports; NULL: a third party's key */
     char type[24];           /* OpenSSL's name: "RSA", "EC", "ED25519" ... */
     int bits, size;
+    bool has_id;
+    unsigned char id[20]; /* subject key identifier: RFC 5280, 4.2.1.2, method 1 */
 };
 
 /* Any thread. */

@@ -56,10 +56,6 @@ static bool is_right(const struct op *op, const void *answer, size_t length) {
     return right;
 }
 
-int request_is_right(struct op *op, const void *answer, size_t length) {
-    return is_right(op, answer, length);
-}
-
 static void apply(struct op *op, const void *answer, size_t length) {
     if (op->kind == OP_DECRYPT) {
         if (!rsa_unpad_premaster(answer, length, &op->parameters, op->output))

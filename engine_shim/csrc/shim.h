@@ -169,7 +169,6 @@ void request_facts(const struct op *op, struct request_facts *out);
 size_t request_input(const struct op *op, void *out, size_t room); /* returns its length */
 struct key *request_key(const struct op *op);                      /* a reference */
 int request_state(struct op *op);                                  /* SHIM_OK: somebody waits for an answer */
-int request_is_right(struct op *op, const void *answer, size_t length);
 /* Verified first. SHIM_ERR_WRONG: it is not right; `final`: then the op has failed, else it stays open. */
 int request_complete(struct op *op, const void *answer, size_t length, int final);
 int request_fail(struct op *op, const char *reason);
@@ -185,6 +184,9 @@ int key_load_public(struct engine *e, const void *bytes, size_t length, struct k
 const char *key_type(const struct key *k);
 int key_bits(const struct key *k);
 int key_max_size(const struct key *k);
+/* The subject key identifier, once somebody has set it; that is done before the key is shared. NULL: nobody has. */
+const unsigned char *key_id(const struct key *k);
+void key_set_id(struct key *k, const unsigned char id[20]);
 size_t key_public_der(const struct key *k, unsigned char *out,
                       size_t room); /* SubjectPublicKeyInfo; returns its length */
 int key_matches_certificate(const struct key *k, void *x509);

@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -235,10 +236,11 @@ def keep_coming(port: str, rate: str, seconds: str) -> None:
     context = client_context()
     failures: list[str] = []
     start = time.monotonic()
+    never = threading.Event()
 
     def visit(index: int) -> None:
         due = start + index / float(rate)
-        time.sleep(max(due - time.monotonic(), 0))
+        never.wait(max(due - time.monotonic(), 0))
         try:
             with (
                 socket.create_connection(("127.0.0.1", int(port)), 20) as plain,

@@ -145,7 +145,7 @@ def test_password(certificates: Certificates, tmp_path: Path, monkeypatch: pytes
     password = "a pass phrase"  # noqa: S105 - of a key made here
     key = tmp_path / "encrypted.pem"
     plain = certificates["p256"].key
-    command = ["openssl", "pkcs8", "-topk8", "-in", plain, "-out", key, "-passout", f"pass:{password}"]
+    command = ("openssl", "pkcs8", "-topk8", "-in", str(plain), "-out", str(key), "-passout", f"pass:{password}")
     subprocess.run(command, check=True, capture_output=True)
     (tmp_path / "password").write_text(password)
     monkeypatch.setenv("KEY_PASSWORD", password)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.certificates import Certificates, Identity
-    from support.softhsm import SoftHsm
 
 
 @pytest.fixture(autouse=True)
@@ -177,15 +176,10 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", sorted(MISTAKES))
+@pytest.mark.usefixtures("softhsm")
 def test_a_mistake_is_one_line(
-    certificates: Certificates,
-    own: Identity,
-    tmp_path: Path,
-    softhsm: SoftHsm,
-    capsys: pytest.CaptureFixture[str],
-    mistake: str,
+    certificates: Certificates, own: Identity, tmp_path: Path, capsys: pytest.CaptureFixture[str], mistake: str
 ) -> None:
-    assert softhsm.configuration.exists()
     both = tmp_path / "both.pem"
     both.write_bytes(own.key.read_bytes() + own.cert.read_bytes())
     arguments, message = MISTAKES[mistake]

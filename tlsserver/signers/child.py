@@ -240,12 +240,10 @@ class SignerChild:
 
     def _hear_words(self, line: str) -> None:
         found = _LOG_LINE.fullmatch(line)
-        level, message = (
-            (found["level"], found["message"]) if found else ("ERROR", line.removeprefix("tlsserver: error: "))
-        )
+        message = found["message"] if found else line.removeprefix("tlsserver: error: ")
         if not self._is_told:
             self._complaint = message.replace(" with --key", "")  # of an option that our user does not have
-        logger.log(logging.getLevelName(level), "signer: %s", message)
+        logger.log(getattr(logging, found["level"]) if found else logging.ERROR, "signer: %s", message)
 
     def _wait_for(self, condition: Callable[[], bool]) -> bool:
         """Wait until it is true; False: it does not become so, for too long or because nobody is there any more."""

@@ -10,21 +10,18 @@ import signal
 import socket
 import ssl
 import stat
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from support import keyless_client as keyless
-from support import leaks
 from support.client_authority import SERVER, Authority
 from support.keyless_client import KeylessClient, request
-from support.keyserver_scene import NOBODY, asked_as, digest_of, public_folder, public_key, ski
+from support.keyserver_scene import NOBODY, asked_as, digest_of, public_folder, ski
+from support.signer_process import check, signing
 from tlsserver import cli
 
 if TYPE_CHECKING:
@@ -33,60 +30,6 @@ if TYPE_CHECKING:
     from support.certificates import Certificates
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-
-
-class Signer:
-    """A key server that runs, and has said all that it says at its start."""
-
-    def __init__(self, *arguments: str | Path, **options: object) -> None:
-        self.process: subprocess.Popen[str] = subprocess.Popen(
-            [sys.executable, "-m", "tlsserver", "signer", *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,  # type: ignore[call-overload] # of Popen
-        )
-        assert self.process.stdout is not None
-        self.said = ""
-        for line in self.process.stdout:
-            self.said += line
-            if line.startswith("  stop "):
-                break
-        else:
-            pytest.fail(self.process.communicate()[1])
-
-    @property
-    def status(self) -> dict[str, str]:
-        """What the kernel says of it (proc(5))."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        return dict(re.findall(r"^(\w+):\s*(.*)$", text, re.MULTILINE))
-
-    def wait_for(self, text: str) -> str:
-        """Read the log up to a line that has this in it."""
-        assert self.process.stderr is not None
-        seen = ""
-        for line in self.process.stderr:
-            seen += line
-            if text in line:
-                return seen
-        raise AssertionError(f"it never said {text!r}: {seen}")
-
-    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
-        """Give exit code, the rest of the output, and of the log."""
-        self.process.send_signal(number)
-        rest = self.process.communicate(timeout=30)
-        return self.process.returncode, *rest
-
-
-@contextlib.contextmanager
-def signing(*arguments: str | Path, **options: object) -> Iterator[Signer]:
-    found = Signer(*arguments, **options)
-    try:
-        yield found
-    finally:
-        if found.process.poll() is None:
-            found.process.kill()
-        found.process.communicate()
 
 
 @pytest.fixture(autouse=True)
@@ -108,13 +51,6 @@ def key(certificates: Certificates, tmp_path: Path) -> Path:
 def public() -> Iterator[Path]:
     with public_folder() as folder:
         yield folder
-
-
-def check(client: KeylessClient, certificates: Certificates) -> None:
-    """Have something signed."""
-    answer = client.ask(0x15, digest_of("SHA256"), ski(certificates, "p256"))
-    scheme = ec.ECDSA(utils.Prehashed(hashes.SHA256()))
-    public_key(certificates, "p256").verify(answer.payload, digest_of("SHA256"), scheme)
 
 
 # --- Serving ---
@@ -227,52 +163,6 @@ def test_reload(tmp_path: Path, certificates: Certificates) -> None:
         signer.wait_for("reload failed, the last good keys stay: ")
         check(client, certificates)
     assert [len((tmp_path / name).read_text().splitlines()) for name in ("audit.1", "audit")] == [1, 2]
-
-
-def test_supervised(tmp_path: Path, certificates: Certificates) -> None:
-    """It tells which keys it has, serves those before for a while, and ends with its parent."""
-    key, path = tmp_path / "key.pem", tmp_path / "s"
-    key.write_bytes(certificates["p256"].key.read_bytes())
-    key.chmod(0o600)
-    read_end, write_end = os.pipe()
-    command = ("--key", key, "--listen", f"unix:{path}", "--attended", "--status-fd", str(write_end))
-    with (
-        os.fdopen(read_end) as told,
-        signing(*command, "--key-grace", "600", pass_fds=(write_end,), stdin=subprocess.PIPE) as signer,
-    ):
-        os.close(write_end)
-        assert json.loads(told.readline()) == {"keys": [ski(certificates, "p256").hex()], "error": None}
-        key.write_bytes(certificates["p384"].key.read_bytes())
-        signer.process.send_signal(signal.SIGHUP)
-        assert json.loads(told.readline()) == {"keys": [ski(certificates, "p384").hex()], "error": None}
-        with KeylessClient.local(path) as client:
-            check(client, certificates)
-        key.write_text("rubbish")
-        signer.process.send_signal(signal.SIGHUP)
-        status = json.loads(told.readline())
-        assert status["keys"] == [ski(certificates, "p384").hex()]
-        assert str(key) in status["error"]
-        assert signer.process.stdin is not None
-        signer.process.stdin.close()
-        signer.process.stdin = None  # communicate() would flush it
-        assert told.read() == ""
-        assert signer.process.wait(30) == 0
-
-
-def test_grace_ends(tmp_path: Path, certificates: Certificates) -> None:
-    key, path = tmp_path / "key.pem", tmp_path / "s"
-    key.write_bytes(certificates["p256"].key.read_bytes())
-    key.chmod(0o600)
-    with (
-        signing("--key", key, "--listen", f"unix:{path}", "--key-grace", "0.2") as signer,
-        KeylessClient.local(path) as client,
-    ):
-        key.write_bytes(certificates["p384"].key.read_bytes())
-        signer.process.send_signal(signal.SIGHUP)
-        signer.wait_for("keys and certificates are reloaded")
-        name = ski(certificates, "p256")
-        leaks.wait_until(lambda: client.ask(0x15, digest_of("SHA256"), name).error == keyless.NO_KEY)
-        assert client.ask(0x15, digest_of("SHA256"), name).error == keyless.NO_KEY
 
 
 # --- What it keeps to itself ---

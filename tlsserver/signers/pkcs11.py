@@ -23,7 +23,8 @@ from tlsserver.signers.base import DEADLINE, Signer
 from tlsserver.signers.breaker import Breaker
 from tlsserver.signers.pkcs11_key import WantedKey, find_private_key
 from tlsserver.signers.pkcs11_mechanism import check_mechanisms
-from tlsserver.signers.pkcs11_module import module_path, pkcs11
+from tlsserver.signers.pkcs11_module import pkcs11
+from tlsserver.signers.pkcs11_paths import module_path
 from tlsserver.signers.pkcs11_pin import pin_of
 from tlsserver.signers.pkcs11_session import LostError, SigningSession
 from tlsserver.signers.pkcs11_token import Token, close_session, is_lost

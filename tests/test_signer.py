@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,7 @@ from engine_shim import (
     WrongAnswerError,
 )
 from support import leaks
-from support.asking import asked, ended, make_pair, private_key, raw_decryption, said, sign
+from support.asking import asked, ended, make_pair, private_key, raw_decryption, said, sign, taken
 from support.pair import STATIC_RSA
 
 if TYPE_CHECKING:
@@ -84,6 +85,29 @@ def test_scheme_is_what_tls_calls_it(
         assert scheme in repr(request)
         request.fail("seen enough")
         ended(pair)
+
+
+@pytest.mark.parametrize(
+    ("kind", "digest", "scheme"),
+    [
+        ("rsa2048", "SHA3-256", "rsa_pkcs1_sha3-256"),
+        ("p256", "SHA3-256", "ecdsa_sha3-256"),
+        ("rsa-pss", "SHA256", "rsa_pss_pss_sha256"),
+    ],
+)
+def test_scheme_that_tls_does_not_have(
+    engine: SignerEngine, certificates: Certificates, kind: str, digest: str, scheme: str
+) -> None:
+    """Outside TLS anything may be asked for, and nobody may have said how an RSA-PSS key pads."""
+    key = engine.load_key(certificates[kind].cert)
+    with engine_shim.Job(key.sign, b"message", digest=digest) as job:
+        job.start()
+        request = taken(engine)
+        assert request.scheme == scheme
+        assert request.digest == hashlib.new(digest.lower(), b"message").digest()
+        request.complete(sign(request, private_key(certificates[kind])))
+        assert job.start() is engine_shim.JobStatus.FINISHED
+        assert job.result()
 
 
 def test_key_is_named_as_certificates_name_it(engine: SignerEngine, certificates: Certificates) -> None:

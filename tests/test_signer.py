@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 import engine_shim
 from engine_shim import (
     KeyLoadError,
+    OperationFailedError,
     SignerEngine,
     Status,
     WrongAnswerError,
@@ -108,6 +109,36 @@ def test_scheme_that_tls_does_not_have(
         request.complete(sign(request, private_key(certificates[kind])))
         assert job.start() is engine_shim.JobStatus.FINISHED
         assert job.result()
+
+
+@pytest.mark.parametrize("case", ["zero", "one", "n - 1", "n", "the most", "longer", "empty"])
+def test_numbers_that_are_no_ciphertext_never_reach_a_signer(
+    engine: SignerEngine, certificates: Certificates, case: str
+) -> None:
+    """A client could make it fail with them as often as it likes."""
+    public: Any = x509.load_pem_x509_certificate(certificates["rsa2048"].cert.read_bytes()).public_key()
+    n = public.public_numbers().n
+    numbers = {"zero": 0, "one": 1, "n - 1": n - 1, "n": n, "the most": 2**2048 - 1}
+    ciphertext = (
+        numbers[case].to_bytes(256, "big") if case in numbers else b"" if case == "empty" else bytes(256) + b"2"
+    )
+    key = engine.load_key(certificates["rsa2048"].cert)
+    with engine_shim.Job(key.decrypt_premaster, ciphertext) as job:
+        assert job.start() is engine_shim.JobStatus.FINISHED
+        with pytest.raises(OperationFailedError, match="cannot be decrypted with this modulus"):
+            job.result()
+    assert engine.statistics().submitted == 0
+
+
+@pytest.mark.parametrize("case", ["two", "n - 2", "without its zeros"])
+def test_ciphertext_is_as_long_as_the_modulus(engine: SignerEngine, certificates: Certificates, case: str) -> None:
+    public: Any = x509.load_pem_x509_certificate(certificates["rsa2048"].cert.read_bytes()).public_key()
+    number = {"two": 2, "n - 2": public.public_numbers().n - 2, "without its zeros": 2**2000}[case]
+    key = engine.load_key(certificates["rsa2048"].cert)
+    ciphertext = number.to_bytes(251 if case == "without its zeros" else 256, "big")
+    with engine_shim.Job(key.decrypt_premaster, ciphertext) as job:
+        job.start()
+        assert taken(engine).message == number.to_bytes(256, "big")
 
 
 def test_key_is_named_as_certificates_name_it(engine: SignerEngine, certificates: Certificates) -> None:

@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from tlsserver.signers.keyless import BadMessage, Decoder, ErrorCode, KeylessError, Message, Opcode, encode, error
+from tlsserver.signers.keyserver_access import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,9 +59,9 @@ class KeylessProtocol(asyncio.Protocol):
         self._transport = transport
         identity = self._identify(transport)
         if identity is None:
-            logger.warning("a client that no --allow names is refused: %s", _who(transport))
             self._is_ending = True
             transport.abort()
+            logger.warning("a client that no --allow names is refused: %s", _who(transport))
         else:
             self.identity = identity
 
@@ -149,4 +150,8 @@ class KeylessProtocol(asyncio.Protocol):
 
 def _who(transport: Transport) -> str:
     certificate = transport.get_extra_info("client_certificate")
-    return str(transport.get_extra_info("client") or certificate or transport.get_extra_info("peername"))
+    who = transport.get_extra_info("client") or certificate or transport.get_extra_info("peername")
+    try:
+        return visible(str(who))
+    except ValueError:  # cryptography cannot read the certificate, which OpenSSL has accepted
+        return f"{transport.get_extra_info('peername')}, whose certificate cannot be read"

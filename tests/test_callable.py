@@ -184,6 +184,7 @@ def test_fallback_performs_what_the_function_does_not(kind: Any, identity: Ident
                     assert pair.finish() is Status.DONE
             (numbers,) = signer.signers()
             assert (numbers.fallbacks, numbers.breaker) == (4, "open")
+            assert (numbers.performed, numbers.failed) == (0, 4)
         assert len(function.asked) == 2  # from then on it was not asked
 
 

@@ -254,7 +254,7 @@ def test_forked_child_has_its_own(kind: Any, identity: Identity, used: bool) -> 
         ({"breaker_failures": 0}, "breaker_failures is 0"),
         ({"deadline": -1}, "deadline is -1"),
         ({"queue_size": 0}, "queue_size is 0"),
-        ({"function": 5}, "cannot be made of 5: give a function that takes a request"),
+        ({"function": 5}, "cannot be made of a int: give a function that takes a request"),
         ({"loop": object()}, "give a coroutine function, which is what a loop is for"),
     ],
 )

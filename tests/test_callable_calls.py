@@ -122,6 +122,19 @@ def test_answer_that_is_no_bytes(answer: object) -> None:
     assert desk.given_up == [f"signer desk: it returned {kind}, not bytes: let it return the signature"]
 
 
+def test_request_from_before_the_trial_makes_no_room_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(attempts=1, failures=1)
+    before = desk.begin()
+    desk.begin().raised(OSError())
+    monkeypatch.setattr(desk.breaker, "_open_until", 0.0)
+    trial = desk.begin()
+    before.request.is_open = False  # type: ignore[misc] # of the test's own class
+    before.ended()
+    assert desk.calls.begin(Request()) is None  # type: ignore[arg-type]
+    trial.returned(b"signature")
+    assert desk.calls.breaker_state() == "closed"
+
+
 class _Bytes(bytes):
     def __bytes__(self) -> bytes:
         raise ZeroDivisionError("none of yours")

@@ -87,20 +87,21 @@ class Calls:
         call = Call(self, request)
         return call if call.begin() else None
 
-    def allows(self) -> bool:
-        """Ask the breaker; if it allows a try, that has begun."""
+    def try_begins(self) -> bool | None:
+        """Ask the breaker whether a try may begin, and if so, tell it that it has.
+
+        Returns:
+            Whether it is the breaker's trial; None: it may not begin.
+        """
         now = time.monotonic()
         with self._lock:
-            allowed = self._breaker.allows(now)
-            if allowed:
-                self._breaker.begin(now)
-        return allowed
+            return self._breaker.begin(now) if self._breaker.allows(now) else None
 
-    def tell_breaker(self, *, is_good: bool | None) -> None:
+    def tell_breaker(self, *, is_good: bool | None, is_trial: bool) -> None:
         """A try has ended: well, badly, or (None) in a way that tells nothing."""
         with self._lock:
             if is_good is None:
-                self._breaker.given_up()
+                self._breaker.given_up(is_trial=is_trial)
             elif is_good:
                 self._breaker.succeeded()
             else:
@@ -146,19 +147,21 @@ class Call:
         self._failures = 0
         self._begun = 0.0
         self._lock = threading.Lock()
-        self._is_trying = False
+        self._is_trying = self._is_trial = False
 
     def begin(self) -> bool:
         """Begin a try, if somebody waits and the breaker allows it; else the request is given up."""
         if not self.request.is_open:
             return False
-        if not self._calls.allows():
+        is_trial = self._calls.try_begins()
+        if is_trial is None:
             self._calls.give_up(self.request, "has failed again and again, and is not asked for a while")
             return False
         if self._failures:
             self._calls.count(retry=True, unseen=False)
         with self._lock:
             self._is_trying = True
+            self._is_trial = is_trial
             self._begun = time.monotonic()
         return True
 
@@ -250,8 +253,9 @@ class Call:
         """Tell the breaker of a try's end, once."""
         with self._lock:
             was_trying, self._is_trying = self._is_trying, False
+            is_trial = self._is_trial
         if was_trying:
-            self._calls.tell_breaker(is_good=is_good)
+            self._calls.tell_breaker(is_good=is_good, is_trial=is_trial)
 
 
 def _text_of(error: BaseException) -> str:

@@ -225,8 +225,7 @@ class Pkcs11Signer(Signer):
         now = time.monotonic()
         with self._lock:
             is_allowed = self._breaker.allows(now)
-            if is_allowed:
-                self._breaker.begin(now)
+            is_trial = is_allowed and self._breaker.begin(now)
         if not is_allowed:
             self.give_up(request, f"token {self._token.label!r} is away")
             return
@@ -238,7 +237,7 @@ class Pkcs11Signer(Signer):
             self.give_up(request, f"signer pkcs11: {type(error).__name__}")
         with self._lock:
             if is_well is None:
-                self._breaker.given_up()
+                self._breaker.given_up(is_trial=is_trial)
             elif is_well:
                 self._breaker.succeeded()
             else:

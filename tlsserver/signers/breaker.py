@@ -68,7 +68,7 @@ class Breaker:
         """A request was not wanted any more: it tells nothing.
 
         Args:
-            is_trial: What `begin` has said of it. One from before makes no room for another trial beside the one there is.
+            is_trial: What `begin` has said of it. One from before makes no room for another trial beside that.
         """
         if is_trial:
             self._on_trial = False

@@ -66,7 +66,7 @@ LAYERS = (
     ("tlsserver.faults",),
     ("tlsserver.session", "tlsserver.context", "tlsserver.connection", "tlsserver.transport"),
     # Keys that are elsewhere.
-    ("tlsserver.signers.breaker", "tlsserver.signers.base"),
+    ("tlsserver.signers.breaker", "tlsserver.signers.base", "tlsserver.signers.seldom"),
     ("tlsserver.signers.callable_calls",),
     ("tlsserver.signers.callable_threads", "tlsserver.signers.callable_tasks"),
     ("tlsserver.signers.callable",),

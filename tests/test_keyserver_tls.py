@@ -23,6 +23,9 @@ from tlsserver import ClientCertificates, ServerConfig, TLSContext
 from tlsserver.client_certificate import ClientCertificate
 from tlsserver.listener import bind
 from tlsserver.signers.keyserver_access import Allowed, names_of
+from tlsserver.signers.keyserver_audit import AuditLog
+from tlsserver.signers.keyserver_desk import Desk
+from tlsserver.signers.keyserver_keys import KeyRing
 from tlsserver.signers.keyserver_local import LocalSocket
 from tlsserver.signers.keyserver_protocol import KeylessProtocol
 
@@ -135,7 +138,7 @@ def test_signatures_over_tls(
     assert (answers[64].opcode, answers[65].error) == (keyless.PONG, keyless.NO_KEY)
     assert {one.length for one in answers.values()} == {1024}  # which tells nobody an error from a signature
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [one["client"] for one in lines] == ["front.example"] * 65
+    assert [one["client"] for one in lines] == ["tls:front.example"] * 65
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -173,7 +176,7 @@ def test_names_of_certificates(people: People) -> None:
     assert names(people.by_cn) == ["front.example"]
     assert names(people.by_dns) == ["Front.example", "b.example"]
     assert names(people.by_uri) == [URI]
-    assert Allowed().certified(ClientCertificate((people.by_uri.der,))) == URI
+    assert Allowed().certified(ClientCertificate((people.by_uri.der,))) == f"tls:{URI}"
     assert Allowed.parse([URI.upper()]).certified(ClientCertificate((people.by_uri.der,))) is None
     assert Allowed().certified(ClientCertificate((b"rubbish",))) is None
 
@@ -184,9 +187,10 @@ def test_names_that_deceive(people: People) -> None:
 
     kelvin = named("www.ban\u212a")
     assert Allowed.parse(["www.bank"]).certified(kelvin) is None
-    assert Allowed().certified(kelvin) == "www.ban\u212a"
+    assert Allowed().certified(kelvin) == "tls:www.ban\u212a"
     told = Allowed().certified(named("a\n2026 CRITICAL all is lost \x1b[31m"))
-    assert told == r"a\n2026 CRITICAL all is lost \x1b[31m"
+    assert Allowed().certified(named("uid:0")) == "tls:uid:0"
+    assert told == r"tls:a\n2026 CRITICAL all is lost \x1b[31m"
     assert Allowed.parse(["urn:x:A"]).certified(named("urn:x:a")) is None
 
 
@@ -207,9 +211,12 @@ class _Door:
 
 def test_refused_certificate_that_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
     door = _Door(ClientCertificate((b"rubbish",)))
-    protocol: Any = KeylessProtocol(None, lambda _: None, max_pending=1, pad=True)  # type: ignore[arg-type]
-    protocol.connection_made(door)
-    assert door.is_aborted
+    desk = Desk(KeyRing([]), AuditLog(None))
+    for _ in range(2):
+        protocol: Any = KeylessProtocol(desk, lambda _: None, max_pending=1, pad=True)
+        protocol.connection_made(door)
+        assert door.is_aborted
+    assert len(caplog.records) == 1
     assert "('192.0.2.1', 5), whose certificate cannot be read" in caplog.text
 
 

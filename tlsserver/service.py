@@ -325,11 +325,12 @@ class Service:
             self._joined[engine] = engine.join(self.reactor)
 
     def _leave_engines(self, engines: Iterable[BaseEngine]) -> None:
-        """End what they do on this loop."""
-        for engine in engines:
-            leave = self._joined.pop(engine)
-            if leave is not None:
-                leave()
+        """End what they do on this loop; one that fails keeps no other from ending."""
+        with contextlib.ExitStack() as stack:
+            for engine in engines:
+                leave = self._joined.pop(engine)
+                if leave is not None:
+                    stack.callback(leave)
 
     def _maybe_questions(self, context: ContextLike) -> Questions | None:
         names: ServerNames | None = getattr(context, "server_names", None)

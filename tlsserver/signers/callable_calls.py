@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from engine_shim import DoubleAnswerError, LateAnswerError, WrongAnswerError
 from tlsserver.errors import EngineError
+from tlsserver.signers.seldom import Seldom
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,9 +28,6 @@ logger = logging.getLogger(__name__)
 # so that those who failed together do not come back together.
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 0.5
-
-# Seconds. A function that fails does so for each handshake: the log needs it once.
-_QUIET = 60.0
 
 # A function that came too late has failed if it had so much of the deadline; with less, the queue was too long.
 _FAIR_SHARE = 0.5
@@ -75,7 +73,7 @@ class Calls:
         self._give_up = give_up
         self._breaker = breaker
         self._lock = threading.Lock()
-        self._told: dict[str, tuple[float, int]] = {}
+        self._seldom = Seldom()
 
     def breaker_state(self) -> str:
         """Return the breaker's state."""
@@ -119,13 +117,9 @@ class Calls:
 
     def tell(self, kind: str, what: str, error: BaseException | None = None) -> None:
         """Log, once a minute for each kind."""
-        now = time.monotonic()
-        with self._lock:
-            quiet_until, more = self._told.get(kind, (now, 0))
-            self._told[kind] = (quiet_until, more + 1) if now < quiet_until else (now + _QUIET, 0)
-        if now < quiet_until:
+        since = self._seldom.more(kind)
+        if since is None:
             return
-        since = f" (and {more} times more since that was said last)" if more else ""
         level = logging.WARNING if error is None or isinstance(error, Exception) else logging.ERROR
         trace = error if logger.isEnabledFor(logging.DEBUG) else None
         logger.log(level, "signer %s: %s%s", self.name, what, since, exc_info=trace)

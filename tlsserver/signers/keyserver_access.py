@@ -105,14 +105,14 @@ class Allowed:
         return f"uid:{peer.uid}" if peer.uid in uids or self.gids & peer.groups else None
 
     def certified(self, certificate: ClientCertificate) -> str | None:
-        """Return what to call the client in logs; None: it may not come in."""
+        """Return what to call the client in logs, as ``tls:NAME``; None: it may not come in."""
         try:
             names = names_of(certificate)
         except ValueError:  # stricter than OpenSSL, which has accepted it
             return None
         if not self.names:
-            return visible(names[0]) if names else "a client without a name"
-        return next((visible(name) for name in names if _folded(name) in self.names), None)
+            return f"tls:{visible(names[0])}" if names else "tls"
+        return next((f"tls:{visible(name)}" for name in names if _folded(name) in self.names), None)
 
 
 def names_of(certificate: ClientCertificate) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from engine_shim import EngineClosedError, EngineError, KeyUseError, Operations
 from tlsserver.signers.keyless import BadMessage, ErrorCode, Message, Opcode, error, pong, success
+from tlsserver.signers.seldom import Seldom
 
 if TYPE_CHECKING:
     from engine_shim import Operation
@@ -76,6 +77,7 @@ class Desk:
         ring: The keys; it may be replaced.
         audit: Where requests are noted.
         numbers: What was done.
+        seldom: For what clients can cause to be said.
     """
 
     def __init__(self, ring: KeyRing, audit: AuditLog, *, allow_decrypt: bool = False) -> None:
@@ -89,6 +91,7 @@ class Desk:
         self.ring = ring
         self.audit = audit
         self.numbers = DeskNumbers()
+        self.seldom = Seldom()
         self._allow_decrypt = allow_decrypt
         self._operations: Operations | None = None
 

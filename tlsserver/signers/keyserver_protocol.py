@@ -62,9 +62,15 @@ class KeylessProtocol(asyncio.Protocol):
         if identity is None:
             self._is_ending = True
             transport.abort()
-            logger.warning("a client that no --allow names is refused: %s", _who(transport))
+            self._tell_refused()
         else:
             self.identity = identity
+
+    def _tell_refused(self) -> None:
+        """Seldom: whoever is refused could fill the disk with it, on which the audit log is as well."""
+        since = self._desk.seldom.more("refused")
+        if since is not None:
+            logger.warning("a client that no --allow names is refused: %s%s", _who(self._transport), since)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give up what it asked for."""

@@ -102,6 +102,29 @@ def no_leaks() -> Iterator[None]:
 
 
 @pytest.fixture
+def no_threads_left() -> Iterator[None]:
+    """Fail when the test leaves threads behind; wait fds may stay in their pool."""
+    before = leaks.holdings()
+    yield
+    assert leaks.settled(before).threads == before.threads
+
+
+@pytest.fixture
+def no_ops_left() -> Iterator[None]:
+    """Fail when the test leaves ops, keys or jobs behind: `pytest.mark.usefixtures("no_ops_left")`."""
+    import engine_shim  # noqa: PLC0415 - a broken build must not hide the report
+
+    gc.collect()  # what a test before still holds
+    before = engine_shim.counters()
+    yield
+    gc.collect()
+    leaks.wait_until(lambda: engine_shim.counters().ops_alive == before.ops_alive)
+    after = engine_shim.counters()
+    assert (after.ops_alive, after.keys_alive) == (before.ops_alive, before.keys_alive)
+    assert after.jobs_started - before.jobs_started == after.jobs_finished - before.jobs_finished
+
+
+@pytest.fixture
 def manual() -> Iterator[engine_shim.ManualEngine]:
     """An engine that performs when it is told to."""
     from engine_shim import ManualEngine  # noqa: PLC0415 - a broken build must not hide the report

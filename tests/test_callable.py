@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-import engine_shim
 from engine_shim import EngineClosedError, Status, ThreadEngine
 from support import leaks
 from support.asking import private_key, raw_decryption, said, sign
@@ -21,8 +19,6 @@ from tlsserver.errors import ConfigurationError
 from tlsserver.signers.callable import CallableSigner, RequestRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from engine_shim import SignRequest
     from support.certificates import Certificates, Identity
 
@@ -31,15 +27,7 @@ FUNCTIONS = {"plain": Function, "coroutine": LaterFunction}
 LONG = 600.0
 
 
-@pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    before, numbers = leaks.holdings(), engine_shim.counters()
-    yield
-    gc.collect()
-    leaks.wait_until(lambda: engine_shim.counters().ops_alive == numbers.ops_alive)
-    after = engine_shim.counters()
-    assert (after.ops_alive, after.keys_alive) == (numbers.ops_alive, numbers.keys_alive)
-    assert leaks.settled(before).threads == before.threads
+pytestmark = pytest.mark.usefixtures("no_ops_left", "no_threads_left")
 
 
 @pytest.fixture(params=FUNCTIONS)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-import engine_shim
 from engine_shim import Job, NoJobError, Status
 from support import leaks
 from support.asking import said
@@ -20,8 +18,6 @@ from tlsserver.errors import ConfigurationError
 from tlsserver.signers.callable import CallableSigner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from engine_shim import SignRequest
     from support.certificates import Certificates, Identity
     from support.pair import Pair
@@ -30,14 +26,7 @@ LONG = 600.0
 SHORT = 0.1
 
 
-@pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    before, numbers = leaks.holdings(), engine_shim.counters()
-    yield
-    gc.collect()
-    leaks.wait_until(lambda: engine_shim.counters().ops_alive == numbers.ops_alive)
-    assert engine_shim.counters().ops_alive == numbers.ops_alive
-    assert leaks.settled(before).threads == before.threads
+pytestmark = pytest.mark.usefixtures("no_ops_left", "no_threads_left")
 
 
 @pytest.fixture

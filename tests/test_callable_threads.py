@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import engine_shim
 from engine_shim import Job, Status
 from support import leaks
 from support.functions import Function, Gate, pair_with
@@ -29,14 +27,7 @@ LONG = 600.0
 SHORT = 0.1
 
 
-@pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    before, numbers = leaks.holdings(), engine_shim.counters()
-    yield
-    gc.collect()
-    leaks.wait_until(lambda: engine_shim.counters().ops_alive == numbers.ops_alive)
-    assert engine_shim.counters().ops_alive == numbers.ops_alive
-    assert leaks.settled(before).threads == before.threads
+pytestmark = pytest.mark.usefixtures("no_ops_left", "no_threads_left")
 
 
 @pytest.fixture

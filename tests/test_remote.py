@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import ssl
 import traceback
@@ -10,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import engine_shim
 from engine_shim import KeyLoadError, Status
-from support import leaks
 from support.key_server import KeyServer, server_tls
 from support.pair import STATIC_RSA
 from support.remote_scene import Scene
@@ -22,7 +19,6 @@ from tlsserver.signers.remote import ClientTLS, RemoteSigner
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
     from pathlib import Path
 
     from support.certificates import Certificates
@@ -30,15 +26,7 @@ if TYPE_CHECKING:
 KINDS = ("rsa2048", "rsa4096", "p256", "p384", "p521", "ed25519", "rsa-pss")
 
 
-@pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    gc.collect()
-    before = engine_shim.counters()
-    yield
-    gc.collect()
-    leaks.wait_until(lambda: engine_shim.counters().ops_alive == before.ops_alive)
-    after = engine_shim.counters()
-    assert (after.ops_alive, after.keys_alive) == (before.ops_alive, before.keys_alive)
+pytestmark = pytest.mark.usefixtures("no_ops_left")
 
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import threading
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-import engine_shim
 from engine_shim import (
     DoubleAnswerError,
     EngineClosedError,
@@ -27,7 +25,6 @@ from engine_shim import (
     Status,
     ThreadEngine,
 )
-from support import leaks
 from support.asking import asked, ended, make_pair, private_key, said, sign, taken
 
 if TYPE_CHECKING:
@@ -38,16 +35,7 @@ if TYPE_CHECKING:
 LONG = 600.0
 
 
-@pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    gc.collect()
-    before = engine_shim.counters()
-    yield
-    gc.collect()
-    leaks.wait_until(lambda: engine_shim.counters().ops_alive == before.ops_alive)
-    after = engine_shim.counters()
-    assert (after.ops_alive, after.keys_alive) == (before.ops_alive, before.keys_alive)
-    assert after.jobs_started - before.jobs_started == after.jobs_finished - before.jobs_finished
+pytestmark = pytest.mark.usefixtures("no_ops_left")
 
 
 @pytest.fixture

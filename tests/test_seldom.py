@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING
 
 from tlsserver.signers import seldom
 from tlsserver.signers.seldom import Seldom
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_each_kind_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ from engine_shim import (
     Status,
     WrongAnswerError,
 )
-from support import leaks
 from support.asking import asked, ended, make_pair, private_key, raw_decryption, said, sign, taken
 from support.pair import STATIC_RSA
 
@@ -31,16 +29,7 @@ KINDS = ("rsa2048", "rsa4096", "p256", "p384", "p521", "ed25519", "ed448", "rsa-
 LONG = 600.0
 
 
-@pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    gc.collect()
-    before = engine_shim.counters()
-    yield
-    gc.collect()
-    leaks.wait_until(lambda: engine_shim.counters().ops_alive == before.ops_alive)
-    after = engine_shim.counters()
-    assert (after.ops_alive, after.keys_alive) == (before.ops_alive, before.keys_alive)
-    assert after.jobs_started - before.jobs_started == after.jobs_finished - before.jobs_finished
+pytestmark = pytest.mark.usefixtures("no_ops_left")
 
 
 @pytest.fixture

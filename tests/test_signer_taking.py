@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import resource
 import threading
@@ -13,7 +12,6 @@ import pytest
 
 import engine_shim
 from engine_shim import EngineClosedError, SignerEngine
-from support import leaks
 from support.asking import asked, ended, is_readable, make_pair, private_key, sign, taken
 from support.waiting import PATIENCE, readable
 
@@ -25,16 +23,7 @@ if TYPE_CHECKING:
 LONG = 600.0
 
 
-@pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    gc.collect()
-    before = engine_shim.counters()
-    yield
-    gc.collect()
-    leaks.wait_until(lambda: engine_shim.counters().ops_alive == before.ops_alive)
-    after = engine_shim.counters()
-    assert (after.ops_alive, after.keys_alive) == (before.ops_alive, before.keys_alive)
-    assert after.jobs_started - before.jobs_started == after.jobs_finished - before.jobs_finished
+pytestmark = pytest.mark.usefixtures("no_ops_left")
 
 
 @pytest.fixture

@@ -114,9 +114,7 @@ def test_a_signers_latency_is_not_the_loops(
         pytest.param(Load(1000, servers=2, connections=2, most_in_flight=50), id="two servers", marks=STRESS),
     ],
 )
-def test_thousand_handshakes(
-    certificates: Certificates, tmp_path: Path, kind: str, version: str, load: Load
-) -> None:
+def test_thousand_handshakes(certificates: Certificates, tmp_path: Path, kind: str, version: str, load: Load) -> None:
     check_storm(certificates[kind], tmp_path, version, load, PING)
 
 
@@ -150,8 +148,8 @@ def check_kills(site: RemoteSite, keys: list[KeyProcess], seconds: float, **how:
     stall = site.stall()
     print(  # noqa: T201 - the figure
         f"\n{said['count']} handshakes in {said['seconds']:.2f} s, {len(said['failures'])} failed, the slowest took "
-        f"{1000 * said['slowest']:.0f} ms; {len(returns)} kills, {retries} retries, the longest stall {1000 * stall:.1f} "
-        f"ms, used again after at most {1000 * max(returns):.0f} ms"
+        f"{1000 * said['slowest']:.0f} ms; {len(returns)} kills, {retries} retries, the longest stall "
+        f"{1000 * stall:.1f} ms, used again after at most {1000 * max(returns):.0f} ms"
     )
     assert said["failures"] == []
     assert retries > 0

@@ -113,16 +113,18 @@ def serve_keys(certificate: str, key: str, place: str, milliseconds: str, port: 
     """Be a key server until somebody ends it; say the port first, 0 of a Unix socket."""
     identity = Identity("", Path(certificate), Path(key), Path())
     keys = {key_id(identity): private_key(identity)}
+    by_tcp = Path(place).suffix == ".pem"
+    if not by_tcp:
+        Path(place).unlink(missing_ok=True)
 
     def answering() -> Answering:
         return Answering(keys, float(milliseconds) / 1000)
 
     async def listen() -> asyncio.Server:
         loop = asyncio.get_running_loop()
-        if Path(place).suffix == ".pem":
+        if by_tcp:
             tls = server_tls(identity, Path(place))
             return await loop.create_server(answering, "127.0.0.1", int(port), ssl=tls)
-        Path(place).unlink(missing_ok=True)
         return await loop.create_unix_server(answering, place)
 
     async def serve() -> None:
@@ -160,9 +162,11 @@ class RemoteSite(ChildServer):
     def until(self, condition: Callable[[list[dict[str, Any]]], object]) -> list[dict[str, Any]]:
         """Wait until the numbers of its signers are such; returns them."""
         give_up = time.monotonic() + PATIENCE
-        while not condition(signers := self.report()["signers"]):
+        signers: list[dict[str, Any]] = []
+        while not signers or not condition(signers):
             assert time.monotonic() < give_up, signers
             NEVER.wait(PAUSE)  # each report takes the interpreter from the loop for a moment
+            signers = self.report()["signers"]
         return signers
 
     def until_up(self) -> None:
@@ -286,7 +290,8 @@ class Pinger:
         while not stopping or self._due:
             next_due = start + sent * PACE
             patience = max(next_due - time.perf_counter(), 0) if not stopping else PATIENCE
-            ready, _, _ = select.select([self._tls, *([] if stopping else [until])], [], [], patience)
+            watched: list[Any] = [self._tls] if stopping else [self._tls, until]
+            ready, _, _ = select.select(watched, [], [], patience)
             stopping = stopping or until in ready
             if self._tls in ready:
                 self._receive()

@@ -64,7 +64,12 @@ class SignerChild:
     """
 
     def __init__(
-        self, keys: Sequence[str | Path], *, password: str | None = None, offload: str = "auto", threads: int | None = None
+        self,
+        keys: Sequence[str | Path],
+        *,
+        password: str | None = None,
+        offload: str = "auto",
+        threads: int | None = None,
     ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="tlsserver-signer-"))  # mode 0700: mkdtemp(3)
         self.socket = self._folder / "signer.sock"

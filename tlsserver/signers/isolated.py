@@ -75,7 +75,9 @@ class IsolatedSigner(RemoteSigner):
         if key.key_id not in self._child.key_ids():
             self._child.reload()
         if key.key_id not in self._child.key_ids():
-            message = "the private key does not belong to the certificate: give the key that the certificate was made for"
+            message = (
+                "the private key does not belong to the certificate: give the key that the certificate was made for"
+            )
             raise KeyMismatchError(message)
         return key
 

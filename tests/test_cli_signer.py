@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from support import keyless_client as keyless
+from support import leaks
 from support.client_authority import SERVER, Authority
 from support.keyless_client import KeylessClient, request
 from support.keyserver_scene import NOBODY, asked_as, digest_of, public_folder, public_key, ski
@@ -226,6 +227,52 @@ def test_reload(tmp_path: Path, certificates: Certificates) -> None:
         signer.wait_for("reload failed, the last good keys stay: ")
         check(client, certificates)
     assert [len((tmp_path / name).read_text().splitlines()) for name in ("audit.1", "audit")] == [1, 2]
+
+
+def test_supervised(tmp_path: Path, certificates: Certificates) -> None:
+    """It tells which keys it has, serves those before for a while, and ends with its parent."""
+    key, path = tmp_path / "key.pem", tmp_path / "s"
+    key.write_bytes(certificates["p256"].key.read_bytes())
+    key.chmod(0o600)
+    read_end, write_end = os.pipe()
+    command = ("--key", key, "--listen", f"unix:{path}", "--attended", "--status-fd", str(write_end))
+    with (
+        os.fdopen(read_end) as told,
+        signing(*command, "--key-grace", "600", pass_fds=(write_end,), stdin=subprocess.PIPE) as signer,
+    ):
+        os.close(write_end)
+        assert json.loads(told.readline()) == {"keys": [ski(certificates, "p256").hex()], "error": None}
+        key.write_bytes(certificates["p384"].key.read_bytes())
+        signer.process.send_signal(signal.SIGHUP)
+        assert json.loads(told.readline()) == {"keys": [ski(certificates, "p384").hex()], "error": None}
+        with KeylessClient.local(path) as client:
+            check(client, certificates)
+        key.write_text("rubbish")
+        signer.process.send_signal(signal.SIGHUP)
+        status = json.loads(told.readline())
+        assert status["keys"] == [ski(certificates, "p384").hex()]
+        assert str(key) in status["error"]
+        assert signer.process.stdin is not None
+        signer.process.stdin.close()
+        signer.process.stdin = None  # communicate() would flush it
+        assert told.read() == ""
+        assert signer.process.wait(30) == 0
+
+
+def test_grace_ends(tmp_path: Path, certificates: Certificates) -> None:
+    key, path = tmp_path / "key.pem", tmp_path / "s"
+    key.write_bytes(certificates["p256"].key.read_bytes())
+    key.chmod(0o600)
+    with (
+        signing("--key", key, "--listen", f"unix:{path}", "--key-grace", "0.2") as signer,
+        KeylessClient.local(path) as client,
+    ):
+        key.write_bytes(certificates["p384"].key.read_bytes())
+        signer.process.send_signal(signal.SIGHUP)
+        signer.wait_for("keys and certificates are reloaded")
+        name = ski(certificates, "p256")
+        leaks.wait_until(lambda: client.ask(0x15, digest_of("SHA256"), name).error == keyless.NO_KEY)
+        assert client.ask(0x15, digest_of("SHA256"), name).error == keyless.NO_KEY
 
 
 # --- What it keeps to itself ---

@@ -50,6 +50,7 @@ LAYERS = (
     ("engine_shim",),
     # Leaves: types and settings.
     ("tlsserver.errors", "tlsserver.stats", "tlsserver.audience", "tlsserver.outgoing", "tlsserver.watch"),
+    ("tlsserver.own_python",),
     ("tlsserver.client_certificate",),
     ("tlsserver.asking", "tlsserver.client_request"),
     ("tlsserver.jobs", "tlsserver.drains"),
@@ -58,9 +59,6 @@ LAYERS = (
     ("tlsserver.config", "tlsserver.state", "tlsserver.wire", "tlsserver.protocols", "tlsserver.local_certificate"),
     # For the tests of others.
     ("tlsserver.testing",),
-    # Who performs ops outside of this process.
-    ("tlsserver.signers.keyless_ops",),
-    ("tlsserver.signers.keyless",),
     # One connection: it knows neither selector nor clock.
     ("tlsserver.parking", "tlsserver.life", "tlsserver.flow", "tlsserver.site"),
     ("tlsserver.client_hello", "tlsserver.policy"),
@@ -86,7 +84,8 @@ LAYERS = (
     ("tlsserver.signers.remote_link",),
     ("tlsserver.signers.remote_peer",),
     ("tlsserver.signers.remote_pool",),
-    ("tlsserver.signers.remote",),
+    ("tlsserver.signers.remote", "tlsserver.signers.child"),
+    ("tlsserver.signers.isolated",),
     ("tlsserver.signers",),
     # The loop.
     ("tlsserver.registration", "tlsserver.selector", "tlsserver.timers", "tlsserver.wakeup", "tlsserver.reactor"),

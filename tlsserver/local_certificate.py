@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
+import subprocess
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tlsserver.errors import ConfigurationError
+from tlsserver.own_python import own_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -128,6 +131,36 @@ def local_certificate(folder: Path | None = None) -> LocalCertificate:
             "set XDG_STATE_HOME to a folder that can be written to, or give --ssl-certfile and --ssl-keyfile"
         ) from error
     return LocalCertificate(certificate, key, made=not is_usable)
+
+
+def made_elsewhere() -> LocalCertificate:
+    """Do what `local_certificate` does in a process of its own: the memory of this one never has the key.
+
+    Raises:
+        ConfigurationError: The folder cannot be written to.
+    """
+    done = subprocess.run(own_python(_MAKE), capture_output=True, text=True, check=False)
+    try:
+        told = json.loads(done.stdout)
+    except ValueError:
+        raise ConfigurationError(f"no certificate for localhost can be made: {done.stderr.strip()[-200:]}") from None
+    if isinstance(told, str):
+        raise ConfigurationError(told)
+    certificate, key, made = told
+    return LocalCertificate(Path(certificate), Path(key), made=made)
+
+
+def _tell() -> None:
+    """Be that process."""
+    try:
+        found = local_certificate()
+    except ConfigurationError as error:
+        print(json.dumps(str(error)))  # noqa: T201 - to the other one
+    else:
+        print(json.dumps([str(found.certificate), str(found.key), found.made]))  # noqa: T201 - as well
+
+
+_MAKE = "from tlsserver.local_certificate import _tell; _tell()"
 
 
 def state_folder() -> Path:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import mmap
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+MOST_LINES_OF_EC = 6
+BITS = 52
 
 
 def dump(pid: int, folder: Path) -> Path:
-    """Write the memory of a process to a file; the process goes on."""
+    """Write the memory of a process to a file, also what it wants left out; the process goes on."""
     prefix = folder / "core"
     done = subprocess.run(
-        ["gcore", "-o", str(prefix), str(pid)], capture_output=True, text=True, timeout=60, check=False
+        ["gcore", "-a", "-o", str(prefix), str(pid)], capture_output=True, text=True, timeout=60, check=False
     )
     path = Path(f"{prefix}.{pid}")
     assert path.exists(), done.stderr
@@ -31,11 +33,19 @@ def traces(key_file: Path) -> dict[str, bytes]:
         length = (number.bit_length() + 7) // 8
         found[f"{name}, as OpenSSL computes with it"] = number.to_bytes(length, "little")
         found[f"{name}, as files have it"] = number.to_bytes(length, "big")
-    for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL):
-        der = key.private_bytes(Encoding.DER, form, NoEncryption())
-        # From the middle on it is private: in front of that stands what every key of the kind begins with.
-        found[f"{form.name} in PEM"] = base64.b64encode(der[len(der) // 3 * 3 // 2 // 3 * 3 :])[:40]
-    return found
+        found[f"{name}, in the lanes of a batch"] = b"".join(digit.to_bytes(8, "little") for digit in _digits(number))
+    return found | {f"the file's line {line[:4].decode()}...": line for line in _private_lines(key_file)}
+
+
+def _digits(number: int) -> list[int]:
+    """Return the first digits, of 52 bits each: the vectors' form (AVX-512 IFMA)."""
+    return [number >> (BITS * place) & (1 << BITS) - 1 for place in range(3)]
+
+
+def _private_lines(key_file: Path) -> list[bytes]:
+    """Return lines of PEM that nobody has who has not read the file: RSA's modulus is in the first half."""
+    lines = [line for line in key_file.read_bytes().splitlines() if line and not line.startswith(b"-----")]
+    return lines[len(lines) // 2 + 1 : -1] if len(lines) > MOST_LINES_OF_EC else lines[:1]
 
 
 def _numbers(key: Any) -> dict[str, int]:
@@ -44,6 +54,12 @@ def _numbers(key: Any) -> dict[str, int]:
         return {name: getattr(numbers, name) for name in ("p", "q", "d", "dmp1", "dmq1", "iqmp")}
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     return {"d": key.private_numbers().private_value}
+
+
+def family(pid: int) -> list[int]:
+    """Name a process and those that it has started, and so on."""
+    children = [one for task in Path(f"/proc/{pid}/task").iterdir() for one in (task / "children").read_text().split()]
+    return [pid, *(one for child in children for one in family(int(child)))]
 
 
 def found_in(core: Path, wanted: dict[str, bytes]) -> list[str]:

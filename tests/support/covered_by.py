@@ -99,6 +99,8 @@ COVERED_BY = {
     "tlsserver/cli/offload.py": "test_cli_serve.py",
     "tlsserver/cli/params.py": "test_cli_serve.py",
     "tlsserver/cli/problems.py": "test_cli_serve.py",
+    "tlsserver/cli/supervised.py": "test_cli_signer.py",
+    "tlsserver/own_python.py": "test_child.py",
     # The load generator.
     "tlsserver/bench/client.py": "test_bench_load.py",
     "tlsserver/bench/failures.py": "test_bench_load.py",
@@ -126,7 +128,6 @@ COVERED_BY = {
     "tlsserver/protocols/messages.py": "test_http1.py",
     "tlsserver/protocols/stream.py": "test_http1.py",
     "tlsserver/site/*.py": "test_site.py",
-    "tlsserver/signers/keyless_ops.py": "test_keyless.py",
     # The key server.
     "tlsserver/signers/keyserver_access.py": "test_keyserver_local.py",
     "tlsserver/signers/keyserver_desk.py": "test_keyserver.py",

@@ -119,7 +119,7 @@ ENGINES = {
         frozenset({*_EVERY_SIGNER, "certfile", "keyfile", "ca_certs", "server_name"}),
     ),
     "isolated": EngineForm("isolated", _signer("isolated"), frozenset({*_EVERY_SIGNER, "threads"})),
-    "python": EngineForm("python", _signer("python"), frozenset({*_EVERY_SIGNER, "threads"})),
+    "python": EngineForm("python", _signer("python")),
 }
 """The engines by name. To add one, add a row."""
 
@@ -216,12 +216,22 @@ def load_key(engine: Engine, offload: str, source: str, password: str | None, ce
         engine_shim.ShimError: It is no key, or its password is wrong.
     """
     if offload in signers.KINDS:
-        return engine.load_key(params.read(certificate, "certificate", "--ssl-certfile"))
+        return engine.load_key(_public_half(offload, certificate))
     if not needs_file(source, offload):
         return engine.load_key(_engines_key(source, offload) or source, password)
     if offload.startswith("engine:"):  # to which a path would be a name of its own
         return engine.load_key(params.read(Path(source), "key", "--ssl-keyfile"), password)
     return engine.load_key(Path(source), password)
+
+
+def _public_half(offload: str, certificate: Path) -> bytes:
+    data = params.read(certificate, "certificate", "--ssl-certfile")
+    if b"PRIVATE KEY-----" in data:
+        raise ConfigurationError(
+            f"certificate {certificate} holds a private key, which --offload {offload} is to keep out of this process: "
+            "move it to a file of its own"
+        )
+    return data
 
 
 def needs_file(source: str, offload: str) -> bool:

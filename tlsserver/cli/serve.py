@@ -225,7 +225,8 @@ def _identity(options: dict[str, Any]) -> Identity:
     if certificate is None:
         if key is not None:
             raise ConfigurationError(f"key {key} has no certificate: give --ssl-certfile as well")
-        made = local_certificate.local_certificate()
+        is_isolated = options["offload"] == "isolated"
+        made = local_certificate.made_elsewhere() if is_isolated else local_certificate.local_certificate()
         about = f"self-signed for localhost, {'made just now' if made.made else 'kept'} in {made.certificate.parent}"
         return Identity(made.certificate, str(made.key), None, about)
     key = key or str(certificate)
@@ -242,7 +243,11 @@ def _identity(options: dict[str, Any]) -> Identity:
 def _settings(options: dict[str, Any], identity: Identity) -> EngineSettings:
     given = {setting: options[name] for setting, name in signers.OPTIONS.items()}
     signer = signers.SignerSettings(
-        key=identity.key, others=keys_of_names(options), password=options["ssl_keyfile_password"], **given
+        key=identity.key,
+        certificate=identity.certificate,
+        others=keys_of_names(options),
+        password=options["ssl_keyfile_password"],
+        **given,
     )
     return EngineSettings(
         signer=signer,

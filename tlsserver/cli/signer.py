@@ -18,6 +18,7 @@ from engine_shim.batches import batch_lanes
 from tlsserver import ClientCertificates, ServerConfig, TLSContext
 from tlsserver.cli import params
 from tlsserver.cli.serve import LOG_LEVELS
+from tlsserver.cli.supervised import Status, end_with_input
 from tlsserver.errors import ConfigurationError, TLSServerError
 from tlsserver.listener import bind
 from tlsserver.signers.keyserver import MAX_PENDING, KeyServer
@@ -76,6 +77,13 @@ _TLS_OPTIONS = ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs")
 @click.option(
     "--timeout-graceful-shutdown", type=params.seconds, default=8.0, help="For what is under way when it stops."
 )
+@click.option(
+    "--key-grace",
+    type=params.seconds,
+    help="Serve keys that SIGHUP took away for so long: handshakes have begun with them.  [default: not at all]",
+)
+@click.option("--attended", is_flag=True, help="End when standard input does: it is the pipe of a parent.")
+@click.option("--status-fd", type=click.IntRange(min=0), help="Descriptor for a line of JSON whenever keys were read.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
 def command(**options: Any) -> None:  # noqa: ANN401 - see the options above
     """Keep private keys, and sign for others, over the keyless protocol.
@@ -285,8 +293,17 @@ def _serve(server: KeyServer, engine: Engine, asked: _Asked, about: tuple[KeyRin
         f"  clients      {_clients(asked)}",
         "  stop         Ctrl-C; twice to stop at once",
     ]
-    with _hangups(server, engine, asked):
-        server.run(started=lambda: click.echo("\n".join(lines)), graceful=asked.options["timeout_graceful_shutdown"])
+    status = Status(asked.options["status_fd"])
+    graceful = asked.options["timeout_graceful_shutdown"]
+
+    def started() -> None:
+        click.echo("\n".join(lines))
+        status.tell(ring)
+        if asked.options["attended"]:
+            end_with_input(lambda: server.stop(graceful))
+
+    with _hangups(server, engine, asked, status):
+        server.run(started=started, graceful=graceful)
     done = server.statistics()
     logger.info(
         "ended: %d requests signed, %d refused, %d failed, %d given up",
@@ -310,15 +327,19 @@ def _clients(asked: _Asked) -> str:
 
 
 @contextlib.contextmanager
-def _hangups(server: KeyServer, engine: Engine, asked: _Asked) -> Iterator[None]:
+def _hangups(server: KeyServer, engine: Engine, asked: _Asked, status: Status) -> Iterator[None]:
     """SIGHUP reads keys and certificates anew, on a thread: large keys take longer than a turn of the loop may."""
 
     def reload() -> None:
         try:
-            server.replace(*asked.load(engine))
+            ring, context = asked.load(engine)
         except (TLSServerError, ShimError, OSError) as error:
             logger.error("reload failed, the last good keys stay: %s", error)  # noqa: TRY400 - a user's mistake
+            reason = str(error)
+            server.call_soon_threadsafe(lambda: status.tell(server.ring, reason))
         else:
+            server.replace(ring, context, grace=asked.options["key_grace"] or 0.0)
+            server.call_soon_threadsafe(lambda: status.tell(server.ring))
             logger.info("keys and certificates are reloaded")
 
     def begin() -> None:

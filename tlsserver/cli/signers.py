@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine_shim import Key
+    from tlsserver.signers.remote import ClientTLS
 
 __all__ = [
     "KINDS",
@@ -37,6 +38,7 @@ class SignerSettings:
 
     Attributes:
         key: `--ssl-keyfile`.
+        certificate: Path of the key's certificate.
         others: The keys of `--ssl-sni`, which are files.
         password: `--ssl-keyfile-password` as it was given: the PIN of a token, or a source of it.
         deadline: `--signer-deadline`.
@@ -49,6 +51,7 @@ class SignerSettings:
     """
 
     key: str = ""
+    certificate: Path | None = None
     others: tuple[str, ...] = ()
     password: str | None = None
     deadline: float | None = None
@@ -70,6 +73,8 @@ OPTIONS = {
     "module": "pkcs11_module",
 }
 """The settings that are options of their own, and the parameters' names."""
+
+_GIVE_BOTH = "give --signer-certfile and --signer-ca-certs"
 
 _DECLARED = (
     click.option(
@@ -161,21 +166,34 @@ def _fallback(path: Path | None) -> Key | None:
 
 def _open_pkcs11(settings: SignerSettings, threads: int | None) -> Signer:
     with _extra("pkcs11"):
-        from tlsserver.signers.pkcs11 import open_pkcs11  # noqa: PLC0415 - only where its extra is needed
-    more = {} if settings.module is None else {"module": settings.module}
-    return open_pkcs11(settings.key, settings.password, threads, **more, **_common(settings))
+        from tlsserver.signers.pkcs11 import Pkcs11Signer  # noqa: PLC0415 - only where its extra is needed
+    more: dict[str, Any] = {} if threads is None else {"threads": threads}
+    return Pkcs11Signer(settings.key, module=settings.module, pin=_pin(settings.password), **more, **_common(settings))
+
+
+def _pin(password: str | None) -> str | bytes | None:
+    """Tell a source, which the signer reads when it needs the PIN, from the PIN itself."""
+    if password is None or password == "prompt" or password.startswith(("file:", "env:")):  # noqa: S105 - a source
+        return password
+    return password.removeprefix("pass:").encode(errors="surrogateescape")
 
 
 def _open_remote(settings: SignerSettings, threads: int | None) -> Signer:
     from tlsserver.signers.remote import ClientTLS, RemoteSigner  # noqa: PLC0415 - only where it is wanted
 
     del threads
-    tls = None
-    if settings.certfile is not None:
-        tls = ClientTLS(
-            settings.certfile, settings.keyfile or settings.certfile, settings.ca_certs, settings.server_name
-        )
-    return RemoteSigner(_addresses(settings.key), tls=tls, **_common(settings))
+    return RemoteSigner(_addresses(settings.key), tls=_client_tls(settings, ClientTLS), **_common(settings))
+
+
+def _client_tls(settings: SignerSettings, make: type[ClientTLS]) -> ClientTLS | None:
+    """Say who we are to key servers; None where no option does."""
+    if settings.certfile is None and settings.ca_certs is None:
+        if settings.keyfile is not None or settings.server_name is not None:
+            raise ConfigurationError("--signer-keyfile and --signer-name are for key servers with TLS: " + _GIVE_BOTH)
+        return None
+    if settings.certfile is None or settings.ca_certs is None:
+        raise ConfigurationError("half of what TLS to a key server needs is missing: " + _GIVE_BOTH)
+    return make(settings.certfile, settings.keyfile or settings.certfile, settings.ca_certs, settings.server_name)
 
 
 def _addresses(key: str) -> list[str]:
@@ -193,10 +211,10 @@ def _open_isolated(settings: SignerSettings, threads: int | None) -> Signer:
 
 
 def _open_python(settings: SignerSettings, threads: int | None) -> Signer:
-    from tlsserver.signers.load import load_signer  # noqa: PLC0415 - only where it is wanted
+    from tlsserver.signers.load import make_signer  # noqa: PLC0415 - only where it is wanted
 
-    more = {} if threads is None else {"threads": threads}
-    return load_signer(settings.key.removeprefix("python:"), **more, **_common(settings))
+    del threads  # the factory says how many
+    return make_signer(settings.key.removeprefix("python:"), settings.certificate or "")
 
 
 @contextlib.contextmanager

@@ -11,8 +11,9 @@ Decision
   Unix socket in a folder that only this user can enter, and takes nobody else's requests.
 - Its standard input is a pipe from here: when it ends, we have ended, and the child does as well. It has a session of
   its own, so that Ctrl-C at the terminal does not reach it before our last handshake is done.
-- It tells over another pipe which keys it has, each time that it has read them. What it says on standard error goes to our log;
-  the last line of one that never got so far is the reason of the failure.
+- It tells over another pipe which keys it has, each time that it has read them. What it says on standard error goes to
+  our log; the last line of one that never got so far is the reason of the failure.
+- It decrypts as well (TLS 1.2's RSA key exchange): it keeps the key from this process, not the key's use.
 - One thread waits for its end and starts it anew, after a pause that grows while it dies at once.
 """
 
@@ -22,11 +23,11 @@ import contextlib
 import json
 import logging
 import os
+import re
 import select
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -34,23 +35,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlsserver.errors import ConfigurationError
+from tlsserver.own_python import own_python
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import IO
+    from collections.abc import Callable, Sequence
 
 __all__ = ["SignerChild"]
 
 logger = logging.getLogger(__name__)
 
-# Python's start and RSA's keys: half a second here, more on a machine that is busy.
+# Python's start and RSA's keys take half a second; a machine that is busy with other starts takes many times that.
 _START_SECONDS = 30.0
 _PAUSE_FIRST, _PAUSE_MOST = 0.05, 1.0
 _LIVED_LONG = 10.0  # seconds after which a death is news, and not one more of the same
-_PASSWORD = "TLSSERVER_SIGNER_CHILD_PASSWORD"  # noqa: S105 - the name of a variable
-
-# The child runs the code that we run, wherever we have it from; nothing in its working directory can get in between.
-_PROGRAM = "import sys; sys.path[:] = {path!r}; from tlsserver.cli import main; main()"
+_KEY_GRACE = 60.0  # seconds: the longest that a server takes from new keys to the last handshake with the old ones
+_PASSWORD = "SIGNER_CHILD_PASSWORD"  # noqa: S105 - the name of a variable
+_LONGEST_LINE = 65536
+_LOG_LINE = re.compile(r"[-0-9]+ [:,0-9]+ (?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) [\w.]+: (?P<message>.*)")
 
 
 class SignerChild:
@@ -59,7 +60,7 @@ class SignerChild:
     Args:
         keys: Paths of the private keys, PEM or DER. They are never read here.
         password: Of the keys that are encrypted: ``file:PATH``, ``env:NAME``, ``pass:TEXT`` or the text.
-        offload: The engine there, as ``--offload`` has it.
+        offload: The engine there, as ``--offload`` of `tlsserver signer` has it.
         threads: Of that engine; None: its default.
     """
 
@@ -73,31 +74,38 @@ class SignerChild:
     ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="tlsserver-signer-"))  # mode 0700: mkdtemp(3)
         self.socket = self._folder / "signer.sock"
-        self._command = [sys.executable, "-I", "-c", _PROGRAM.format(path=sys.path), "signer"]
-        self._command += [f"--key={Path(key).absolute()}" for key in dict.fromkeys(keys)]
-        self._command += ["--listen", f"unix:{self.socket}", "--offload", offload, "--attended"]
-        if threads is not None:
-            self._command += ["--offload-threads", str(threads)]
-        self._environment = dict(os.environ)
-        if password is not None:
-            self._command += ["--key-password", f"env:{_PASSWORD}" if _is_secret(password) else password]
-            self._environment[_PASSWORD] = password.removeprefix("pass:")
-        self._lock = threading.Lock()
-        self._told = threading.Condition(self._lock)
-        self._process: subprocess.Popen[bytes] | None = None  # under the lock, like the next three
-        self._keys: frozenset[bytes] = frozenset()
+        more = [] if threads is None else [f"--offload-threads={threads}"]
+        more += [] if password is None else [f"--key-password={_source(password)}"]
+        self._command = [
+            *own_python("from tlsserver.cli import main; main()"),
+            "signer",
+            *(f"--key={Path(key).absolute()}" for key in dict.fromkeys(keys)),
+            *(f"--listen=unix:{self.socket}", f"--offload={offload}", f"--key-grace={_KEY_GRACE}", "--attended"),
+            *("--allow-decrypt", "--log-level=warning", *more),
+        ]
+        self._environment = _environment(password)
+        self._changed = threading.Condition()  # over what follows, down to the empty line
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closing = False
+        self._is_told = False  # by the process that there is now
         self._tellings = 0
-        self._last_words = ""
-        self._closing = threading.Event()
+        self._keys: frozenset[bytes] = frozenset()
+        self._complaint = ""
+        self.restarts = 0
+
         self._watcher = threading.Thread(target=self._watch, name="tls-signer-child", daemon=True)
         self._pid = os.getpid()
-        self.restarts = 0
 
     @property
     def pid(self) -> int | None:
         """The process that there is now; None: there is none."""
         process = self._process
-        return None if process is None or process.poll() is not None else process.pid
+        return None if process is None or process.returncode is not None else process.pid
+
+    @property
+    def complaint(self) -> str:
+        """What was wrong with the keys when it last read them; empty: nothing."""
+        return self._complaint
 
     def key_ids(self) -> frozenset[bytes]:
         """Return which keys it has (`engine_shim.Key.key_id`)."""
@@ -109,26 +117,22 @@ class SignerChild:
         Raises:
             ConfigurationError: It has ended instead: a key cannot be read. The message is its own.
         """
-        self._spawn()
         self._watcher.start()
-        if not self._await(0, _START_SECONDS):
-            words = self._last_words
+        if not self._wait_for(lambda: self._is_told):
             self.close()
-            raise ConfigurationError(words or "the signer's process does not begin to serve: look at the log")
+            raise ConfigurationError(self._complaint or "the signer's process does not begin to serve: look at the log")
 
     def reload(self) -> None:
-        """Let it read its keys again; those that it had before it keeps for a while.
-
-        Returns when it has.
-        """
-        with self._lock:
-            before, process = self._tellings, self._process
-        if process is not None and process.poll() is None:
-            process.send_signal(signal.SIGHUP)
-            self._await(before, _START_SECONDS)
+        """Let it read its keys again; those that it had before it keeps for a while. Returns when it has."""
+        with self._changed:
+            before = self._tellings
+            # One that has just been started reads the keys as they are now; it is not told so before it can hear.
+            if self._process is not None and self._is_told:
+                self._process.send_signal(signal.SIGHUP)  # nothing, if it has ended
+        self._wait_for(lambda: self._tellings > before)
 
     def close(self, timeout: float = 5.0) -> bool:
-        """End it: it finishes what it has in hand. Idempotent.
+        """End it: it finishes what it has in hand. Idempotent; nothing in a forked child, whose parent has it.
 
         Args:
             timeout: Seconds after which it is killed.
@@ -137,127 +141,151 @@ class SignerChild:
             Whether it has ended by itself.
         """
         if os.getpid() != self._pid:
-            return True  # it is the parent's
-        self._closing.set()
-        with self._lock:
+            return True
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
             process = self._process
-        ended = process is None or _end(process, timeout)
+            if process is not None:
+                _close(process)  # it knows by that
         if self._watcher.is_alive():
+            self._watcher.join(timeout)
+        ended = not self._watcher.is_alive()
+        if not ended and process is not None:
+            process.kill()
             self._watcher.join(timeout)
         shutil.rmtree(self._folder, ignore_errors=True)
         return ended
 
-    def _spawn(self) -> None:
+    def _watch(self) -> None:
+        """Start it, and start it anew, until it is not wanted any more or does not come up at all."""
+        pause = _PAUSE_FIRST
+        while True:
+            born = time.monotonic()
+            cause = self._live()
+            if self._closing or self._tellings == 0:
+                return
+            pause = _PAUSE_FIRST if time.monotonic() - born > _LIVED_LONG else min(2 * pause, _PAUSE_MOST)
+            logger.error("the signer's process has ended (%s): it is started anew", cause)
+            with self._changed:
+                if self._changed.wait_for(lambda: self._closing, pause):
+                    return
+                self.restarts += 1
+
+    def _live(self) -> str:
+        """Let one process live; returns why it has ended."""
+        try:
+            started = self._spawn()
+        except OSError as error:
+            return f"it cannot be started: {error.strerror}"
+        if started is None:
+            return "it is not wanted any more"
+        process, status = started
+        try:
+            self._listen(process, status)
+            code = process.wait()
+        finally:
+            os.close(status)
+            with self._changed:
+                self._is_told = False
+                _close(process)
+                self._changed.notify_all()
+        return f"exit code {code}" if code >= 0 else f"signal {-code}"
+
+    def _spawn(self) -> tuple[subprocess.Popen[bytes], int] | None:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
-            process = subprocess.Popen(
-                [*self._command, "--status-fd", str(write_end)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=self._environment,
-                pass_fds=(write_end,),
-                start_new_session=True,
-            )
-        except BaseException:
+            with self._changed:
+                if self._closing:
+                    os.close(read_end)
+                    return None
+                self._process = subprocess.Popen(
+                    [*self._command, f"--status-fd={write_end}"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    env=self._environment,
+                    pass_fds=(write_end,),
+                    start_new_session=True,
+                )
+                return self._process, read_end
+        except OSError:
             os.close(read_end)
             raise
         finally:
             os.close(write_end)
-        with self._lock:
-            self._process, self._status = process, read_end
-
-    def _watch(self) -> None:
-        pause = _PAUSE_FIRST
-        while True:
-            born = time.monotonic()
-            process, status = self._process, self._status
-            if process is None:
-                return
-            self._listen(process, status)
-            code = process.wait()
-            with self._told:
-                self._told.notify_all()
-            if self._closing.is_set() or self._tellings == 0:
-                return
-            pause = _PAUSE_FIRST if time.monotonic() - born > _LIVED_LONG else min(2 * pause, _PAUSE_MOST)
-            logger.error("the signer's process %d has ended (%s): it is started anew", process.pid, _cause(code))
-            if self._closing.wait(pause):
-                return
-            self.restarts += 1
-            self._spawn()
 
     def _listen(self, process: subprocess.Popen[bytes], status: int) -> None:
         """Hear what it says on both pipes, until it has ended."""
         assert process.stderr is not None  # noqa: S101 - `_spawn` asked for it
         heard = {status: _Lines(self._hear_status), process.stderr.fileno(): _Lines(self._hear_words)}
         while heard:
-            ready, _, _ = select.select(list(heard), [], [])
-            for fd in ready:
-                data = os.read(fd, 65536)
+            waiting = select.poll()
+            for fd in heard:
+                waiting.register(fd, select.POLLIN)
+            for fd, _ in waiting.poll():
+                data = os.read(fd, _LONGEST_LINE)
                 heard[fd].feed(data)
                 if not data:
                     del heard[fd]
-        os.close(status)
-        process.stderr.close()
 
     def _hear_status(self, line: str) -> None:
-        with contextlib.suppress(ValueError, KeyError, TypeError), self._told:
-            self._keys = frozenset(bytes.fromhex(key) for key in json.loads(line)["keys"])
+        told = json.loads(line)
+        with self._changed:
+            self._keys = frozenset(bytes.fromhex(key) for key in told["keys"])
+            self._complaint = told["error"] or ""
+            self._is_told = True
             self._tellings += 1
-            self._told.notify_all()
+            self._changed.notify_all()
 
     def _hear_words(self, line: str) -> None:
-        self._last_words = line.removeprefix("tlsserver: ").removeprefix("error: ")
-        logger.info("signer: %s", line)
+        found = _LOG_LINE.fullmatch(line)
+        message = found["message"] if found else line.removeprefix("tlsserver: error: ")
+        if not self._is_told:
+            self._complaint = message.replace(" with --key", "")  # of an option that our user does not have
+        logger.log(getattr(logging, found["level"]) if found else logging.ERROR, "signer: %s", message)
 
-    def _await(self, tellings: int, seconds: float) -> bool:
-        """Wait until it has told its keys more often than that; False: it has ended, or the time is over."""
-        until = time.monotonic() + seconds
-        with self._told:
-            while self._tellings <= tellings and self._is_alive() and time.monotonic() < until:
-                self._told.wait(min(1.0, max(until - time.monotonic(), 0)))
-            return self._tellings > tellings
-
-    def _is_alive(self) -> bool:
-        return self._watcher.is_alive()
+    def _wait_for(self, condition: Callable[[], bool]) -> bool:
+        """Wait until it is true; False: it does not become so, for too long or because nobody is there any more."""
+        until = time.monotonic() + _START_SECONDS
+        with self._changed:
+            while not condition() and self._watcher.is_alive() and time.monotonic() < until:
+                self._changed.wait(0.1)  # a thread that ends tells nobody
+            return condition()
 
 
 class _Lines:
     """Takes a stream apart into lines."""
 
-    def __init__(self, heard: object) -> None:
+    def __init__(self, heard: Callable[[str], None]) -> None:
         self._heard = heard
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n") if data else (self._rest, b"")
+        """Take what was read; nothing: the stream has ended."""
+        *lines, rest = (self._rest + data).split(b"\n") if data else (self._rest, b"")
+        self._rest = rest[-_LONGEST_LINE:]
         for line in lines:
             if line.strip():
-                self._heard(line.decode(errors="replace").strip())  # type: ignore[operator]
+                self._heard(line.decode(errors="replace").strip())
 
 
-def _is_secret(password: str) -> bool:
-    """Tell a password from a source of one: other users of the machine can see a process's arguments."""
-    return not password.startswith(("file:", "env:"))
+def _source(password: str) -> str:
+    """Say where a password is; other users of the machine can see a process's arguments."""
+    return password if password.startswith(("file:", "env:")) else f"env:{_PASSWORD}"
 
 
-def _end(process: subprocess.Popen[bytes], timeout: float) -> bool:
-    """Let it know that we go, and wait."""
-    stdin: IO[bytes] | None = process.stdin
-    if stdin is not None:
-        with contextlib.suppress(OSError):
-            stdin.close()
-    for seconds, insist in ((timeout, process.terminate), (1.0, process.kill), (None, None)):
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            if insist is not None:
-                insist()
-        else:
-            return insist is not None and insist == process.terminate
-    return False
+def _environment(password: str | None) -> dict[str, str]:
+    """Return the child's: ours without its options, which are all given as arguments."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TLSSERVER_SIGNER_")}
+    if password is not None and _source(password) != password:
+        kept[_PASSWORD] = password.removeprefix("pass:")
+    return kept
 
 
-def _cause(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else f"signal {-code}"
+def _close(process: subprocess.Popen[bytes]) -> None:
+    """Close our end of its standard input; the thread that reads the others closes them. Idempotent."""
+    for pipe in (process.stdin, process.stderr if process.returncode is not None else None):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from engine_shim import KeyMismatchError
+from engine_shim.key import MISMATCH
 from tlsserver.errors import ConfigurationError
 from tlsserver.signers.child import SignerChild
 from tlsserver.signers.remote import RemoteSigner
@@ -22,9 +23,8 @@ __all__ = ["IsolatedSigner"]
 class IsolatedSigner(RemoteSigner):
     """A `RemoteSigner` that brings its signer along: a child process, which alone reads the private keys.
 
-    It is started before this returns, started anew when it dies, and ends with this process. What it needs to know of
-    the keys it is told by their paths, so no memory of this process ever holds one. A certificate's file must not hold the key as
-    well.
+    It is started before this returns, started anew when it dies, and ends with this process. It is given the paths of
+    the keys, so no memory of this process ever holds one. The file of a certificate must not hold its key as well.
 
     Args:
         keys: Paths of the private keys, PEM or DER.
@@ -53,7 +53,7 @@ class IsolatedSigner(RemoteSigner):
         self._child = SignerChild(keys, password=password, offload=offload, threads=threads)
         self._child.start()
         try:
-            super().__init__([f"unix:{self._child.socket}"], peer_uids=(os.getuid(),), name="isolated", **options)
+            super().__init__([f"unix:{self._child.socket}"], peer_uids=(os.geteuid(),), name="isolated", **options)
         except BaseException:
             self._child.close()
             raise
@@ -75,10 +75,7 @@ class IsolatedSigner(RemoteSigner):
         if key.key_id not in self._child.key_ids():
             self._child.reload()
         if key.key_id not in self._child.key_ids():
-            message = (
-                "the private key does not belong to the certificate: give the key that the certificate was made for"
-            )
-            raise KeyMismatchError(message)
+            raise KeyMismatchError(self._child.complaint or MISMATCH)
         return key
 
     def close(self, timeout: float = 5.0) -> bool:

@@ -1,0 +1,227 @@
+"""A key server in a process of its own: that it lives as long as it is wanted, and no longer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engine_shim import SignerEngine
+from support import apart, leaks
+from support.child_server import say
+from support.leaks import PATIENCE
+from tlsserver.errors import ConfigurationError
+from tlsserver.own_python import own_python
+from tlsserver.signers import child as child_module
+from tlsserver.signers.child import SignerChild
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.certificates import Certificates, Identity
+
+
+def key_id(identity: Identity) -> bytes:
+    with SignerEngine() as engine:
+        return engine.load_key(identity.cert).key_id
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    SignerEngine().close()  # what is OpenSSL's stays
+    before = leaks.holdings()
+    yield
+    after = leaks.settled(before)
+    assert (after.descriptors, after.threads) == (before.descriptors, before.threads)
+
+
+@pytest.fixture
+def key(certificates: Certificates, tmp_path: Path) -> Path:
+    path = tmp_path / "key.pem"
+    shutil.copy(certificates["p256"].key, path)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def child(key: Path) -> Iterator[SignerChild]:
+    made = SignerChild([key], offload="off")
+    made.start()
+    yield made
+    made.close()
+
+
+def wait_gone(pid: int) -> None:
+    """Wait until a process that is not ours has ended."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([fd], [], [], PATIENCE)[0]
+    finally:
+        os.close(fd)
+
+
+def test_serves_and_ends(child: SignerChild, certificates: Certificates) -> None:
+    pid = child.pid
+    assert pid is not None
+    assert child.key_ids() == {key_id(certificates["p256"])}
+    assert child.socket.parent.stat().st_mode & 0o777 == 0o700
+    assert child.close()
+    wait_gone(pid)
+    assert child.pid is None
+    assert not child.socket.parent.exists()
+    assert child.close()
+
+
+def test_nothing_of_the_key_but_its_path_is_given(child: SignerChild, key: Path) -> None:
+    lines = key.read_bytes().splitlines()
+    pid = child.pid
+    with open(f"/proc/{pid}/cmdline", "rb") as arguments, open(f"/proc/{pid}/environ", "rb") as environment:  # noqa: PTH123 - as short
+        said = arguments.read() + environment.read()
+    assert os.fsencode(key) in said
+    assert lines[1] not in said
+
+
+def test_started_anew_when_it_dies(child: SignerChild, caplog: pytest.LogCaptureFixture) -> None:
+    first = child.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    leaks.wait_until(lambda: child.pid not in (None, first) and child._is_told)
+    assert child.restarts == 1
+    assert child.socket.exists()
+    assert "the signer's process has ended (signal 9): it is started anew" in caplog.text
+
+
+def test_not_started_anew_when_it_is_not_wanted_any_more(child: SignerChild, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_module, "_PAUSE_MOST", 600.0)
+    monkeypatch.setattr(child_module, "_PAUSE_FIRST", 600.0)
+    pid = child.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    leaks.wait_until(lambda: child.pid is None)
+    assert child.close()
+    assert child.restarts == 0
+
+
+def test_reads_new_keys_and_keeps_those_before_for_a_while(
+    child: SignerChild, certificates: Certificates, key: Path
+) -> None:
+    shutil.copy(certificates["p384"].key, key)
+    child.reload()
+    assert child.key_ids() == {key_id(certificates["p384"])}
+    assert child.complaint == ""
+
+
+def test_keys_that_cannot_be_read_change_nothing(
+    child: SignerChild, certificates: Certificates, key: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key.write_text("garbage")
+    child.reload()
+    assert child.key_ids() == {key_id(certificates["p256"])}
+    assert f"private key {key}" in child.complaint
+    assert "signer: reload failed, the last good keys stay" in caplog.text
+
+
+def test_key_that_cannot_be_read(tmp_path: Path) -> None:
+    child = SignerChild([tmp_path / "none.pem"])
+    missing = rf"^key {tmp_path}/none.pem cannot be read: No such file or directory; give another path$"
+    with pytest.raises(ConfigurationError, match=missing):
+        child.start()
+    assert not child.socket.parent.exists()
+
+
+@pytest.mark.parametrize("source", ["pass:{}", "{}", "file:", "env:"])
+def test_password(certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    password = "a pass phrase"  # noqa: S105 - of a key made here
+    key = tmp_path / "encrypted.pem"
+    plain = certificates["p256"].key
+    command = ("openssl", "pkcs8", "-topk8", "-in", str(plain), "-out", str(key), "-passout", f"pass:{password}")
+    subprocess.run(command, check=True, capture_output=True)
+    (tmp_path / "password").write_text(password)
+    monkeypatch.setenv("KEY_PASSWORD", password)
+    given = {"file:": f"file:{tmp_path}/password", "env:": "env:KEY_PASSWORD"}.get(source, source.format(password))
+    child = SignerChild([key], password=given, offload="off")
+    child.start()
+    try:
+        with open(f"/proc/{child.pid}/cmdline", "rb") as arguments:  # noqa: PTH123 - as short
+            assert password.encode() not in arguments.read()
+    finally:
+        child.close()
+
+
+def test_options_in_the_environment_are_not_the_childs(
+    key: Path, monkeypatch: pytest.MonkeyPatch, certificates: Certificates
+) -> None:
+    monkeypatch.setenv("TLSSERVER_SIGNER_USER", "nobody at all")
+    child = SignerChild([key], offload="off", threads=None)
+    child.start()
+    child.close()
+    assert child.key_ids() == {key_id(certificates["p256"])}
+
+
+def test_its_words_are_told_at_their_level(caplog: pytest.LogCaptureFixture, key: Path) -> None:
+    caplog.set_level(logging.INFO)
+    child = SignerChild([key])
+    child._hear_words("2026-01-02 03:04:05,678 INFO tlsserver.signers.keyserver: stopping: 0 requests are under way")
+    child._hear_words("Traceback (most recent call last):")
+    child.close()
+    levels = [(record.levelno, record.getMessage()) for record in caplog.records]
+    assert levels == [
+        (logging.INFO, "signer: stopping: 0 requests are under way"),
+        (logging.ERROR, "signer: Traceback (most recent call last):"),
+    ]
+
+
+def have_a_child(key: str) -> None:
+    """Tell its process, then wait for the end."""
+    child = SignerChild([key], offload="off")
+    child.start()
+    say(child.pid)
+    sys.stdin.read()
+
+
+def test_ends_with_its_parent_however_that_ends(key: Path) -> None:
+    parent = subprocess.Popen(
+        apart.command(__name__, "have_a_child", key),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=apart.environment(),
+    )
+    assert parent.stdout is not None
+    with parent:
+        pid = int(parent.stdout.readline())
+        os.kill(pid, 0)
+        parent.kill()
+    wait_gone(pid)
+
+
+def test_forked_child_leaves_the_process_to_its_parent(child: SignerChild) -> None:
+    if (forked := os.fork()) == 0:
+        os._exit(0 if child.close() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 0
+    assert child.pid is not None
+    os.kill(child.pid, 0)
+    assert child.socket.parent.exists()
+
+
+def test_our_own_python_takes_nothing_from_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('another json')")
+    done = subprocess.run(
+        own_python("import json, tlsserver; print(tlsserver.__file__)"),
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == sys.modules["tlsserver"].__file__

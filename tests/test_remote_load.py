@@ -79,8 +79,8 @@ def signed_by(
         yield site, keys
 
 
-def run_storm(identity: Identity, folder: Path, version: str, load: Load) -> tuple[list[float], list[float]]:
-    """Return when each handshake was done, and how long each ping took meanwhile, both in order; in seconds."""
+def run_storm(identity: Identity, folder: Path, version: str, load: Load) -> tuple[list[float], list[float], int]:
+    """Return when each handshake was done, how long each ping took meanwhile, both in order, and failed attempts."""
     allow_many_files()
     places = [folder / str(index) for index in range(load.servers)]
     options = {"most_in_flight": load.most_in_flight, "connections": load.connections}
@@ -93,20 +93,19 @@ def run_storm(identity: Identity, folder: Path, version: str, load: Load) -> tup
             pinger.close()
         numbers = site.report()["signers"]
     assert sum(one["performed"] for one in numbers) == load.clients + 1
-    assert all(one["failed"] == 0 for one in numbers)
-    return times, sorted(pinger.times)
+    return times, sorted(pinger.times), sum(one["failed"] for one in numbers)
 
 
 def storm_is_good(identity: Identity, folder: Path, version: str, load: Load, longest_ping: float) -> bool:
     """Run one; tell whether it was in time, and the 99th percentile of the pings meanwhile as well."""
-    times, pings = run_storm(identity, folder, version, load)
+    times, pings, failed = run_storm(identity, folder, version, load)
     p99 = pings[len(pings) * 99 // 100]
     print(  # noqa: T201 - the figure
         f"\n{identity.kind}, TLS {version}: {load.clients} handshakes in {times[-1]:.2f} s, ideal {load.ideal:.2f} s; "
         f"{len(pings)} pings, p99 {1000 * p99:.1f} ms, longest {1000 * pings[-1]:.1f} ms"
     )
     assert times[-1] >= load.ideal
-    return times[-1] < load.ideal + SLACK and p99 < longest_ping
+    return times[-1] < load.ideal + SLACK and p99 < longest_ping and not failed
 
 
 @pytest.mark.parametrize(("kind", "version"), [("p256", "1.3"), ("rsa2048", "1.2")])

@@ -56,6 +56,7 @@ def raise_status(status: int, what: str = "", detail: str | None = None) -> NoRe
         detail = ffi.string(lib.shim_last_error()).decode(errors="replace")
     if status not in _WITH_DETAIL:
         detail = ""
+    detail = detail.removeprefix(text).removeprefix(": ")  # OpenSSL has our text for a reason of ours
     raise kind(f"{prefix}{text}{f' ({detail})' if detail else ''}")
 
 

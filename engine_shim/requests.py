@@ -26,6 +26,8 @@ _ECDSA = {
     "SHA384": "ecdsa_secp384r1_sha384",
     "SHA512": "ecdsa_secp521r1_sha512",
 }
+_UNSAID = {"RSA": "pkcs1", "RSA-PSS": "pss"}  # what OpenSSL does where nobody has said it
+_MOST_REASON = 127  # bytes; op.h has one more
 _PADDING_NAMES = {number: name for name, number in PADDINGS.items()}
 
 
@@ -55,8 +57,8 @@ class SignRequest:
         self._length: int = facts.input_length
         self._salt: int = facts.salt_length
         self.padding = _PADDING_NAMES.get(facts.padding) if self.operation == "sign" else None
-        if self.padding is None and self.operation == "sign" and self.algorithm == "RSA":
-            self.padding = "pkcs1"  # what OpenSSL does where nobody has said it
+        if self.padding is None and self.operation == "sign":
+            self.padding = _UNSAID.get(self.algorithm)
 
     @cached_property
     def key(self) -> Key:
@@ -82,31 +84,37 @@ class SignRequest:
 
     @property
     def digest(self) -> bytes | None:
-        """The message's digest; None where the message itself is signed, or decrypted."""
-        return None if self.digest_name is None else hashlib.new(_DIGESTS[self.digest_name], self.message).digest()
+        """The message's digest; None where the message itself is signed, or decrypted.
+
+        Raises:
+            ValueError: hashlib does not know it. TLS has none such.
+        """
+        return None if self.digest_name is None else _hash(self.digest_name, self.message).digest()
 
     @property
     def salt_length(self) -> int | None:
         """How long the salt of a PSS signature is, in bytes; None for any other."""
         if self.padding != "pss" or self.digest_name is None:
             return None
-        return self._salt if self._salt >= 0 else hashlib.new(_DIGESTS[self.digest_name]).digest_size
+        return self._salt if self._salt >= 0 else _hash(self.digest_name).digest_size
 
     @property
     def scheme(self) -> str:
         """The signature scheme as TLS names it (RFC 8446, 4.2.3); ``rsa_decrypt`` for a decryption.
 
-        ECDSA's names tell the digest; in TLS 1.2 the curve is the key's, whatever they say.
+        ECDSA's names tell the digest; in TLS 1.2 the curve is the key's, whatever they say. `Key.sign` may ask for a
+        digest that TLS has no scheme for: then it is a name of the same form, such as ``ecdsa_sha3-256``.
         """
         if self.operation == "decrypt":
             return "rsa_decrypt"
+        digest = _hash_name(self.digest_name or "")
         if self.algorithm == "EC":
-            return _ECDSA[self.digest_name or ""]
+            return _ECDSA.get(self.digest_name or "", f"ecdsa_{digest}")
         if self.padding is None:
             return self.algorithm.lower().replace("ml-dsa-", "mldsa")
         family = {"RSA": "rsae", "RSA-PSS": "pss"}[self.algorithm]
         start = "rsa_pkcs1" if self.padding == "pkcs1" else f"rsa_pss_{family}"
-        return f"{start}_{_DIGESTS[self.digest_name or '']}"
+        return f"{start}_{digest}"
 
     @property
     def is_open(self) -> bool:
@@ -123,27 +131,29 @@ class SignRequest:
                 signer to try.
 
         Raises:
+            TypeError: It is not bytes.
             WrongAnswerError: It is not a signature of this message by this key, or not as long as the modulus.
             LateAnswerError: Nobody waits any more: the handshake has ended, the deadline has passed, or the engine is
                 closed.
             DoubleAnswerError: It was answered before.
             ForkedError: It was taken in the parent process.
         """
-        data = bytes(answer)
+        data = bytes(memoryview(answer))  # bytes(10) would be ten zeros
         check(lib.request_complete(self._handle, ffi.from_buffer(data), len(data), final), self._what)
 
     def fail(self, reason: str) -> None:
         """Tell that there will be no answer: the handshake fails.
 
         Args:
-            reason: One line for the log; up to 127 bytes of it are kept.
+            reason: One line for the log; up to 127 bytes of it are kept, and a space for whatever cannot be printed.
 
         Raises:
             LateAnswerError: See `complete`.
             DoubleAnswerError: See `complete`.
             ForkedError: See `complete`.
         """
-        check(lib.request_fail(self._handle, reason.replace("\0", " ").encode()), self._what)
+        line = "".join(c if c.isprintable() else " " for c in reason).encode()[:_MOST_REASON]
+        check(lib.request_fail(self._handle, line.decode(errors="ignore").encode()), self._what)
 
     def perform(self, key: Key) -> None:
         """Perform it here and now, on this thread and with OpenSSL, and answer.
@@ -175,3 +185,11 @@ def _common_name(digest: str) -> str | None:
     """Return the digest's usual name; None: there is none."""
     name = digest.upper().replace("SHA2-", "SHA").replace("SHA-", "SHA")
     return name or None
+
+
+def _hash_name(digest_name: str) -> str:
+    return _DIGESTS.get(digest_name, digest_name.lower())
+
+
+def _hash(digest_name: str, data: bytes = b"") -> hashlib._Hash:
+    return hashlib.new(_hash_name(digest_name), data)

@@ -22,6 +22,7 @@ __all__ = ["SignerEngine", "SignerTimes", "Times"]
 
 _LONGEST_DEADLINE = 3600.0  # as for other latencies: more is a mistake in the caller's units
 _FOR_EVER = -1.0
+_LONGEST_WAIT = 2e6  # seconds; poll(2) counts milliseconds in an int
 
 
 @dataclass(frozen=True)
@@ -124,14 +125,17 @@ class SignerEngine(NativeEngine, Engine):
         """Return a descriptor to wait for: readable while a request can be taken, and once the engine is closed.
 
         It is the engine's to close. After a fork the child has another one.
+
+        Raises:
+            OSError: No descriptor is to be had.
         """
-        return int(lib.signer_fd(self._handle))
+        return _descriptor(lib.signer_fd(self._handle))
 
     def take(self, timeout: float | None = 0.0) -> SignRequest | None:
         """Take the oldest op. Any thread.
 
         Args:
-            timeout: How long to wait for one, in seconds; None: until there is one.
+            timeout: How long to wait for one, in seconds, not at all if it is less than 0; None: until there is one.
 
         Returns:
             The request; None: none has come.
@@ -139,6 +143,8 @@ class SignerEngine(NativeEngine, Engine):
         Raises:
             EngineClosedError: The engine is closed.
         """
+        if timeout is not None:
+            timeout = min(max(0.0, timeout), _LONGEST_WAIT)  # 0.0 first: what is no number is no time
         if timeout != 0 and threading.current_thread() is threading.main_thread():
             return self._take_on_main_thread(timeout)
         out = ffi.new("struct op **")
@@ -166,11 +172,7 @@ class SignerEngine(NativeEngine, Engine):
         Raises:
             OSError: No descriptor is to be had.
         """
-        fd = int(lib.signer_ended_fd(self._handle))
-        if fd < 0:
-            message = "signer: no descriptor is to be had: close some, or raise the limit (ulimit -n)"
-            raise OSError(errno.EMFILE, message)
-        return fd
+        return _descriptor(lib.signer_ended_fd(self._handle))
 
     def take_ended(self) -> tuple[int, ...] | None:
         """Tell which taken requests have ended since the last call without an answer of their signer's. Any thread.
@@ -223,7 +225,7 @@ class SignerEngine(NativeEngine, Engine):
 
     def _find(self, request_id: int) -> SignRequest:
         last = ffi.new("uint64_t *")
-        found = lib.signer_find(self._handle, request_id, last) if request_id > 0 else ffi.NULL
+        found = lib.signer_find(self._handle, request_id, last) if 0 < request_id < 1 << 64 else ffi.NULL
         if found != ffi.NULL:
             return SignRequest(self, found)
         if not 0 < request_id <= last[0]:
@@ -231,3 +233,10 @@ class SignerEngine(NativeEngine, Engine):
             raise ForeignAnswerError(message)
         message = f"request {request_id} was answered before, or nobody waits for it any more"
         raise LateAnswerError(message)
+
+
+def _descriptor(fd: int) -> int:
+    if fd < 0:
+        message = "signer: no descriptor is to be had: close some, or raise the limit (ulimit -n)"
+        raise OSError(errno.EMFILE, message)
+    return fd

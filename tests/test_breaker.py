@@ -44,6 +44,25 @@ def test_trial_that_was_not_wanted_any_more_tells_nothing() -> None:
     assert breaker.allows(1)
 
 
+def test_who_went_this_way_before_the_trial_makes_no_room_for_another() -> None:
+    breaker = Breaker(failures=1, seconds=1)
+    assert not breaker.begin(0)
+    breaker.failed(0)
+    assert breaker.begin(1)
+    breaker.given_up(is_trial=False)
+    assert not breaker.allows(1)
+
+
+def test_trial_that_never_ends_is_not_waited_for() -> None:
+    breaker = Breaker(failures=1, seconds=1)
+    breaker.failed(0)
+    assert breaker.begin(1)
+    assert not breaker.allows(10.9)
+    assert breaker.allows(11)
+    assert breaker.begin(11)
+    assert not breaker.allows(11)
+
+
 def test_late_failures_of_those_that_were_under_way_keep_it_open() -> None:
     breaker = Breaker(failures=2, seconds=1)
     for now in (0.0, 0.1, 0.5):

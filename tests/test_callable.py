@@ -184,6 +184,7 @@ def test_fallback_performs_what_the_function_does_not(kind: Any, identity: Ident
                     assert pair.finish() is Status.DONE
             (numbers,) = signer.signers()
             assert (numbers.fallbacks, numbers.breaker) == (4, "open")
+            assert (numbers.performed, numbers.failed) == (0, 4)
         assert len(function.asked) == 2  # from then on it was not asked
 
 
@@ -253,7 +254,7 @@ def test_forked_child_has_its_own(kind: Any, identity: Identity, used: bool) -> 
         ({"breaker_failures": 0}, "breaker_failures is 0"),
         ({"deadline": -1}, "deadline is -1"),
         ({"queue_size": 0}, "queue_size is 0"),
-        ({"function": 5}, "cannot be made of 5: give a function that takes a request"),
+        ({"function": 5}, "cannot be made of a int: give a function that takes a request"),
         ({"loop": object()}, "give a coroutine function, which is what a loop is for"),
     ],
 )

@@ -37,6 +37,7 @@ class Desk:
 
     def __init__(self, attempts: int = 3, failures: int = 100, *, fallback: bool = False) -> None:
         self.given_up: list[str] = []
+        self.was_counted = False
         self.breaker = Breaker(failures, LONG)
         self.calls = Calls(
             "desk",
@@ -46,8 +47,9 @@ class Desk:
             has_fallback=lambda _: fallback,
         )
 
-    def _give_up(self, request: Any, reason: str) -> None:
+    def _give_up(self, request: Any, reason: str, *, is_counted: bool) -> None:
         request.is_open = False
+        self.was_counted = is_counted
         self.given_up.append(reason)
 
     def begin(self, request: Request | None = None) -> Call:
@@ -109,6 +111,7 @@ def test_wrong_answer_is_never_final_where_there_is_a_fallback() -> None:
     assert desk.begin(request).returned(b"rubbish") is None
     assert request.answers == [(b"rubbish", False)]
     assert desk.given_up == ["signer desk: its answer is not right for this key and message"]
+    assert desk.was_counted
 
 
 @pytest.mark.parametrize("answer", [None, "signature", 5, [b"signature"]])
@@ -117,6 +120,40 @@ def test_answer_that_is_no_bytes(answer: object) -> None:
     assert desk.begin().returned(answer) is None
     kind = type(answer).__name__
     assert desk.given_up == [f"signer desk: it returned {kind}, not bytes: let it return the signature"]
+
+
+def test_request_from_before_the_trial_makes_no_room_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(attempts=1, failures=1)
+    before = desk.begin()
+    desk.begin().raised(OSError())
+    monkeypatch.setattr(desk.breaker, "_open_until", 0.0)
+    trial = desk.begin()
+    before.request.is_open = False  # type: ignore[misc] # of the test's own class
+    before.ended()
+    assert desk.calls.begin(Request()) is None  # type: ignore[arg-type]
+    trial.returned(b"signature")
+    assert desk.calls.breaker_state() == "closed"
+
+
+class _Bytes(bytes):
+    def __bytes__(self) -> bytes:
+        raise ZeroDivisionError("none of yours")
+
+
+class _SilentError(Exception):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+def test_answer_and_error_that_raise_when_looked_at() -> None:
+    """They come from somebody else's code; what they raise would end the thread that looks."""
+    desk = Desk(attempts=1)
+    assert desk.begin().returned(_Bytes(b"signature")) is None
+    assert desk.begin().raised(_SilentError()) is None
+    assert desk.given_up == [
+        "signer desk: it raised ZeroDivisionError: none of yours",
+        "signer desk: it raised _SilentError: (it cannot say why)",
+    ]
 
 
 def test_coroutine_is_no_answer() -> None:

@@ -10,22 +10,19 @@ import signal
 import socket
 import ssl
 import stat
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from support import keyless_client as keyless
-from support import leaks
 from support.client_authority import SERVER, Authority
 from support.keyless_client import KeylessClient, request
-from support.keyserver_scene import NOBODY, asked_as, digest_of, public_folder, public_key, ski
-from tlsserver import cli
+from support.keyserver_scene import NOBODY, asked_as, digest_of, public_folder, ski
+from support.signer_process import check, signing
+from tlsserver.cli.signer import _say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,60 +30,6 @@ if TYPE_CHECKING:
     from support.certificates import Certificates
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-
-
-class Signer:
-    """A key server that runs, and has said all that it says at its start."""
-
-    def __init__(self, *arguments: str | Path, **options: object) -> None:
-        self.process: subprocess.Popen[str] = subprocess.Popen(
-            [sys.executable, "-m", "tlsserver", "signer", *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,  # type: ignore[call-overload] # of Popen
-        )
-        assert self.process.stdout is not None
-        self.said = ""
-        for line in self.process.stdout:
-            self.said += line
-            if line.startswith("  stop "):
-                break
-        else:
-            pytest.fail(self.process.communicate()[1])
-
-    @property
-    def status(self) -> dict[str, str]:
-        """What the kernel says of it (proc(5))."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        return dict(re.findall(r"^(\w+):\s*(.*)$", text, re.MULTILINE))
-
-    def wait_for(self, text: str) -> str:
-        """Read the log up to a line that has this in it."""
-        assert self.process.stderr is not None
-        seen = ""
-        for line in self.process.stderr:
-            seen += line
-            if text in line:
-                return seen
-        raise AssertionError(f"it never said {text!r}: {seen}")
-
-    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
-        """Give exit code, the rest of the output, and of the log."""
-        self.process.send_signal(number)
-        rest = self.process.communicate(timeout=30)
-        return self.process.returncode, *rest
-
-
-@contextlib.contextmanager
-def signing(*arguments: str | Path, **options: object) -> Iterator[Signer]:
-    found = Signer(*arguments, **options)
-    try:
-        yield found
-    finally:
-        if found.process.poll() is None:
-            found.process.kill()
-        found.process.communicate()
 
 
 @pytest.fixture(autouse=True)
@@ -108,13 +51,6 @@ def key(certificates: Certificates, tmp_path: Path) -> Path:
 def public() -> Iterator[Path]:
     with public_folder() as folder:
         yield folder
-
-
-def check(client: KeylessClient, certificates: Certificates) -> None:
-    """Have something signed."""
-    answer = client.ask(0x15, digest_of("SHA256"), ski(certificates, "p256"))
-    scheme = ec.ECDSA(utils.Prehashed(hashes.SHA256()))
-    public_key(certificates, "p256").verify(answer.payload, digest_of("SHA256"), scheme)
 
 
 # --- Serving ---
@@ -229,52 +165,6 @@ def test_reload(tmp_path: Path, certificates: Certificates) -> None:
     assert [len((tmp_path / name).read_text().splitlines()) for name in ("audit.1", "audit")] == [1, 2]
 
 
-def test_supervised(tmp_path: Path, certificates: Certificates) -> None:
-    """It tells which keys it has, serves those before for a while, and ends with its parent."""
-    key, path = tmp_path / "key.pem", tmp_path / "s"
-    key.write_bytes(certificates["p256"].key.read_bytes())
-    key.chmod(0o600)
-    read_end, write_end = os.pipe()
-    command = ("--key", key, "--listen", f"unix:{path}", "--attended", "--status-fd", str(write_end))
-    with (
-        os.fdopen(read_end) as told,
-        signing(*command, "--key-grace", "600", pass_fds=(write_end,), stdin=subprocess.PIPE) as signer,
-    ):
-        os.close(write_end)
-        assert json.loads(told.readline()) == {"keys": [ski(certificates, "p256").hex()], "error": None}
-        key.write_bytes(certificates["p384"].key.read_bytes())
-        signer.process.send_signal(signal.SIGHUP)
-        assert json.loads(told.readline()) == {"keys": [ski(certificates, "p384").hex()], "error": None}
-        with KeylessClient.local(path) as client:
-            check(client, certificates)
-        key.write_text("rubbish")
-        signer.process.send_signal(signal.SIGHUP)
-        status = json.loads(told.readline())
-        assert status["keys"] == [ski(certificates, "p384").hex()]
-        assert str(key) in status["error"]
-        assert signer.process.stdin is not None
-        signer.process.stdin.close()
-        signer.process.stdin = None  # communicate() would flush it
-        assert told.read() == ""
-        assert signer.process.wait(30) == 0
-
-
-def test_grace_ends(tmp_path: Path, certificates: Certificates) -> None:
-    key, path = tmp_path / "key.pem", tmp_path / "s"
-    key.write_bytes(certificates["p256"].key.read_bytes())
-    key.chmod(0o600)
-    with (
-        signing("--key", key, "--listen", f"unix:{path}", "--key-grace", "0.2") as signer,
-        KeylessClient.local(path) as client,
-    ):
-        key.write_bytes(certificates["p384"].key.read_bytes())
-        signer.process.send_signal(signal.SIGHUP)
-        signer.wait_for("keys and certificates are reloaded")
-        name = ski(certificates, "p256")
-        leaks.wait_until(lambda: client.ask(0x15, digest_of("SHA256"), name).error == keyless.NO_KEY)
-        assert client.ask(0x15, digest_of("SHA256"), name).error == keyless.NO_KEY
-
-
 # --- What it keeps to itself ---
 
 
@@ -312,6 +202,21 @@ def test_privileges_are_dropped(public: Path, key: Path, certificates: Certifica
         assert signer.stop()[0] == 0
     with socket.socket(socket.AF_UNIX) as late, pytest.raises((ConnectionRefusedError, FileNotFoundError)):
         late.connect(str(path))
+
+
+@ROOT_ONLY
+def test_group_alone(public: Path, key: Path) -> None:
+    with signing("--key", key, "--listen", f"unix:{public / 's'}", "--group", str(NOBODY)) as signer:
+        assert signer.status["Gid"].split() == [str(NOBODY)] * 4
+        assert Path(f"/proc/{signer.process.pid}/environ").stat().st_gid == 0  # not dumpable: see above
+
+
+def test_nobody_hears_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("tlsserver.cli.signer.click.echo", refuse)
+    _say(["tlsserver signs"])  # and goes on
 
 
 @ROOT_ONLY
@@ -360,76 +265,3 @@ def key_numbers(certificates: Certificates) -> bytes:
     loaded = load_pem_private_key(certificates["p256"].key.read_bytes(), None)
     assert isinstance(loaded, ec.EllipticCurvePrivateKey)
     return loaded.private_numbers().private_value.to_bytes(32, "big")
-
-
-# --- What it refuses ---
-
-UNIX = "--listen unix:{tmp}/s"
-REFUSED = {
-    "no key to serve": UNIX,
-    "nowhere to listen": "--key {key}",
-    "cannot be read: No such file": f"--key {{tmp}}/missing {UNIX}",
-    "no private key (PEM) in the files": f"--key {{tmp}}/empty {UNIX}",
-    "no password in the environment variable NO_SUCH": f"--key {{key}} --key-password env:NO_SUCH {UNIX}",
-    "give another path with --key-password": f"--key {{key}} --key-password file:{{tmp}}/missing {UNIX}",
-    "'unix:' cannot be read: give unix:PATH": "--key {key} --listen unix:",
-    "'fd:x' cannot be read": "--key {key} --listen fd:x",
-    "'localhost' cannot be read": "--key {key} --listen localhost",
-    "'localhost:99999' cannot be read": "--key {key} --listen localhost:99999",
-    "':8443' cannot be read": "--key {key} --listen :8443",
-    "certificates on both ends alone: give --ssl-certfile": "--key {key} --listen 0.0.0.0:0",
-    "certificates on both ends alone: give --ssl-ca-certs": "--key {key} --listen 0.0.0.0:0 --ssl-certfile {cert}",
-    "--ssl-certfile is for --listen HOST:PORT": f"--key {{key}} {UNIX} --ssl-certfile {{cert}}",
-    "--allow NAME is for --listen HOST:PORT": f"--key {{key}} {UNIX} --allow front.example",
-    "--allow uid: and gid: are for --listen unix:PATH": (
-        "--key {key} --listen 127.0.0.1:0 --ssl-certfile {cert} --ssl-ca-certs {cert} --allow uid:0"
-    ),
-    "no user 'no-such-user' on this machine": f"--key {{key}} {UNIX} --allow uid:no-such-user",
-    "no group 'no-such-group' on this machine": f"--key {{key}} {UNIX} --group no-such-group",
-    "give --allow gid:GROUP as well": f"--key {{key}} {UNIX} --socket-group root",
-    "--offload-threads 0 is for --offload batch": f"--key {{key}} {UNIX} --offload threads --offload-threads 0",
-    "--offload-threads is for --offload batch or threads": f"--key {{key}} {UNIX} --offload-threads 2",
-    "audit log {tmp}/no/log cannot be written": f"--key {{key}} {UNIX} --audit-log {{tmp}}/no/log",
-    "cannot listen on unix:{key}: there is a file": "--key {key} --listen unix:{key}",
-    "cannot serve on fd:98765": "--key {key} --listen fd:98765",
-    "certificate {tmp}/missing cannot be read": (
-        "--key {key} --listen 127.0.0.1:0 --ssl-certfile {tmp}/missing --ssl-ca-certs {cert}"
-    ),
-}
-
-
-@pytest.fixture
-def unhardened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be taken back stays out of the tests' own process."""
-    monkeypatch.setattr("tlsserver.cli.signer.harden", list)
-    monkeypatch.setattr("tlsserver.cli.signer.lock_memory", lambda: None)
-
-
-@pytest.mark.usefixtures("unhardened")
-@pytest.mark.parametrize("why", REFUSED)
-def test_what_is_refused(
-    tmp_path: Path, key: Path, certificates: Certificates, capsys: pytest.CaptureFixture[str], why: str
-) -> None:
-    (tmp_path / "empty").mkdir()
-    places = {"tmp": tmp_path, "key": key, "cert": certificates["p256"].cert}
-    assert cli.run(["signer", *REFUSED[why].format(**places).split()]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("tlsserver: error: ")
-    assert said.count("\n") == 1
-    assert why.format(**places) in said
-    assert not (tmp_path / "s").exists()
-
-
-@pytest.mark.usefixtures("unhardened")
-def test_without_the_right_to_drop_privileges(
-    tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "chown", lambda *_: None)  # where the test may not do it
-    monkeypatch.setattr(os, "initgroups", refuse)
-    command = ["signer", "--key", str(key), "--listen", f"unix:{tmp_path / 's'}", "--user", "nobody"]
-    assert cli.run(command) == 2
-    assert "start as root, or leave --user and --group out" in capsys.readouterr().err
-    assert not (tmp_path / "s").exists()

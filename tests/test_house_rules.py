@@ -72,6 +72,8 @@ LAYERS = (
     ("tlsserver.signers.callable",),
     ("tlsserver.signers.load",),
     ("tlsserver.signers.pkcs11_uri", "tlsserver.signers.pkcs11_pin"),
+    ("tlsserver.signers.pkcs11_paths",),
+    ("tlsserver.signers.pkcs11_functions",),
     ("tlsserver.signers.pkcs11_module",),
     ("tlsserver.signers.pkcs11_mechanism", "tlsserver.signers.pkcs11_token"),
     ("tlsserver.signers.pkcs11_key",),

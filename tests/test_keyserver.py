@@ -7,6 +7,7 @@ import hashlib
 import socket
 import threading
 from collections import deque
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -239,6 +240,19 @@ def test_pings_that_nobody_reads_back(scene: Scene) -> None:
         hog.stuff(request(1, keyless.PING, bytes(60_000)), lambda: other.ask(keyless.PING))
         transports = [one for local in scene.server._local for one in local._connections]
         assert max(one.get_write_buffer_size() for one in transports) < 512 * 1024
+
+
+def test_what_is_refused_costs_the_others_little(scene: Scene) -> None:
+    """A client's thousand refusals are no single turn of the loop: whoever else asks comes in between."""
+    refused: list[int] = []
+    scene.server.call_soon_threadsafe(
+        lambda: scene.server._reactor.at_end_of_turn(lambda: refused.append(scene.desk.numbers.refused))
+    )
+    with scene.client() as hog:
+        hog.send(keyless.frame(1, b"") * 1000 + request(2, keyless.PING))
+        codes = [answer.error for answer in (hog.answer() for _ in range(1001)) if answer is not None]
+    assert codes == [keyless.FORMAT] * 1000 + [None]
+    assert max(after - before for before, after in pairwise(refused)) <= 128  # as it is read, and at its turn
 
 
 def test_pipelined_requests_in_any_pieces(scene: Scene, certificates: Certificates) -> None:

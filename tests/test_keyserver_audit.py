@@ -80,3 +80,32 @@ def test_audit_log_that_cannot_be_opened(tmp_path: Path) -> None:
     log.add(client="me", operation="x", key=b"", outcome="ok", seconds=0)
     assert not log.is_on
     assert log.flush()
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    """Else whoever owns the folder could have root write to any file, and be given it."""
+    precious, log = tmp_path / "precious", tmp_path / "audit"
+    precious.touch()
+    log.symlink_to(precious)
+    with pytest.raises(ConfigurationError, match="it is a symbolic link, and none is followed"):
+        AuditLog(str(log))
+
+
+def test_only_a_file_of_ours_is_given_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(os, "fchown", lambda *asked: given.append(asked[1]))
+    log = AuditLog(str(tmp_path / "audit"))
+    log.give_to(17)
+    assert given == [17]
+    (tmp_path / "other name").hardlink_to(tmp_path / "audit")
+    log.give_to(17)
+    AuditLog("/dev/null").give_to(17)
+    AuditLog("-").give_to(17)
+    assert given == [17]
+    log.close()
+
+
+def test_standard_output_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    with pytest.raises(ConfigurationError, match="there is no standard output"):
+        AuditLog("-")

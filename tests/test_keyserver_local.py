@@ -75,6 +75,26 @@ def test_files_that_are_no_sockets_are_left_alone(tmp_path: Path) -> None:
     assert path.read_text() == "data"
 
 
+@pytest.mark.parametrize("group", [None, os.getegid()], ids=["owner", "group"])
+def test_folder_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int | None) -> None:
+    """Who puts a link in the file's place does not get the rights of what it points to."""
+    path, precious = tmp_path / "s", tmp_path / "precious"
+    precious.write_text("data")
+    precious.chmod(0o640)
+    before = precious.stat()
+
+    def swap(_: Path) -> tuple[int, int, int]:  # in between binding and giving away
+        path.unlink()
+        path.symlink_to(precious)
+        return 0, 0, 0
+
+    monkeypatch.setattr("tlsserver.signers.keyserver_local._identity", swap)
+    LocalSocket(path, group=group, owner=os.geteuid()).socket.close()
+    after = precious.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert after.st_ctime_ns == before.st_ctime_ns  # nobody has even tried
+
+
 @pytest.mark.parametrize(("name", "why"), [("missing/s", "no such folder"), ("x" * 120, "too long")])
 def test_paths_that_cannot_be(tmp_path: Path, name: str, why: str) -> None:
     with pytest.raises(AddressError, match=why) as caught:
@@ -164,6 +184,9 @@ def test_names_of_users_and_groups() -> None:
     assert (user_id("root"), user_id("17"), group_id("root"), group_id("17")) == (0, 17, 0, 17)
     for text in ("uid:no-such-user", "gid:no-such-group", "uid:", "", "gid:"):
         with pytest.raises(ConfigurationError, match=r"give (a name|uid)"):
+            Allowed.parse([text])
+    for text in ("uid:4294967295", "gid:4294967295", "uid:99999999999"):  # -1 is "nobody changes" to the kernel
+        with pytest.raises(ConfigurationError, match="the last one is 4294967294"):
             Allowed.parse([text])
     allowed = Allowed.parse(["uid:0", "gid:0", "Front.Example", "spiffe://example/Front"])
     assert allowed.names == {"front.example", "spiffe://example/Front"}

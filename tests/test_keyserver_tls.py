@@ -24,6 +24,7 @@ from tlsserver.client_certificate import ClientCertificate
 from tlsserver.listener import bind
 from tlsserver.signers.keyserver_access import Allowed, names_of
 from tlsserver.signers.keyserver_local import LocalSocket
+from tlsserver.signers.keyserver_protocol import KeylessProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -175,6 +176,41 @@ def test_names_of_certificates(people: People) -> None:
     assert Allowed().certified(ClientCertificate((people.by_uri.der,))) == URI
     assert Allowed.parse([URI.upper()]).certified(ClientCertificate((people.by_uri.der,))) is None
     assert Allowed().certified(ClientCertificate((b"rubbish",))) is None
+
+
+def test_names_that_deceive(people: People) -> None:
+    def named(name: str) -> ClientCertificate:
+        return ClientCertificate((people.authority.issue(name).der,))
+
+    kelvin = named("www.ban\u212a")
+    assert Allowed.parse(["www.bank"]).certified(kelvin) is None
+    assert Allowed().certified(kelvin) == "www.ban\u212a"
+    told = Allowed().certified(named("a\n2026 CRITICAL all is lost \x1b[31m"))
+    assert told == r"a\n2026 CRITICAL all is lost \x1b[31m"
+    assert Allowed.parse(["urn:x:A"]).certified(named("urn:x:a")) is None
+
+
+class _Door:
+    """A transport that knows one thing."""
+
+    is_aborted = False
+
+    def __init__(self, certificate: ClientCertificate) -> None:
+        self.facts = {"client_certificate": certificate, "peername": ("192.0.2.1", 5)}
+
+    def get_extra_info(self, name: str) -> object:
+        return self.facts.get(name)
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+def test_refused_certificate_that_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
+    door = _Door(ClientCertificate((b"rubbish",)))
+    protocol: Any = KeylessProtocol(None, lambda _: None, max_pending=1, pad=True)  # type: ignore[arg-type]
+    protocol.connection_made(door)
+    assert door.is_aborted
+    assert "('192.0.2.1', 5), whose certificate cannot be read" in caplog.text
 
 
 def test_unix_socket_and_tls_share_the_batches(

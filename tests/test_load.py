@@ -53,6 +53,20 @@ def make_nothing(certificate):
     """Forgets to return."""
 
 
+def leave(certificate):
+    raise SystemExit("no more")
+
+
+def make_key(certificate):
+    return b"the key itself"
+
+
+def __getattr__(name):
+    if name == "lazy":
+        raise OSError("not today")
+    raise AttributeError(name)
+
+
 def fail(certificate):
     raise OSError("no token\\nis there")
 
@@ -117,7 +131,10 @@ def test_factory_is_told_the_certificate(tmp_path: Path) -> None:
         (f"{MODULE}:nothing", f"there is no nothing in module {MODULE}"),
         (f"{MODULE}:Deep.nothing", f"there is no Deep.nothing in module {MODULE}"),
         (f"{MODULE}:number", "number is a int, it must be a function that makes a signer"),
-        (f"{MODULE}:make_nothing", "the factory returned None, it must return a function or a Signer"),
+        (f"{MODULE}:leave", "the factory raised SystemExit: no more"),
+        (f"{MODULE}:make_key", "the factory returned a bytes, it must return a function or a Signer"),
+        (f"{MODULE}:lazy", "lazy cannot be had of module a_signer_of_the_tests: OSError: not today"),
+        (f"{MODULE}:make_nothing", "the factory returned a NoneType, it must return a function or a Signer"),
         (f"{MODULE}:fail", "the factory raised OSError: no token is there"),
         (f"{MODULE}:complain", "KMS_URL is not set: set it"),
         (f"{MODULE}:needs_more", "the factory raised TypeError"),

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers_web import serving
 
-from support.core import dump, family, found_in, traces
+from support.core import dump, dump_at, family, found_in, traces
 from support.remote_site import client_context
+from support.softhsm import PIN, SoftHsm, TokenProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
 
     from helpers_web import Serving
 
-    from support.certificates import Certificates
+    from support.certificates import Certificates, Identity
 
 KINDS = ("rsa2048", "p256")
+SIGNS = ("EVP_PKEY_sign", "RSA_private_encrypt", "ECDSA_do_sign")  # what SoftHSM2 calls, with the key in its hands
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("gcore") is None, reason="gcore(1) of gdb is not installed"),
@@ -36,16 +38,21 @@ pytestmark = [
 ]
 
 
+def handshake(site: Serving, kind: str, version: ssl.TLSVersion) -> None:
+    """Have a key used."""
+    context = client_context()
+    context.minimum_version = context.maximum_version = version
+    raw = socket.create_connection(("127.0.0.1", site.port), 30)
+    with raw, context.wrap_socket(raw, server_hostname=f"{kind}.test") as tls:
+        tls.sendall(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
+        assert tls.recv(12) == b"HTTP/1.1 200"
+
+
 def handshakes(site: Serving) -> None:
     """With each key, in both versions."""
     for kind in KINDS:
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-            context = client_context()
-            context.minimum_version = context.maximum_version = version
-            raw = socket.create_connection(("127.0.0.1", site.port), 30)
-            with raw, context.wrap_socket(raw, server_hostname=f"{kind}.test") as tls:
-                tls.sendall(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
-                assert tls.recv(12) == b"HTTP/1.1 200"
+            handshake(site, kind, version)
 
 
 def search(pids: list[int], certificates: Certificates, folder: Path) -> dict[str, list[str]]:
@@ -106,3 +113,26 @@ def test_remote(certificates: Certificates, tmp_path: Path) -> None:
         assert search(family(site.process.pid), certificates, tmp_path) == NOWHERE
         found = search([signer.pid], certificates, tmp_path)
     assert all(found.values()), found
+
+
+@pytest.mark.skipif(TokenProcess.module is None, reason="p11-kit's client module is not installed")
+def test_pkcs11(certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    softhsm = SoftHsm(tmp_path)
+    softhsm.token("far", *(certificates[kind] for kind in KINDS))
+    options = [*serve_options(certificates, with_keys=False), "--ssl-keyfile=pkcs11:token=far"]
+    options += [f"--ssl-keyfile-password=pass:{PIN.decode()}", f"--pkcs11-module={TokenProcess.module}"]
+    with TokenProcess(softhsm, "far", tmp_path) as token:
+        for name, value in token.variables.items():
+            monkeypatch.setenv(name, value)
+        with serving(*options) as site:
+            handshakes(site)
+            assert search(family(site.process.pid), certificates, tmp_path) == NOWHERE
+            for kind in KINDS:
+                assert found_while_signing(token, site, certificates[kind], tmp_path)
+
+
+def found_while_signing(token: TokenProcess, site: Serving, identity: Identity, folder: Path) -> list[str]:
+    """SoftHSM2 has its keys encrypted, but for the moment in which it signs."""
+    (signer,) = family(token.process.pid)[1:]
+    core = dump_at(signer, SIGNS, folder, trigger=lambda: handshake(site, identity.kind, ssl.TLSVersion.TLSv1_3))
+    return found_in(core, traces(identity.key))

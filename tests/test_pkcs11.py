@@ -237,7 +237,30 @@ def test_local_key_performs_while_the_token_is_away(
         assert key.sign(b"text")
         (numbers,) = signer.signers()
         assert (numbers.breaker, numbers.fallbacks, numbers.state) == ("open", 6, "down")
+        assert (numbers.performed, numbers.failed) == (0, 6)
         assert len(asked) == before == 10  # once more each, for a session that was lost alone
+
+
+def test_thread_that_is_not_to_be_had(
+    signer: Pkcs11Signer, certificates: Certificates, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those that are there go on; and if there is none, whoever loads the key is told."""
+    identity = certificates["p256"]
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(ConfigurationError, match="cannot start its thread: can't start new thread"):
+            signer.load_key(identity.cert)
+    key = signer.load_key(identity.cert)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(3):
+            assert key.sign(b"text")
+    assert "signer pkcs11 has no more than 1 threads" in caplog.text
+    assert key.sign(b"text")
 
 
 def test_error_of_ours_takes_no_thread_with_it(

@@ -17,7 +17,7 @@ from support.asking import make_pair
 from support.certificates import Identity
 from support.softhsm import MODULE, PIN, SoftHsm
 from tlsserver.signers.pkcs11 import Pkcs11Signer
-from tlsserver.signers.pkcs11_module import _ffi
+from tlsserver.signers.pkcs11_functions import SharedFunctions, _ffi
 
 if TYPE_CHECKING:
     from engine_shim import Key
@@ -39,7 +39,9 @@ def behind_its_back(signer: Pkcs11Signer, function: int) -> None:
     kept = signer._token._kept
     assert kept is not None
     argument = kept[1].slot.slot_id if function == _CLOSE_ALL_SESSIONS else kept[2].handle  # type: ignore[attr-defined]
-    assert _ffi.cast("unsigned long (*)(unsigned long)", signer._token.module._functions[function])(argument) == 0
+    functions = signer._token.module._functions
+    assert isinstance(functions, SharedFunctions)
+    assert _ffi.cast("unsigned long (*)(unsigned long)", functions._functions[function])(argument) == 0
     signer._token.module.after_fork(in_child=False)
 
 
@@ -59,7 +61,7 @@ def lose_sessions(certificate: str) -> None:
             behind_its_back(signer, function)
             key.sign(b"text")
             assert signer.signers()[0].retries == number
-        signer._token.module._finalize()
+        signer._token.module._functions.finalize()
         key.sign(b"text")
         (numbers,) = signer.signers()
         assert (numbers.performed, numbers.failed, numbers.state) == (4, 0, "up")

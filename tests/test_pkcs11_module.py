@@ -13,8 +13,9 @@ import pytest
 from support import apart
 from support.softhsm import MODULE, PIN
 from tlsserver.errors import ConfigurationError
-from tlsserver.signers import pkcs11_module
-from tlsserver.signers.pkcs11_module import Module, load_module, module_path
+from tlsserver.signers import pkcs11_paths
+from tlsserver.signers.pkcs11_module import Module, load_module
+from tlsserver.signers.pkcs11_paths import module_path
 from tlsserver.signers.pkcs11_uri import Pkcs11Uri
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def test_no_module_named(monkeypatch: pytest.MonkeyPatch) -> None:
         module_path(None, Pkcs11Uri())
     with pytest.raises(ConfigurationError, match="no PKCS #11 module called nothing is installed"):
         module_path(None, Pkcs11Uri(module_name="nothing"))
-    monkeypatch.setattr(pkcs11_module, "_FOLDERS", ())
+    monkeypatch.setattr(pkcs11_paths, "_FOLDERS", ())
     with pytest.raises(ConfigurationError, match="none of the usual ones is installed"):
         module_path(None, Pkcs11Uri())
 

@@ -92,7 +92,6 @@ def test_wiped(file: Path) -> None:
     value = given.read()
     given.wipe()
     assert value == bytes(4)
-    assert given.read() == b""
 
 
 def test_representation_tells_the_source(file: Path) -> None:
@@ -123,3 +122,38 @@ def test_which_one_counts(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert "7531" not in caplog.text
     with pytest.raises(ConfigurationError, match="cannot come from a command"):
         pin_of(None, "|/bin/pin", None, "token web")
+
+
+def test_empty_one_is_never_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token would count it."""
+    closed = Pin(b"7531")
+    closed.wipe()
+    monkeypatch.setattr("sys.stdin", Terminal())
+    for answer in (lambda _: "", eof):
+        monkeypatch.setattr("getpass.getpass", answer)
+        for pin in (Pin("prompt"), Pin(b""), closed):
+            with pytest.raises(ConfigurationError, match="there is no PIN of the token"):
+                pin.read()
+
+
+def eof(_: str) -> str:
+    raise EOFError
+
+
+def test_prompt_without_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(ConfigurationError, match="no terminal"):
+        Pin("prompt").read()
+
+
+def test_as_text() -> None:
+    assert Pin("7531é".encode()).text() == "7531é"
+    with pytest.raises(ConfigurationError, match="is not UTF-8") as caught:
+        Pin(b"7531\xff").text()
+    assert caught.value.__suppress_context__
+    assert "7531" not in str(caught.value)
+
+
+def test_path_that_cannot_be() -> None:
+    with pytest.raises(ConfigurationError, match="has a character that no path has"):
+        Pin("file:/etc/pin\0").read()

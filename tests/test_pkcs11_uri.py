@@ -54,6 +54,10 @@ BAD = {
     "pkcs11:?pin-value=1&pin-source=file:/x": "both pin-source and pin-value",
     "pkcs11:slot-id=one": "slot-id is 'one': it is a number",
     "pkcs11:slot-id=": "slot-id is '': it is a number",
+    f"pkcs11:slot-id={'1' * 5000}": "it is a number",
+    "pkcs11:?module-path=/lib/a.so%00b": "module-path has a character that cannot be in it",
+    "pkcs11:?pin-source=file:/a%00b": "pin-source has a character that cannot be in it",
+    "pkcs11:?module-name=..%2F..%2Ftmp%2Fevil": "module-name has a character that cannot be in it",
     "pkcs11:type=key": "type cannot be 'key'",
     "pkcs11:library-version=1.2.3": "library-version cannot be",
 }

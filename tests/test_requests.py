@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,8 +28,7 @@ from engine_shim import (
     ThreadEngine,
 )
 from support import leaks
-from support.asking import asked, ended, is_readable, make_pair, private_key, said, sign, taken
-from support.waiting import PATIENCE, readable
+from support.asking import asked, ended, make_pair, private_key, said, sign, taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +80,7 @@ def test_answers_by_number(engine: SignerEngine, certificates: Certificates) -> 
     identity = certificates["p256"]
     with make_pair(engine, identity) as pair:
         request = asked(engine, pair)
-        for number in (0, -1, request.id + 1, 2**63):
+        for number in (0, -1, request.id + 1, 2**63, 2**64):
             with pytest.raises(ForeignAnswerError, match="not of this engine"):
                 engine.complete(number, b"")
         engine.complete(request.id, sign(request, private_key(identity)))
@@ -97,6 +95,26 @@ def test_refusal_is_the_handshakes_failure(engine: SignerEngine, certificates: C
         assert ended(pair) is Status.ERROR
         assert "the token is gone" in said(pair)
     assert engine.signer_times().refused == 1
+
+
+def test_reason_is_one_line_of_text(engine: SignerEngine, certificates: Certificates) -> None:
+    """What an exception says may have a file's name in it that is no text, and lines that are not the log's."""
+    with make_pair(engine, certificates["p256"]) as pair:
+        asked(engine, pair).fail("no \udcff\r\n2026 forged: " + "\u00e9" * 100)
+        assert ended(pair) is Status.ERROR
+        assert "no    2026 forged: \u00e9" in said(pair)
+        assert "\ufffd" not in said(pair)
+
+
+@pytest.mark.parametrize("answer", [10, None, "text", [1, 2]])
+def test_answer_that_is_no_bytes_is_the_callers_mistake(
+    engine: SignerEngine, certificates: Certificates, answer: Any
+) -> None:
+    with make_pair(engine, certificates["p256"]) as pair:
+        request = asked(engine, pair)
+        with pytest.raises(TypeError):
+            request.complete(answer)
+        assert request.is_open
 
 
 @pytest.mark.parametrize("is_taken", [False, True])
@@ -170,44 +188,6 @@ def test_expired_signature_outside_a_job_is_a_timeout(certificates: Certificates
             key.sign(b"nobody answers")
 
 
-def test_descriptor_is_readable_while_there_is_something_to_take(
-    engine: SignerEngine, certificates: Certificates
-) -> None:
-    identity = certificates["p256"]
-    pairs = [make_pair(engine, identity) for _ in range(2)]
-    assert not is_readable(engine)
-    for pair in pairs:
-        pair.until_parked()
-        assert is_readable(engine)
-    taken(engine)
-    assert is_readable(engine)
-    taken(engine)
-    assert not is_readable(engine)
-    assert engine.take() is None
-    for pair in pairs:
-        pair.close()
-    pair = make_pair(engine, identity)
-    pair.until_parked()
-    pair.close()  # it leaves before it is taken
-    assert engine.take() is None
-    assert not is_readable(engine)
-    engine.close()
-    assert is_readable(engine)
-    with pytest.raises(EngineClosedError):
-        engine.take()
-
-
-def test_taking_waits_no_longer_than_told(engine: SignerEngine) -> None:
-    before = time.monotonic()
-    assert engine.take(timeout=0.02) is None
-    found: list[object] = []
-    thread = threading.Thread(target=lambda: found.append(engine.take(timeout=0.02)))
-    thread.start()
-    thread.join(10)
-    assert found == [None]
-    assert time.monotonic() - before >= 0.04
-
-
 def test_answer_of_a_closed_engine_is_late(certificates: Certificates) -> None:
     with SignerEngine(deadline=LONG) as engine, make_pair(engine, certificates["p256"]) as pair:
         request = asked(engine, pair)
@@ -277,63 +257,3 @@ def test_settings_out_of_range(name: str, value: float) -> None:
 
 def test_expired_is_a_failed_operation() -> None:
     assert issubclass(OperationExpiredError, OperationFailedError)
-
-
-def test_ended_requests_are_told_once(engine: SignerEngine, certificates: Certificates) -> None:
-    identity = certificates["p256"]
-    with make_pair(engine, identity) as pair:
-        asked(engine, pair)
-    fd = engine.ended_fileno()
-    assert engine.take_ended() == ()  # nobody had asked to be told
-    with make_pair(engine, identity) as pair:
-        left = asked(engine, pair).id
-        assert not readable([fd])
-    assert readable([fd])
-    with make_pair(engine, identity) as pair:
-        request = asked(engine, pair)
-        request.complete(sign(request, private_key(identity)))
-        ended(pair)
-    assert engine.take_ended() == (left,)
-    assert engine.take_ended() == ()
-    assert not readable([fd])
-    engine.close()
-    assert readable([fd])
-    with pytest.raises(EngineClosedError):
-        engine.take_ended()
-
-
-def test_expired_requests_have_ended(certificates: Certificates) -> None:
-    with SignerEngine(deadline=0.02) as engine, make_pair(engine, certificates["p256"]) as pair:
-        fd = engine.ended_fileno()
-        request = asked(engine, pair)
-        assert readable([fd], PATIENCE)
-        assert engine.take_ended() == (request.id,)
-        assert not request.is_open
-
-
-def test_more_ended_than_are_remembered(engine: SignerEngine, certificates: Certificates) -> None:
-    engine.ended_fileno()
-    key = engine.load_key(certificates["p256"].cert)
-    for _ in range(257):
-        with engine_shim.Job(key.sign, b"message") as job:
-            job.start()
-            taken(engine)
-    assert engine.take_ended() is None
-    assert engine.take_ended() == ()
-
-
-def test_child_is_told_of_its_own(engine: SignerEngine, certificates: Certificates) -> None:
-    with make_pair(engine, certificates["p256"]) as pair:
-        asked(engine, pair)
-        fd = engine.ended_fileno()
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                code = 0 if engine.take_ended() == () and not readable([engine.ended_fileno()]) else 2
-                engine.close()
-                code = code if readable([engine.ended_fileno()]) else 3
-            finally:
-                os._exit(code)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert not readable([fd])

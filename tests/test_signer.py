@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from typing import TYPE_CHECKING
+import hashlib
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
@@ -12,12 +13,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 import engine_shim
 from engine_shim import (
     KeyLoadError,
+    OperationFailedError,
     SignerEngine,
     Status,
     WrongAnswerError,
 )
 from support import leaks
-from support.asking import asked, ended, make_pair, private_key, raw_decryption, said, sign
+from support.asking import asked, ended, make_pair, private_key, raw_decryption, said, sign, taken
 from support.pair import STATIC_RSA
 
 if TYPE_CHECKING:
@@ -84,6 +86,59 @@ def test_scheme_is_what_tls_calls_it(
         assert scheme in repr(request)
         request.fail("seen enough")
         ended(pair)
+
+
+@pytest.mark.parametrize(
+    ("kind", "digest", "scheme"),
+    [
+        ("rsa2048", "SHA3-256", "rsa_pkcs1_sha3-256"),
+        ("p256", "SHA3-256", "ecdsa_sha3-256"),
+        ("rsa-pss", "SHA256", "rsa_pss_pss_sha256"),
+    ],
+)
+def test_scheme_that_tls_does_not_have(
+    engine: SignerEngine, certificates: Certificates, kind: str, digest: str, scheme: str
+) -> None:
+    """Outside TLS anything may be asked for, and nobody may have said how an RSA-PSS key pads."""
+    key = engine.load_key(certificates[kind].cert)
+    with engine_shim.Job(key.sign, b"message", digest=digest) as job:
+        job.start()
+        request = taken(engine)
+        assert request.scheme == scheme
+        assert request.digest == hashlib.new(digest.lower(), b"message").digest()
+        request.complete(sign(request, private_key(certificates[kind])))
+        assert job.start() is engine_shim.JobStatus.FINISHED
+        assert job.result()
+
+
+@pytest.mark.parametrize("case", ["zero", "one", "n - 1", "n", "the most", "longer", "empty"])
+def test_numbers_that_are_no_ciphertext_never_reach_a_signer(
+    engine: SignerEngine, certificates: Certificates, case: str
+) -> None:
+    """A client could make it fail with them as often as it likes."""
+    public: Any = x509.load_pem_x509_certificate(certificates["rsa2048"].cert.read_bytes()).public_key()
+    n = public.public_numbers().n
+    numbers = {"zero": 0, "one": 1, "n - 1": n - 1, "n": n, "the most": 2**2048 - 1}
+    ciphertext = (
+        numbers[case].to_bytes(256, "big") if case in numbers else b"" if case == "empty" else bytes(256) + b"2"
+    )
+    key = engine.load_key(certificates["rsa2048"].cert)
+    with engine_shim.Job(key.decrypt_premaster, ciphertext) as job:
+        assert job.start() is engine_shim.JobStatus.FINISHED
+        with pytest.raises(OperationFailedError, match="cannot be decrypted with this modulus"):
+            job.result()
+    assert engine.statistics().submitted == 0
+
+
+@pytest.mark.parametrize("case", ["two", "n - 2", "without its zeros"])
+def test_ciphertext_is_as_long_as_the_modulus(engine: SignerEngine, certificates: Certificates, case: str) -> None:
+    public: Any = x509.load_pem_x509_certificate(certificates["rsa2048"].cert.read_bytes()).public_key()
+    number = {"two": 2, "n - 2": public.public_numbers().n - 2, "without its zeros": 2**2000}[case]
+    key = engine.load_key(certificates["rsa2048"].cert)
+    ciphertext = number.to_bytes(251 if case == "without its zeros" else 256, "big")
+    with engine_shim.Job(key.decrypt_premaster, ciphertext) as job:
+        job.start()
+        assert taken(engine).message == number.to_bytes(256, "big")
 
 
 def test_key_is_named_as_certificates_name_it(engine: SignerEngine, certificates: Certificates) -> None:

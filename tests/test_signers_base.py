@@ -5,11 +5,12 @@ from __future__ import annotations
 import selectors
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from engine_shim import Status, ThreadEngine
+from engine_shim import OperationFailedError, Status, ThreadEngine, WrongAnswerError
 from support.asking import asked, ended, make_pair, said
 from tlsserver import Server, TLSContext
 from tlsserver.engine_sums import EngineSums
@@ -29,8 +30,27 @@ def test_request_that_nobody_answers_fails_with_the_reason(certificates: Certifi
     with Signer("elsewhere") as signer, make_pair(signer, certificates["p256"]) as pair:
         signer.give_up(asked(signer, pair), "no signer is there")
         assert ended(pair) is Status.ERROR
+        assert said(pair).count("failed in its engine") <= 1
         assert "no signer is there" in said(pair)
         assert signer.signers()[0].fallbacks == 0
+
+
+def test_reason_is_said_once(certificates: Certificates) -> None:
+    """Outside of a handshake as well, where it comes back through OpenSSL's queue of errors."""
+    with Signer("elsewhere", can_block=True) as signer:
+        key = signer.load_key(certificates["p256"].cert)
+
+        def refuse() -> None:
+            request = signer.take(timeout=None)
+            assert request is not None
+            signer.give_up(request, "no signer is there")
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        with pytest.raises(OperationFailedError) as caught:
+            key.sign(b"text")
+        thread.join()
+    assert str(caught.value) == "signing: the operation failed in its engine (no signer is there)"
 
 
 @pytest.mark.parametrize("kind", ["rsa2048", "p256", "ed25519"])
@@ -43,7 +63,53 @@ def test_local_key_performs_instead(certificates: Certificates, kind: str) -> No
             signer.give_up(asked(signer, pair), "no signer is there")
             assert ended(pair) is Status.DONE
             (numbers,) = signer.signers()
-            assert (numbers.performed, numbers.fallbacks) == (1, 1)
+            assert (numbers.taken, numbers.performed, numbers.failed, numbers.fallbacks) == (1, 0, 1, 1)
+
+
+def test_wrong_answer_is_one_failure(certificates: Certificates) -> None:
+    """With a fallback and without: the engine counts the answer, and then the request."""
+    identity = certificates["p256"]
+    with ThreadEngine(1) as threads:
+        for fallback, fallbacks in ((None, 0), (threads.load_key(identity.key), 1)):
+            with Signer("elsewhere", fallback=fallback) as signer, make_pair(signer, identity) as pair:
+                request = asked(signer, pair)
+                with pytest.raises(WrongAnswerError):
+                    request.complete(b"rubbish", final=False)
+                signer.give_up(request, "wrong", is_counted=True)
+                ended(pair)
+                (numbers,) = signer.signers()
+                assert (numbers.performed, numbers.failed, numbers.fallbacks) == (0, 1, fallbacks)
+
+
+def test_fallback_of_a_signer_that_is_closed_meanwhile(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between looking and handing over: the thread that gives up is one that others need."""
+    identity = certificates["p256"]
+    with ThreadEngine(1) as threads:
+        signer = Signer("elsewhere", fallback=threads.load_key(identity.key))
+        with make_pair(signer, identity) as pair:
+            request = asked(signer, pair)
+            signer.close()
+            monkeypatch.setattr(Signer, "closed", False)
+            signer.give_up(request, "no signer is there")
+            assert ended(pair) is Status.ERROR
+            assert signer.signers()[0].fallbacks == 0
+        signer._performer = ThreadPoolExecutor(1)
+        signer._performer.shutdown()  # as at the interpreter's end
+        assert not signer._hand_over(request, threads.load_key(identity.key), is_counted=False)
+
+
+def test_fallback_that_is_broken_costs_no_deadline(certificates: Certificates) -> None:
+    identity = certificates["p256"]
+    with ThreadEngine(1) as threads, Signer("elsewhere", fallback=threads.load_key(identity.key)) as signer:
+        signer._fallback = dict.fromkeys(signer._fallback, object())  # type: ignore[arg-type] # which is no key
+        with make_pair(signer, identity) as pair:
+            signer.give_up(asked(signer, pair), "no signer is there")
+            assert ended(pair) is Status.ERROR
+            assert "the fallback fails: AttributeError" in said(pair)
+        (numbers,) = signer.signers()
+        assert (numbers.performed, numbers.failed, numbers.fallbacks) == (0, 1, 0)
 
 
 def test_giving_up_what_nobody_waits_for_does_nothing(certificates: Certificates) -> None:

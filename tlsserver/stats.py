@@ -175,9 +175,10 @@ class SignerNumbers:
         in_flight: Now: requests that it has.
         taken: Requests that it got.
         performed: Those that it answered well.
-        failed: Those that it did not: refused, wrong, or too late.
-        retries: Of these, requests that were given to another one, or once more.
-        fallbacks: Of these, requests that a local key performed instead.
+        failed: How often it did not: refused, wrong, too late, or not asked because its breaker is open. A request that
+            is tried again may be here more than once, and among the performed ones as well.
+        retries: How often a request was given to another one, or once more.
+        fallbacks: Requests that a local key performed instead: each is among the failed, none among the performed.
         queue_seconds: From the handshake's asking until somebody took it.
         run_seconds: From there to the answer.
         total_seconds: Both.

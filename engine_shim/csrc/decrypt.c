@@ -72,9 +72,56 @@ static int apply(const struct op *op, unsigned char *out, size_t *length) {
     return 1;
 }
 
+static const OSSL_PARAM *modulus_of(const struct key *k) {
+    const OSSL_PARAM *p = k->public_half;
+    while (p->key != NULL && strcmp(p->key, OSSL_PKEY_PARAM_RSA_N) != 0) p++;
+    return p->key != NULL ? p : NULL;
+}
+
+/* One byte of a number as OpenSSL has it, in the machine's order; place 0 is the lowest. */
+static uint8_t digit(const OSSL_PARAM *number, size_t place) {
+    if (place >= number->data_size) return 0;
+    bool little = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
+    return ((const uint8_t *)number->data)[little ? place : number->data_size - 1 - place];
+}
+
+/*
+ * 1 < c < n - 1 (SP 800-56B rev. 2, 7.1.2.1), and n is odd. No client that means it sends another; and whoever does the
+ * operation would call it an error of his own, with which a client could make a good signer look ill. All of it is public.
+ */
+static bool is_ciphertext(const struct key *k, const uint8_t *c, size_t size) {
+    const OSSL_PARAM *n = modulus_of(k);
+    bool is_more_than_one = false;
+    int order = 0;
+    if (n == NULL) return false;
+    for (size_t i = 0; i < size; i++) {
+        size_t place = size - 1 - i;
+        uint8_t here = place == 0 ? c[i] | 1 : c[i];
+        if (order == 0) order = here - digit(n, place);
+        is_more_than_one |= here > (place == 0 ? 1 : 0);
+    }
+    return order < 0 && is_more_than_one;
+}
+
+/* As long as the modulus: OpenSSL, too, takes one without its leading zeros. NULL: it is none, or there is no memory. */
+static struct op *make_op(const struct decryption *d, const void *in, size_t length) {
+    size_t size = key_output_size(d->key);
+    uint8_t *whole = length <= size ? calloc(1, size) : NULL;
+    struct op *op = NULL;
+    if (whole == NULL) return NULL;
+    if (length > 0) memcpy(whole + size - length, in, length);
+    if (is_ciphertext(d->key, whole, size)) op = op_new(OP_DECRYPT, d->key, &d->parameters, whole, size);
+    free(whole);
+    return op;
+}
+
 static int run(struct decryption *d, unsigned char *out, size_t *out_length, const void *in, size_t length) {
-    struct op *op = op_new(OP_DECRYPT, d->key, &d->parameters, in, length);
-    shim_status status = op != NULL ? pause_for(op) : SHIM_ERR_MEMORY;
+    struct op *op = make_op(d, in, length);
+    if (op == NULL) {
+        errors_raise(SHIM_ERR_FAILED, "the number cannot be decrypted with this modulus");
+        return 0;
+    }
+    shim_status status = pause_for(op);
     int done = status == SHIM_OK ? apply(op, out, out_length) : 0;
     if (status != SHIM_OK) errors_raise(status, op_reason(op));
     op_unref(op);

@@ -129,6 +129,11 @@ static void queue_op(struct engine *e, struct op *op) {
         pthread_cond_signal(&e->changed);
 }
 
+/* Under the lock: an op has left the queue that nobody took out of it. */
+static void queue_is_shorter(struct engine *e) {
+    if (e->kind->look != NULL) e->kind->look(e);
+}
+
 /* Under the lock. */
 static void admit_waiting(struct engine *e) {
     struct op *op = op_list_pop(&e->waiting);
@@ -176,6 +181,10 @@ struct op *engine_take(struct engine *e) {
     return op != NULL && engine_take_this(e, op) ? op : NULL;
 }
 
+void engine_wait_for_fork(struct engine *e) {
+    while (e->forking) pthread_cond_wait(&e->changed, &e->lock);
+}
+
 void engine_busy_begin(struct engine *e) {
     e->busy++;
     pthread_mutex_unlock(&e->lock);
@@ -200,7 +209,7 @@ bool engine_performs_at_once(struct engine *e, struct op *op) {
     pthread_mutex_lock(&e->lock);
     bool at_once = !e->closed && e->kind->at_once(e, op);
     if (at_once) {
-        while (e->forking) pthread_cond_wait(&e->changed, &e->lock);
+        engine_wait_for_fork(e);
         perform_at_once(e, op);
     }
     pthread_mutex_unlock(&e->lock);
@@ -229,6 +238,8 @@ void engine_give_up(struct engine *e, struct op *op, shim_status status, const c
         e->kind->remove_held(e, op);
     else if (!engine_take_this(e, op))
         return;
+    else
+        queue_is_shorter(e);
     op->place = OP_TAKEN;
     op_fail(op, status, reason);
     engine_deliver(e, op);
@@ -243,6 +254,7 @@ static bool unlink_op(struct engine *e, struct op *op) {
     case OP_QUEUED:
         op_list_remove(&e->queued, op);
         admit_waiting(e);
+        queue_is_shorter(e);
         return true;
     case OP_HELD:
         e->kind->remove_held(e, op);

@@ -37,7 +37,7 @@ struct engine_kind {
     void (*remove_held)(struct engine *e, struct op *op);
     /* Under the lock: moves every held op to `out`. NULL: it holds none. */
     void (*release_held)(struct engine *e, struct op_list *out);
-    /* Under the lock: an op was queued, the engine was closed, or a fork is over. NULL: those who wait for `changed` see. */
+    /* Under the lock: an op was queued or left the queue untaken, the engine was closed, or a fork is over. NULL: those who wait for `changed` see. */
     void (*look)(struct engine *e);
     /* In a forked child, under the lock, which is new: what is the kind's own begins anew. NULL: it has nothing. */
     void (*forked)(struct engine *e);
@@ -86,6 +86,8 @@ bool engine_take_this(struct engine *e, struct op *op); /* the same for one op, 
 /* Under the lock; let go of until engine_busy_end(). In between a fork waits. */
 void engine_busy_begin(struct engine *e);
 void engine_busy_end(struct engine *e);
+/* Under the lock, let go of meanwhile: whoever begins something in OpenSSL on his own account waits here before. */
+void engine_wait_for_fork(struct engine *e);
 /* Both: entered and left under the lock, which they let go of meanwhile. */
 void engine_perform(struct engine *e, struct op *op);
 void engine_deliver(struct engine *e, struct op *op); /* gives the reference back */

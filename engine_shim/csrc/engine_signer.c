@@ -147,6 +147,7 @@ static struct op *oldest(const struct signer *s) {
 
 static void expire(struct engine *e, struct op *op) {
     of(e)->times.expired++;
+    op->request.expired = true;
     engine_give_up(e, op, SHIM_ERR_EXPIRED, "");
 }
 
@@ -196,8 +197,11 @@ struct engine *engine_new_signer(size_t capacity, double seconds, int can_block)
     return NULL;
 }
 
+/* A forked child may have had none to be had. */
 int signer_fd(struct engine *e) {
     pthread_mutex_lock(&e->lock);
+    if (of(e)->wake == NULL) of(e)->wake = wake_new();
+    show(of(e));
     int fd = of(e)->wake != NULL ? wake_fd(of(e)->wake) : -1;
     pthread_mutex_unlock(&e->lock);
     return fd;
@@ -292,12 +296,11 @@ const uint64_t *signer_time_bounds(void) {
     return bounds;
 }
 
-/* What is done, and neither expired nor closed, somebody has answered; what is in another's hands, is being answered. */
+/* What has neither expired nor was given up, somebody has answered, or is doing it at this moment. */
 shim_status signer_state(const struct op *op) {
     if (op->request.generation != fork_generation()) return SHIM_ERR_FORKED;
     if (op->place == OP_HELD) return SHIM_OK;
-    if (op->cancelled || op->key->engine->closed) return SHIM_ERR_LATE;
-    return op_is_done(op) && op->status == SHIM_ERR_EXPIRED ? SHIM_ERR_LATE : SHIM_ERR_DOUBLE;
+    return op->cancelled || op->request.expired || op->key->engine->closed ? SHIM_ERR_LATE : SHIM_ERR_DOUBLE;
 }
 
 shim_status signer_claim(struct op *op) {

@@ -68,7 +68,8 @@ struct op {
         uint64_t id; /* 0: no signer has taken it */
         uint64_t taken_ns;
         unsigned generation; /* fork_generation() then */
-    } request;               /* engine_signer.c's */
+        bool expired;
+    } request; /* engine_signer.c's */
 };
 
 /* The job's side. Copies the input; takes a reference to the key. NULL: no memory. */

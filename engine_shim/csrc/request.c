@@ -95,6 +95,7 @@ static shim_status complete(struct op *op, const void *answer, size_t length, bo
 int request_complete(struct op *op, const void *answer, size_t length, int final) {
     struct engine *e = op->key->engine;
     pthread_mutex_lock(&e->lock);
+    engine_wait_for_fork(e);
     shim_status status = complete(op, answer, length, final != 0);
     pthread_mutex_unlock(&e->lock);
     return (int)status;
@@ -115,6 +116,7 @@ int request_fail(struct op *op, const char *reason) {
 int request_perform(struct op *op, struct key *k) {
     struct engine *e = op->key->engine;
     pthread_mutex_lock(&e->lock);
+    engine_wait_for_fork(e);
     shim_status status = signer_claim(op);
     if (status == SHIM_OK) {
         engine_busy_begin(e);

@@ -6,14 +6,17 @@
  */
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "engine_signer.h"
 #include "key.h"
 #include "unit.h"
 #include "wake.h"
 
-enum { WINDOW = 48, ROUNDS = 60, TAKERS = 3 };
+enum { WINDOW = 48, ROUNDS = 60, TAKERS = 3, FORKS = 5 };
 
 static struct op *submitted(struct engine *e, struct key *k) {
     struct op *op = fake_op(k, "a message");
@@ -67,7 +70,7 @@ static void test_one_of_many_answers_counts(void) {
     engine_free(e);
 }
 
-/* Every second one is refused, the others are left to their deadline. */
+/* Every second one is refused, the others are left to their deadline; whose answer that makes late, not double. */
 static void *take_and_refuse(void *argument) {
     struct engine *e = argument;
     struct op *op;
@@ -75,7 +78,12 @@ static void *take_and_refuse(void *argument) {
         if (op == NULL) continue;
         struct request_facts facts;
         request_facts(op, &facts);
-        if (facts.id % 2 == 0) (void)request_fail(op, "no");
+        int state = SHIM_OK;
+        if (facts.id % 2 == 0)
+            (void)request_fail(op, "no");
+        else
+            while ((state = request_state(op)) == SHIM_OK) sched_yield();
+        CHECK(state == SHIM_OK || state == SHIM_ERR_LATE);
         request_free(op);
     }
     return NULL;
@@ -147,6 +155,70 @@ static void test_descriptor_and_closing(void) {
     engine_free(e);
 }
 
+static void test_descriptor_of_what_left_untaken(void) {
+    struct engine *e = engine_new_signer(1, 600, 0);
+    struct key *k = fake_key(e);
+    struct op *one = submitted(e, k), *other = submitted(e, k);
+    int fd = signer_fd(e);
+    engine_cancel(e, one);
+    CHECK(is_readable(fd)); /* the other one has moved up */
+    engine_cancel(e, other);
+    CHECK(!is_readable(fd));
+    op_unref(one);
+    op_unref(other);
+    key_free(k);
+    CHECK(engine_close(e, 10));
+    engine_free(e);
+    e = engine_new_signer(1, 0.001, 0);
+    k = fake_key(e);
+    one = submitted(e, k);
+    wait_for(one);
+    CHECK(one->status == SHIM_ERR_EXPIRED && !is_readable(signer_fd(e)));
+    op_unref(one);
+    key_free(k);
+    CHECK(engine_close(e, 10));
+    engine_free(e);
+}
+
+struct answering {
+    struct op *op;
+    atomic_bool over;
+};
+
+static void *answer_wrongly(void *argument) {
+    struct answering *a = argument;
+    while (!atomic_load(&a->over)) CHECK(request_complete(a->op, "another", 7, 0) == SHIM_ERR_WRONG);
+    return NULL;
+}
+
+/* However many answers are verified without a pause between them, a fork finds a moment with none. */
+static void test_fork_among_answers(void) {
+    struct engine *e = engine_new_signer(1, 600, 1);
+    struct key *k = fake_key(e);
+    struct op *op = submitted(e, k);
+    struct answering a = {.over = false};
+    pthread_t threads[TAKERS];
+    CHECK(signer_take(e, 0, &a.op) == SHIM_OK && a.op == op);
+    for (int i = 0; i < TAKERS; i++) CHECK(pthread_create(&threads[i], NULL, answer_wrongly, &a) == 0);
+    for (int round = 0; round < FORKS; round++) {
+        uint64_t begun = now_ns();
+        pid_t child = fork();
+        if (child == 0) _exit(request_state(op) == SHIM_ERR_FORKED ? 0 : 1);
+        CHECK(now_ns() - begun < 1000000000u); /* half of its patience: fork.c */
+        int status;
+        CHECK(waitpid(child, &status, 0) == child && status == 0);
+    }
+    atomic_store(&a.over, true);
+    for (int i = 0; i < TAKERS; i++) pthread_join(threads[i], NULL);
+    CHECK(request_complete(op, "a message", 9, 1) == SHIM_OK && op_is_done(op) && op->output_length == 9);
+    CHECK(request_complete(op, "a message", 9, 1) == SHIM_ERR_DOUBLE);
+    request_free(a.op);
+    op_unref(op);
+    key_free(k);
+    CHECK(engine_close(e, 10));
+    engine_free(e);
+}
+
 static size_t take_ended(struct engine *e, uint64_t *ids) {
     size_t count;
     CHECK(signer_take_ended(e, ids, &count) == SHIM_OK);
@@ -195,7 +267,9 @@ static void test_who_left_is_told(void) {
 int main(void) {
     fake_openssl();
     test_descriptor_and_closing();
+    test_descriptor_of_what_left_untaken();
     test_who_left_is_told();
+    test_fork_among_answers();
     test_one_of_many_answers_counts();
     test_takers_deadlines_and_cancellation();
     struct shim_counters now;

@@ -25,13 +25,13 @@ def sign(request: SignRequest, key: Any) -> bytes:
     if request.digest_name is None:
         return bytes(key.sign(request.message))
     assert request.digest is not None
-    hashed = utils.Prehashed(getattr(hashes, request.digest_name)())
+    digest: Any = getattr(hashes, request.digest_name.replace("-", "_"))()
+    hashed = utils.Prehashed(digest)
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return key.sign(request.digest, ec.ECDSA(hashed))
     if request.padding == "pkcs1":
         return bytes(key.sign(request.digest, padding.PKCS1v15(), hashed))
     assert request.salt_length is not None
-    digest: Any = getattr(hashes, request.digest_name)()
     return bytes(key.sign(request.digest, padding.PSS(padding.MGF1(digest), request.salt_length), hashed))
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import mmap
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from support.leaks import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 MOST_LINES_OF_EC = 6
 BITS = 52
@@ -22,6 +27,27 @@ def dump(pid: int, folder: Path) -> Path:
     )
     path = Path(f"{prefix}.{pid}")
     assert path.exists(), done.stderr
+    return path
+
+
+def dump_at(pid: int, functions: Sequence[str], folder: Path, *, trigger: Callable[[], object]) -> Path:
+    """Write the memory of a process to a file when it next calls one of some functions; then it goes on.
+
+    Args:
+        pid: The process.
+        functions: Names that its libraries export.
+        folder: For the file.
+        trigger: Makes it call one, and may wait for the outcome.
+    """
+    path = folder / f"core.{pid}"
+    steps = [*(f"break {name}" for name in functions), "continue", f"generate-core-file {path}", "detach"]
+    command = ["gdb", "-nx", "-batch", "-p", str(pid), *(word for step in steps for word in ("-ex", step))]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as gdb:
+        # From now on it stands still until the breakpoints are set.
+        wait_until(lambda: "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text())
+        trigger()
+        said, _ = gdb.communicate(timeout=60)
+    assert path.exists(), said
     return path
 
 

@@ -40,6 +40,8 @@ COVERED_BY = {
     "engine_shim/counters.py": "test_async_ssl.py",
     "engine_shim/loops.py": "test_signers_base.py",
     # Keys on PKCS #11 tokens.
+    "tlsserver/signers/pkcs11_functions.py": "test_pkcs11_elsewhere.py",
+    "tlsserver/signers/pkcs11_paths.py": "test_pkcs11_module.py",
     "tlsserver/signers/pkcs11_key.py": "test_pkcs11_token.py",
     "tlsserver/signers/pkcs11_mechanism.py": "test_pkcs11.py",
     "tlsserver/signers/pkcs11_session.py": "test_pkcs11_loss.py",
@@ -99,7 +101,6 @@ COVERED_BY = {
     "tlsserver/cli/offload.py": "test_cli_serve.py",
     "tlsserver/cli/params.py": "test_cli_serve.py",
     "tlsserver/cli/problems.py": "test_cli_serve.py",
-    "tlsserver/cli/supervised.py": "test_cli_signer.py",
     "tlsserver/own_python.py": "test_child.py",
     # The load generator.
     "tlsserver/bench/client.py": "test_bench_load.py",

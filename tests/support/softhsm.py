@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from typing_extensions import Self
 
     from support.certificates import Identity
 
@@ -62,3 +64,45 @@ class SoftHsm:
         subprocess.run(
             ["softhsm2-util", *arguments, "--pin", PIN.decode()], check=True, capture_output=True, env=self.variables
         )
+
+
+class TokenProcess:
+    """Tokens in a process of their own, behind a Unix socket: `p11-kit server`. A context manager.
+
+    Args:
+        softhsm: The tokens.
+        label: Of the token that it gives away.
+        folder: For the socket.
+
+    Attributes:
+        process: `p11-kit server`, or what it has become.
+    """
+
+    module = next((str(path) for path in Path("/usr/lib").glob("*/pkcs11/p11-kit-client.so")), None)
+    """The library that leads there; None: it is not installed."""
+
+    def __init__(self, softhsm: SoftHsm, label: str, folder: Path) -> None:
+        self._socket = folder / "p11"
+        self._environment = {**os.environ, **softhsm.variables}
+        address = f"unix:path={self._socket}"
+        self._command = ["p11-kit", "server", "-f", "-n", address, "--provider", MODULE, f"pkcs11:token={label}"]
+        self.variables = {"P11_KIT_SERVER_ADDRESS": address}
+
+    def start(self) -> None:
+        """Start it, and wait until it serves."""
+        self._socket.unlink(missing_ok=True)
+        self.process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True, env=self._environment)
+        assert self.process.stdout is not None
+        assert any(line.startswith("P11_KIT_SERVER_PID") for line in self.process.stdout)
+
+    def kill(self) -> None:
+        """End it, and wait."""
+        with self.process:
+            self.process.kill()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()

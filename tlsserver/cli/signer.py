@@ -30,7 +30,7 @@ from tlsserver.signers.keyserver_local import LocalSocket, adopt
 from tlsserver.signers.keyserver_process import drop_privileges, harden, lock_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from engine_shim import Engine
 
@@ -40,11 +40,23 @@ _OFFLOAD = ("auto", "batch", "threads", "off")
 _PATH = click.Path(path_type=Path)
 _COUNT = click.IntRange(min=1)
 _PORT_MOST = 65535
+_LONGEST_NUMBER = 9  # digits; Python refuses to read some thousands of them
 _TLS_OPTIONS = ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs")
 
 
+class _KeyPath(click.Path):
+    """A path. An empty text is none: pathlib takes it for this folder, whose keys nobody has asked to serve."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - as click has it
+        if not os.fspath(value):
+            self.fail("it is empty: give a path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @click.command("signer", context_settings={"auto_envvar_prefix": "TLSSERVER_SIGNER", "show_default": True})
-@click.option("--key", metavar="PATH", type=_PATH, multiple=True, help="Private key, or a folder of them.")
+@click.option(
+    "--key", metavar="PATH", type=_KeyPath(path_type=Path), multiple=True, help="Private key, or a folder of them."
+)
 @click.option("--key-password", metavar="SOURCE", help="Of the keys: file:PATH, env:NAME, pass:TEXT, or the text.")
 @click.option("--listen", metavar="unix:PATH|HOST:PORT|fd:N", multiple=True, help="Where to. Repeatable.")
 @click.option(
@@ -68,7 +80,9 @@ _TLS_OPTIONS = ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs")
     "--offload", type=click.Choice(_OFFLOAD), default="auto", help="Where signatures are made; off: on the loop."
 )
 @click.option(
-    "--offload-threads", type=click.IntRange(min=0), help="Of the engine.  [default: one for each CPU; for batch, 1]"
+    "--offload-threads",
+    type=click.IntRange(min=0, max=1024),
+    help="Of the engine.  [default: one for each CPU; for batch, 1]",
 )
 @click.option("--audit-log", metavar="FILE|-", help="One line of JSON for each request; -: standard output.")
 @click.option(
@@ -105,7 +119,7 @@ def command(**options: Any) -> None:  # noqa: ANN401 - see the options above
         shown = asked.bind(server, context, stack)
         missing += filter(None, [lock_memory()])
         asked.become(audit)
-        missing += harden() if asked.user is not None else []
+        missing += harden()  # setresuid(2) and setresgid(2) take a part of it back
         for line in dict.fromkeys(missing):
             logger.warning("%s", line)
         _serve(server, engine, asked, (ring, shown))
@@ -140,7 +154,7 @@ class _Asked:
         asked = cls(
             places=options["key"],
             password=params.password(options["key_password"], "--key-password"),
-            listen=tuple(map(_place, options["listen"])),
+            listen=_places(options["listen"]),
             allowed=Allowed.parse(options["allow"]),
             socket_group=None if options["socket_group"] is None else group_id(options["socket_group"]),
             user=None if options["user"] is None else user_id(options["user"]),
@@ -236,6 +250,19 @@ class _Asked:
         return shown
 
 
+def _places(texts: Iterable[str]) -> tuple[tuple[str, Any], ...]:
+    """Read what `_place` reads.
+
+    Raises:
+        ConfigurationError: One is none of them, or a socket is there twice, which cannot have two owners.
+    """
+    found = tuple(map(_place, texts))
+    for kind, where in found:
+        if kind == "fd" and found.count((kind, where)) > 1:
+            raise ConfigurationError(f"--listen fd:{where} is there twice: leave one out")
+    return found
+
+
 def _place(text: str) -> tuple[str, Any]:
     """Read `unix:PATH`, `fd:N` or `HOST:PORT`.
 
@@ -245,14 +272,18 @@ def _place(text: str) -> tuple[str, Any]:
     kind, _, rest = text.partition(":")
     if kind == "unix" and rest:
         return "unix", Path(rest)
-    if kind == "fd" and rest.isdecimal():
+    if kind == "fd" and rest.isdecimal() and len(rest) <= _LONGEST_NUMBER:
         return "fd", int(rest)
     host, colon, port = text.rpartition(":")
-    if colon and kind not in ("unix", "fd") and port.isdecimal() and int(port) <= _PORT_MOST:
+    if colon and kind not in ("unix", "fd") and _is_port(port):
         host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
         if host:
             return "tcp", (host, int(port))
     raise ConfigurationError(f"--listen {text!r} cannot be read: give unix:PATH, HOST:PORT, [::1]:PORT or fd:NUMBER")
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _LONGEST_NUMBER and int(text) <= _PORT_MOST
 
 
 @contextlib.contextmanager
@@ -297,7 +328,7 @@ def _serve(server: KeyServer, engine: Engine, asked: _Asked, about: tuple[KeyRin
     graceful = asked.options["timeout_graceful_shutdown"]
 
     def started() -> None:
-        click.echo("\n".join(lines))
+        _say(lines)
         status.tell(ring)
         if asked.options["attended"]:
             end_with_input(lambda: server.stop(graceful))
@@ -312,6 +343,12 @@ def _serve(server: KeyServer, engine: Engine, asked: _Asked, about: tuple[KeyRin
         done.failed,
         done.given_up,
     )
+
+
+def _say(lines: Sequence[str]) -> None:
+    """Tell on standard output what is served. Whoever started this may have closed it, and is served all the same."""
+    with contextlib.suppress(OSError):
+        click.echo("\n".join(lines))
 
 
 def _clients(asked: _Asked) -> str:
@@ -329,16 +366,18 @@ def _clients(asked: _Asked) -> str:
 @contextlib.contextmanager
 def _hangups(server: KeyServer, engine: Engine, asked: _Asked, status: Status) -> Iterator[None]:
     """SIGHUP reads keys and certificates anew, on a thread: large keys take longer than a turn of the loop may."""
+    one_at_a_time = threading.Lock()  # else the keys of the signal before might come last, and stay
 
     def reload() -> None:
         try:
-            ring, context = asked.load(engine)
+            with one_at_a_time:
+                ring, context = asked.load(engine)
+                server.replace(ring, context, grace=asked.options["key_grace"] or 0.0)
         except (TLSServerError, ShimError, OSError) as error:
             logger.error("reload failed, the last good keys stay: %s", error)  # noqa: TRY400 - a user's mistake
             reason = str(error)
             server.call_soon_threadsafe(lambda: status.tell(server.ring, reason))
         else:
-            server.replace(ring, context, grace=asked.options["key_grace"] or 0.0)
             server.call_soon_threadsafe(lambda: status.tell(server.ring))
             logger.info("keys and certificates are reloaded")
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 __all__ = ["Breaker"]
 
 
+# Seconds. A call of somebody's library may never return; that is no reason never to ask again.
+_LONGEST_TRIAL = 10.0
+
+
 class Breaker:
     """Closed while all is well; open after some failures in a row; then half-open: one trial decides.
 
@@ -22,6 +26,7 @@ class Breaker:
         self._failed = 0
         self._open_until: float | None = None
         self._on_trial = False
+        self._trial_until = 0.0
 
     def state(self, now: float) -> str:
         """Return ``"closed"``, ``"open"`` or ``"half-open"``. Any thread."""
@@ -33,11 +38,19 @@ class Breaker:
     def allows(self, now: float) -> bool:
         """Tell whether a request may go this way: any while it is closed, one at a time while it is half-open."""
         state = self.state(now)
-        return state == "closed" or (state == "half-open" and not self._on_trial)
+        return state == "closed" or (state == "half-open" and not (self._on_trial and now < self._trial_until))
 
-    def begin(self, now: float) -> None:
-        """A request that was allowed goes this way; it succeeds, fails or is given up later."""
-        self._on_trial = self._on_trial or self.state(now) == "half-open"
+    def begin(self, now: float) -> bool:
+        """A request that was allowed goes this way; it succeeds, fails or is given up later.
+
+        Returns:
+            Whether it is the trial; `given_up` wants to know.
+        """
+        is_trial = self.state(now) == "half-open"
+        if is_trial:
+            self._on_trial = True
+            self._trial_until = now + _LONGEST_TRIAL
+        return is_trial
 
     def succeeded(self) -> None:
         """A request has its answer: all is well."""
@@ -52,6 +65,11 @@ class Breaker:
         if self._failed >= self._most:
             self._open_until = now + self.seconds
 
-    def given_up(self) -> None:
-        """A request was not wanted any more: it tells nothing."""
-        self._on_trial = False
+    def given_up(self, *, is_trial: bool = True) -> None:
+        """A request was not wanted any more: it tells nothing.
+
+        Args:
+            is_trial: What `begin` has said of it. One from before makes no room for another trial beside that.
+        """
+        if is_trial:
+            self._on_trial = False

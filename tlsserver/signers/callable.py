@@ -100,7 +100,8 @@ class CallableSigner(Signer):
         self._awaits = _is_coroutine_function(function)
         if not callable(function) or (loop is not None and not self._awaits):
             kind = "function" if loop is None else "coroutine function, which is what a loop is for"
-            message = f"signer {name} cannot be made of {function!r}: give a {kind} that takes a request"
+            told = type(function).__name__  # and no more: it may be a key
+            message = f"signer {name} cannot be made of a {told}: give a {kind} that takes a request"
             raise ConfigurationError(message)
         super().__init__(name, deadline=deadline, queue_size=queue_size, can_block=loop is None, fallback=fallback)
         self._threads = threads

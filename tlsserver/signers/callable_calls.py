@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from engine_shim import DoubleAnswerError, LateAnswerError, ShimError, WrongAnswerError
+from engine_shim import DoubleAnswerError, LateAnswerError, WrongAnswerError
 from tlsserver.errors import EngineError
 
 if TYPE_CHECKING:
@@ -50,12 +50,12 @@ class Calls:
         name: The signer's, for messages.
         breaker: Whether the function is asked.
         attempts: How often at most for one request.
-        give_up: Takes a request that has no answer, and why.
+        give_up: Takes a request that has no answer, and why; with ``is_counted``, whether the engine has counted that.
         has_fallback: Whether somebody performs it then.
 
     Attributes:
         retries: How often a request was tried once more.
-        unseen: Failures that the engine does not count, because their requests were not refused.
+        unseen: Failures that the engine does not count, because their requests were tried once more.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Calls:
         breaker: Breaker,
         attempts: int,
         *,
-        give_up: Callable[[SignRequest, str], None],
+        give_up: Callable[..., None],
         has_fallback: Callable[[SignRequest], bool],
     ) -> None:
         self.name = name
@@ -87,20 +87,21 @@ class Calls:
         call = Call(self, request)
         return call if call.begin() else None
 
-    def allows(self) -> bool:
-        """Ask the breaker; if it allows a try, that has begun."""
+    def try_begins(self) -> bool | None:
+        """Ask the breaker whether a try may begin, and if so, tell it that it has.
+
+        Returns:
+            Whether it is the breaker's trial; None: it may not begin.
+        """
         now = time.monotonic()
         with self._lock:
-            allowed = self._breaker.allows(now)
-            if allowed:
-                self._breaker.begin(now)
-        return allowed
+            return self._breaker.begin(now) if self._breaker.allows(now) else None
 
-    def tell_breaker(self, *, is_good: bool | None) -> None:
+    def tell_breaker(self, *, is_good: bool | None, is_trial: bool) -> None:
         """A try has ended: well, badly, or (None) in a way that tells nothing."""
         with self._lock:
             if is_good is None:
-                self._breaker.given_up()
+                self._breaker.given_up(is_trial=is_trial)
             elif is_good:
                 self._breaker.succeeded()
             else:
@@ -112,9 +113,9 @@ class Calls:
             self.retries += retry
             self.unseen += unseen
 
-    def give_up(self, request: SignRequest, reason: str) -> None:
+    def give_up(self, request: SignRequest, reason: str, *, is_counted: bool = False) -> None:
         """Let the fallback perform it, or let it fail."""
-        self._give_up(request, f"signer {self.name}: {reason}")
+        self._give_up(request, f"signer {self.name}: {reason}", is_counted=is_counted)
 
     def tell(self, kind: str, what: str, error: BaseException | None = None) -> None:
         """Log, once a minute for each kind."""
@@ -146,19 +147,21 @@ class Call:
         self._failures = 0
         self._begun = 0.0
         self._lock = threading.Lock()
-        self._is_trying = False
+        self._is_trying = self._is_trial = False
 
     def begin(self) -> bool:
         """Begin a try, if somebody waits and the breaker allows it; else the request is given up."""
         if not self.request.is_open:
             return False
-        if not self._calls.allows():
+        is_trial = self._calls.try_begins()
+        if is_trial is None:
             self._calls.give_up(self.request, "has failed again and again, and is not asked for a while")
             return False
         if self._failures:
             self._calls.count(retry=True, unseen=False)
         with self._lock:
             self._is_trying = True
+            self._is_trial = is_trial
             self._begun = time.monotonic()
         return True
 
@@ -176,7 +179,7 @@ class Call:
         except DoubleAnswerError:
             self._calls.tell("DoubleAnswerError", "it has answered a request, and returned an answer as well")
             self._end(is_good=True)
-        except (ShimError, ValueError) as error:  # of another process; a memoryview that was released
+        except Exception as error:  # noqa: BLE001 - of another process; a memoryview that was released; its own bytes
             return self.raised(error)
         else:
             self._end(is_good=True)
@@ -244,21 +247,20 @@ class Call:
         return pause if time.monotonic() + pause < self.request.deadline else None
 
     def _give_up(self, why: str, *, is_seen: bool = False) -> None:
-        if not is_seen and self._calls.has_fallback(self.request):
-            self._calls.count(retry=False, unseen=True)
-        self._calls.give_up(self.request, why)
+        self._calls.give_up(self.request, why, is_counted=is_seen)
 
     def _end(self, *, is_good: bool | None) -> None:
         """Tell the breaker of a try's end, once."""
         with self._lock:
             was_trying, self._is_trying = self._is_trying, False
+            is_trial = self._is_trial
         if was_trying:
-            self._calls.tell_breaker(is_good=is_good)
+            self._calls.tell_breaker(is_good=is_good, is_trial=is_trial)
 
 
 def _text_of(error: BaseException) -> str:
     """Return an exception's text as one line."""
     try:
         return " ".join(str(error).split()) or "(it says no more)"
-    except Exception:  # noqa: BLE001 - it is somebody else's
+    except BaseException:  # noqa: BLE001 - it is somebody else's
         return "(it cannot say why)"

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
     from tlsserver.client_certificate import ClientCertificate
 
-__all__ = ["Allowed", "LocalPeer", "group_id", "user_id"]
+__all__ = ["Allowed", "LocalPeer", "group_id", "user_id", "visible"]
 
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid (unix(7))
 _SO_PEERGROUPS = 59  # asm-generic/socket.h; `socket` does not have it
 _GROUPS_ROOM = 1024  # bytes, the most that `getsockopt` takes: 256 groups
+_LAST_ID = (1 << 32) - 2  # the one above it means "leave it as it is" to setresuid(2) and chown(2)
+_LONGEST_ID = 10  # digits
+_LONGEST_NAME = 256  # characters of it in logs; DNS names end at 253
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,8 @@ class Allowed:
         except ValueError:  # stricter than OpenSSL, which has accepted it
             return None
         if not self.names:
-            return names[0] if names else "a client without a name"
-        return next((name for name in names if _folded(name) in self.names), None)
+            return visible(names[0]) if names else "a client without a name"
+        return next((visible(name) for name in names if _folded(name) in self.names), None)
 
 
 def names_of(certificate: ClientCertificate) -> list[str]:
@@ -128,6 +131,12 @@ def names_of(certificate: ClientCertificate) -> list[str]:
     return [str(one.value) for one in common] if len(common) == 1 else []
 
 
+def visible(name: str) -> str:
+    """Make a name fit for a line of a log: an authority may have signed line breaks, or a name without end."""
+    told = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in name[:_LONGEST_NAME])
+    return told if len(name) <= _LONGEST_NAME else f"{told}..."
+
+
 def user_id(text: str) -> int:
     """Return the number of a user, by name or number.
 
@@ -135,7 +144,7 @@ def user_id(text: str) -> int:
         ConfigurationError: There is none.
     """
     if text.isdecimal():
-        return int(text)
+        return _number(text, "user")
     try:
         return pwd.getpwnam(text).pw_uid
     except KeyError:
@@ -149,13 +158,22 @@ def group_id(text: str) -> int:
         ConfigurationError: There is none.
     """
     if text.isdecimal():
-        return int(text)
+        return _number(text, "group")
     try:
         return grp.getgrnam(text).gr_gid
     except KeyError:
         raise ConfigurationError(f"no group {text!r} on this machine: give a name or a number") from None
 
 
+def _number(text: str, what: str) -> int:
+    if len(text) > _LONGEST_ID or int(text) > _LAST_ID:
+        raise ConfigurationError(f"no {what} has the number {text:.20}: the last one is {_LAST_ID}")
+    return int(text)
+
+
 def _folded(name: str) -> str:
-    """Host names have no case (RFC 4343); a URI's path has, and is compared as it is."""
-    return name if "://" in name else name.lower()
+    """Host names have no case (RFC 4343); a URI's path has, and is compared as it is.
+
+    Beyond ASCII nothing is folded: there is a second capital K (U+212A), and whoever has it in a name is somebody else.
+    """
+    return name.lower() if name.isascii() and ":" not in name else name

@@ -14,9 +14,11 @@ Trade-off
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import stat
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,6 +31,10 @@ logger = logging.getLogger(__name__)
 
 _KEPT = 10_000  # lines that could not be written; older ones are dropped
 _MODE = 0o640
+
+# The folder is mostly that of the user that the key server becomes, and root opens the first file: a link there is
+# that user's word for what root should write to. And nothing may wait for whoever reads a pipe.
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class AuditLog:
@@ -43,7 +49,7 @@ class AuditLog:
 
     def __init__(self, place: str | None = None) -> None:
         self._path = None if place in (None, "-") else Path(str(place))
-        self._fd: int | None = sys.stdout.fileno() if place == "-" else None
+        self._fd: int | None = _standard_output() if place == "-" else None
         self._lines: list[str] = []
         self._is_failing = False
         self.reopen()
@@ -62,10 +68,10 @@ class AuditLog:
         if self._path is None:
             return
         try:
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _MODE)
+            fd = os.open(self._path, _FLAGS, _MODE)
         except OSError as error:
             raise ConfigurationError(
-                f"audit log {self._path} cannot be written: {error.strerror}; give another path with --audit-log"
+                f"audit log {self._path} cannot be written: {_why(error)}; give another path with --audit-log"
             ) from error
         self.close()
         self._fd = fd
@@ -73,10 +79,15 @@ class AuditLog:
     def give_to(self, user: int) -> None:
         """Let a user open the file anew, which is what the process is about to become.
 
+        Only a file that is ours and has no second name: another one's stays as it is.
+
         Raises:
             OSError: It is not allowed.
         """
-        if self._fd is not None and self._path is not None:
+        if self._fd is None or self._path is None:
+            return
+        found = os.fstat(self._fd)
+        if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1:
             os.fchown(self._fd, user, -1)
 
     def add(self, *, client: str, operation: str, key: bytes, outcome: str, seconds: float) -> None:
@@ -133,3 +144,17 @@ class AuditLog:
         if self._fd is not None and self._path is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def _standard_output() -> int:
+    if sys.stdout is None:  # somebody has closed it, and another file may have its number by now
+        raise ConfigurationError("audit log - cannot be written: there is no standard output; give a path")
+    return sys.stdout.fileno()
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return "it is a symbolic link, and none is followed"
+    if error.errno == errno.ENXIO:
+        return "nobody reads this pipe"
+    return str(error.strerror)

@@ -55,11 +55,11 @@ class LocalSocket:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             _remove_stale(path, where)
-            # Nobody can connect before listen(2), so there is no moment at which the file has other rights.
-            self.socket.bind(str(path))
+            # Nobody can connect before listen(2). The folder may be another user's, who can put a link in the file's
+            # place at any moment: so rights come with bind(2), and lchown(2) follows nothing.
+            _bind(self.socket, path, _OWNER_ONLY if group is None else _WITH_GROUP)
             self._file = _identity(path)
-            os.chown(path, -1 if owner is None else owner, -1 if group is None else group)
-            path.chmod(_OWNER_ONLY if group is None else _WITH_GROUP)
+            os.lchown(path, -1 if owner is None else owner, -1 if group is None else group)
             self.socket.listen(BACKLOG)
         except OSError as error:
             self.socket.close()
@@ -77,6 +77,15 @@ class LocalSocket:
             return
         except OSError as error:  # the folder is not ours, after privileges were dropped
             logger.info("the socket's file %s stays, the next start replaces it: %s", self.path, error.strerror)
+
+
+def _bind(sock: socket.socket, path: Path, mode: int) -> None:
+    """Bind, with a file of this mode. For a moment all new files of the process have it."""
+    before = os.umask(~mode & 0o777)
+    try:
+        sock.bind(str(path))
+    finally:
+        os.umask(before)
 
 
 def _why(error: OSError) -> str:

@@ -21,7 +21,7 @@ __all__ = ["StreamTransport"]
 
 logger = logging.getLogger(__name__)
 
-_READ_SIZE = 64 * 1024
+_READ_SIZE = 16 * 1024  # as much as a TLS record; messages are small, so more would be many in a turn
 _HIGH, _LOW = 64 * 1024, 16 * 1024  # as `tlsserver.ServerConfig` has them
 
 # Closing sends what is left; one that does not read it within this time has lost it.

@@ -42,6 +42,9 @@ def load_factory(name: str) -> Callable[..., Any]:
     except AttributeError:
         message = f"signer {name}: there is no {path} in module {module_name}: give the name of its factory"
         raise ConfigurationError(message) from None
+    except Exception as error:  # of the module's own __getattr__
+        message = f"signer {name}: {path} cannot be had of module {module_name}: {_told(error)}"
+        raise ConfigurationError(message) from error
     if not callable(found):
         message = f"signer {name}: {path} is a {type(found).__name__}, it must be a function that makes a signer"
         raise ConfigurationError(message)
@@ -69,13 +72,13 @@ def make_signer(name: str, certificate: str | Path) -> Signer:
     except (TLSServerError, ShimError) as error:
         message = f"signer {name}: {error}"
         raise ConfigurationError(message) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = f"signer {name} cannot be made: the factory raised {_told(error)}"
         raise ConfigurationError(message) from error
     if isinstance(made, Signer):
         return made
     if not callable(made):
-        message = f"signer {name}: the factory returned {made!r:.80}, it must return a function or a Signer"
+        message = f"signer {name}: the factory returned a {type(made).__name__}, it must return a function or a Signer"
         raise ConfigurationError(message)
     return CallableSigner(made, name=name)
 

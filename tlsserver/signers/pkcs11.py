@@ -23,7 +23,8 @@ from tlsserver.signers.base import DEADLINE, Signer
 from tlsserver.signers.breaker import Breaker
 from tlsserver.signers.pkcs11_key import WantedKey, find_private_key
 from tlsserver.signers.pkcs11_mechanism import check_mechanisms
-from tlsserver.signers.pkcs11_module import module_path, pkcs11
+from tlsserver.signers.pkcs11_module import pkcs11
+from tlsserver.signers.pkcs11_paths import module_path
 from tlsserver.signers.pkcs11_pin import pin_of
 from tlsserver.signers.pkcs11_session import LostError, SigningSession
 from tlsserver.signers.pkcs11_token import Token, close_session, is_lost
@@ -94,8 +95,6 @@ class Pkcs11Signer(Signer):
         self._token = Token(path, said, secret)
         super().__init__("pkcs11", deadline=deadline, queue_size=queue_size, can_block=True, fallback=fallback)
         self._wanted: dict[bytes, WantedKey] = {}
-        self._breaker = Breaker()
-        self._retries = 0
         self._is_away = False
         self._most_threads = threads
         self._begin()
@@ -107,6 +106,8 @@ class Pkcs11Signer(Signer):
         self._ending = threading.Event()
         self._threads: list[threading.Thread] = []
         self._idle = 0
+        self._breaker = Breaker()
+        self._retries = 0
 
     def load_key(self, source: str | Path | bytes, password: str | bytes | None = None) -> Key:
         """Find the private key of a certificate on the token. Blocks: logs in at the first call.
@@ -191,11 +192,17 @@ class Pkcs11Signer(Signer):
     def _more_threads(self) -> None:
         """Start one thread more if none is idle. Under the lock."""
         if self._idle == 0 and len(self._threads) < self._most_threads and not self._ending.is_set():
-            self._idle += 1
             # A daemon: what a token does not answer must not keep the process from ending.
             thread = threading.Thread(target=self._work, name=f"tls-pkcs11-{len(self._threads)}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # without any, nobody would take a request: then `load_key` says so
+                if not self._threads:
+                    raise ConfigurationError(f"signer pkcs11 cannot start its thread: {error}") from error
+                logger.warning("signer pkcs11 has no more than %d threads: %s", len(self._threads), error)
+                return
+            self._idle += 1
             self._threads.append(thread)
-            thread.start()
 
     def _work(self) -> None:
         """Take and perform requests: a thread's life."""
@@ -219,8 +226,7 @@ class Pkcs11Signer(Signer):
         now = time.monotonic()
         with self._lock:
             is_allowed = self._breaker.allows(now)
-            if is_allowed:
-                self._breaker.begin(now)
+            is_trial = is_allowed and self._breaker.begin(now)
         if not is_allowed:
             self.give_up(request, f"token {self._token.label!r} is away")
             return
@@ -232,7 +238,7 @@ class Pkcs11Signer(Signer):
             self.give_up(request, f"signer pkcs11: {type(error).__name__}")
         with self._lock:
             if is_well is None:
-                self._breaker.given_up()
+                self._breaker.given_up(is_trial=is_trial)
             elif is_well:
                 self._breaker.succeeded()
             else:
@@ -246,11 +252,11 @@ class Pkcs11Signer(Signer):
             try:
                 self._answer(session, request)
             except LostError as error:
-                reason = str(error)
+                reason, is_counted = str(error), False
                 logger.log(logging.DEBUG if self._is_away else logging.WARNING, "%s", reason)
                 self._is_away = isinstance(error.__cause__, ConfigurationError) or wait > 0
             except WrongAnswerError:
-                reason = f"token {self._token.label!r} has given a wrong signature"
+                reason, is_counted = f"token {self._token.label!r} has given a wrong signature", True
                 wrong += 1
                 logger.warning("%s", reason)
             except (ConfigurationError, pkcs11.PKCS11Error, LookupError) as error:
@@ -262,10 +268,11 @@ class Pkcs11Signer(Signer):
             left = request.deadline - time.monotonic() - _LAST_ATTEMPT
             is_over = left <= 0 or wrong > 1 or (wait > 0 and bool(self._fallback))
             if is_over or self._ending.wait(min(wait, left)):
-                self.give_up(request, reason)
+                self.give_up(request, reason, is_counted=is_counted)
                 return False
             wait = min(wait * 2, _LONGEST_WAIT) or _FIRST_WAIT
-            self._retries += 1
+            with self._lock:
+                self._retries += 1
         return None
 
     def _reason(self, error: BaseException) -> str:

@@ -50,7 +50,20 @@ class Pin:
             self._value = bytearray(
                 {"file": _from_file, "env": _from_environment}.get(self._kind, self._ask)(self._where)
             )
+        if not self._value:  # a token would count it as a wrong one
+            raise ConfigurationError(f"there is no PIN of {self._whose}: it is empty, or the signer is closed")
         return self._value
+
+    def text(self) -> str:
+        """Return the PIN as text, which some of python-pkcs11 wants; it cannot be wiped.
+
+        Raises:
+            ConfigurationError: It cannot be had, or is not UTF-8 (PKCS #11 v3.0, 2.3).
+        """
+        try:
+            return self.read().decode()
+        except UnicodeDecodeError:  # which has the PIN in it
+            raise ConfigurationError(f"the PIN of {self._whose} is not UTF-8") from None
 
     def wipe(self) -> None:
         """Overwrite it. It is read again where it is needed again, unless it was given."""
@@ -59,11 +72,14 @@ class Pin:
             self._value = None if self._kind != "given" else bytearray()
 
     def _ask(self, _: str) -> bytes:
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             raise ConfigurationError(
                 f"nobody can be asked for the PIN of {self._whose}: no terminal; give file: or env:"
             )
-        return getpass.getpass(f"PIN of {self._whose}: ").encode()
+        try:
+            return getpass.getpass(f"PIN of {self._whose}: ").encode()
+        except EOFError:
+            return b""
 
     def __repr__(self) -> str:
         return f"<Pin from {self._kind}{':' if self._where else ''}{self._where}>"
@@ -105,6 +121,8 @@ def _from_file(where: str) -> bytes:
         pin = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"the PIN's file {path} cannot be read: {error.strerror}") from error
+    except ValueError:
+        raise ConfigurationError("the PIN's file cannot be read: its path has a character that no path has") from None
     if mode & (stat.S_IRGRP | stat.S_IROTH):
         logger.warning("the PIN's file %s can be read by others than its owner: chmod 600", path)
     pin = pin.rstrip(b"\r\n")

@@ -53,7 +53,7 @@ class SigningSession:
             private, with_pin = self._key(wanted)
             options = {"mechanism": operation.mechanism, "mechanism_param": operation.parameter}
             if with_pin and self._token.pin is not None:
-                options["pin"] = self._token.pin.read().decode()
+                options["pin"] = self._token.pin.text()
             with self._token.module.call():
                 function = private.sign if request.operation == "sign" else private.decrypt
                 return answer_of(request, function(operation.data, **options))

@@ -103,6 +103,7 @@ class Pkcs11Uri:
 
 
 _QUERY = ("pin-source", "pin-value", "module-name", "module-path")
+_FILES = ("pin-source", "module-name", "module-path")
 _PATH = tuple(name for one in fields(Pkcs11Uri) if (name := one.name.replace("_", "-")) not in _QUERY)
 
 
@@ -142,8 +143,10 @@ def _decoded(name: str, value: str) -> Any:  # noqa: ANN401 - each attribute has
         text = raw.decode()
     except UnicodeDecodeError:
         raise ConfigurationError(f"the PKCS #11 URI's {name} is not UTF-8") from None
+    if name in _FILES and ("\0" in text or (name == "module-name" and "/" in text)):
+        raise ConfigurationError(f"the PKCS #11 URI's {name} has a character that cannot be in it")
     if name == "slot-id":
-        if not re.fullmatch("[0-9]+", text):
+        if not re.fullmatch("[0-9]{1,20}", text):
             raise ConfigurationError(f"the PKCS #11 URI's slot-id is {text!r}: it is a number")
         return int(text)
     if (name == "type" and text not in _TYPES) or (name == "library-version" and not _VERSION.fullmatch(text)):

@@ -69,3 +69,20 @@ def test_late_failures_of_those_that_were_under_way_keep_it_open() -> None:
         breaker.failed(now)
     assert not breaker.allows(1.4)
     assert breaker.allows(1.5)
+
+
+def test_state_while_another_thread_closes_it() -> None:
+    """Whoever takes a snapshot reads it while the loop's thread sets it."""
+
+    class Changing(Breaker):
+        times = iter([5.0, None, None])
+
+        @property
+        def _open_until(self) -> float | None:
+            return next(self.times)
+
+        @_open_until.setter
+        def _open_until(self, when: float | None) -> None:
+            pass
+
+    assert Changing().state(1.0) == "open"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers_web import serving
 
+from support.key_server import KeyServer
 from support.softhsm import MODULE, PIN
 from tlsserver import cli
 
@@ -116,6 +117,19 @@ def test_fallback(own: Identity, tmp_path: Path) -> None:
         site.get(own.ca)
 
 
+def test_key_server_of_another_user(own: Identity, tmp_path: Path) -> None:
+    """Who may listen is said; the own user is no longer one of them."""
+    with KeyServer([own], tmp_path / "s") as server:
+        options = [f"--ssl-certfile={own.cert}", f"--ssl-keyfile=remote:{server.address}"]
+        with serving(*options, f"--signer-user={os.geteuid()}") as site:
+            assert site.connection(own.ca)["parks"] >= 1
+        with serving(*options, "--signer-user=54321", f"--signer-fallback={own.key}") as site:
+            site.get(own.ca)
+            code, errors = site.stop()
+        assert code == 0
+        assert "who is not one of peer_uids" in errors
+
+
 # Mistakes.
 
 MISTAKES = {
@@ -132,6 +146,14 @@ MISTAKES = {
     "a name without TLS": (
         "--ssl-keyfile=remote:unix:/x --signer-name=x",
         "--signer-keyfile and --signer-name are for key servers with TLS",
+    ),
+    "a user who is none": (
+        "--ssl-keyfile=remote:unix:/x --signer-user=nobody-there",
+        "no user 'nobody-there' on this machine: give a name or a number",
+    ),
+    "a user for another signer": (
+        "--offload=isolated --ssl-keyfile={key} --signer-user=root",
+        "--signer-user is for --offload remote, not for --offload isolated: leave it out",
     ),
     "isolated with a signer's key": (
         "--offload=isolated --ssl-keyfile=remote:unix:/x",

@@ -155,3 +155,8 @@ def _child(scene: Scene, parents: socket.socket) -> int:
         traceback.print_exc()
         return 1
     return 0
+
+
+def test_links_share_a_turns_time(tmp_path: Path) -> None:
+    with RemoteSigner([f"unix:{tmp_path}/1", f"unix:{tmp_path}/2"], connections=4) as signer:
+        assert signer._settings.turn_seconds * 8 == pytest.approx(0.002)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -209,3 +210,27 @@ def test_no_descriptor_is_left(reactor: Reactor, monkeypatch: pytest.MonkeyPatch
     attempt = Attempt(reactor, "127.0.0.1:1")
     attempt.end()
     assert attempt.reasons == ["it cannot be reached: Too many open files"]
+
+
+def test_no_thread_is_to_be_had(reactor: Reactor, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoThread(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("tlsserver.signers.remote_connect.threading.Thread", NoThread)
+    attempt = Attempt(reactor, "keys.invalid:1")
+    attempt.end()
+    assert attempt.reasons == ["its name cannot be resolved: can't start new thread"]
+
+
+def test_socket_cannot_be_watched(reactor: Reactor, listening: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """epoll(7): max_user_watches."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    attempt = Attempt(reactor, f"127.0.0.1:{port_of(listening)}")
+    with monkeypatch.context() as patch:
+        patch.setattr(reactor, "add", refuse)
+        attempt.end()
+    assert attempt.reasons == ["its socket cannot be watched: No space left on device"]

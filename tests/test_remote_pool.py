@@ -12,9 +12,10 @@ import pytest
 from engine_shim import Status, ThreadEngine
 from support.asking import said
 from support.key_server import Conversation, KeyServer
+from support.pair import STATIC_RSA
 from support.remote_scene import Scene
 from tlsserver.reactor import Reactor
-from tlsserver.signers.keyless import ErrorCode, Message, encode, error
+from tlsserver.signers.keyless import ErrorCode, Message, Opcode, encode, error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,6 +110,42 @@ def test_who_lacks_the_key_is_not_asked_again(identity: Identity, tmp_path: Path
         assert scene.numbers(0).breaker == "closed"
 
 
+def test_who_comes_back_may_have_the_key(identity: Identity, tmp_path: Path) -> None:
+    with (
+        KeyServer([identity], tmp_path / "s", script=saying(ErrorCode.KEY_NOT_FOUND)) as server,
+        Scene(identity, [server.address]) as scene,
+    ):
+        scene.until_up()
+        assert scene.end(scene.begin()) is Status.ERROR
+        server.stop()
+        scene.until(lambda: scene.numbers().state == "down")
+        server.script = Conversation.answer
+        server.start()
+        scene.until_up()
+        scene.handshake()
+
+
+def test_refused_decryptions_do_not_open_the_breaker(certificates: Certificates, tmp_path: Path) -> None:
+    """A client chose what is to be decrypted, and could open it for all the others."""
+    identity = certificates["rsa2048"]
+
+    def refuse_decryptions(conversation: Conversation, request: Message) -> None:
+        if request.opcode == Opcode.RSA_DECRYPT_RAW:
+            saying(ErrorCode.CRYPTOGRAPHY)(conversation, request)
+        else:
+            conversation.answer(request)
+
+    with (
+        KeyServer([identity], tmp_path / "s", script=refuse_decryptions) as server,
+        Scene(identity, [server.address], breaker_failures=2, breaker_seconds=60) as scene,
+    ):
+        scene.until_up()
+        for _ in range(3):
+            assert scene.end(scene.begin("1.2", STATIC_RSA)) is Status.ERROR
+        assert scene.numbers().breaker == "closed"
+        scene.handshake()
+
+
 def test_key_that_nobody_has(identity: Identity, tmp_path: Path) -> None:
     with two(identity, tmp_path) as servers, Scene(identity, [one.address for one in servers]) as scene:
         for one in servers:
@@ -180,6 +217,23 @@ def test_requests_under_way_are_asked_again_after_the_return(identity: Identity,
         server.start()
         assert [scene.end(pair) for pair in pairs] == [Status.DONE] * 5
         assert scene.numbers().retries == 5
+
+
+def test_who_waits_costs_nothing(identity: Identity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though there are more of them than one turn has time for, each is looked at once, and then the loop rests."""
+    server = KeyServer([identity], tmp_path / "s", script=SILENT)
+    with server, Scene(identity, [server.address], breaker_seconds=0.05) as scene:
+        scene.until_up()
+        pairs = [scene.begin() for _ in range(20)]
+        scene.until(lambda: len(server.requests) == 20)
+        with monkeypatch.context() as patch:
+            patch.setattr("tlsserver.signers.remote_pool._TURN_SECONDS", 1e-6)
+            patch.setattr("tlsserver.signers.remote_pool._SWEEP_SECONDS", 60.0)
+            server.stop()
+            scene.until(lambda: len(scene.pool._waiting) == 20 and not scene.pool._is_due)
+        server.script = Conversation.answer
+        server.start()
+        assert [scene.end(pair) for pair in pairs] == [Status.DONE] * 20
 
 
 def test_deadline_ends_the_wait(identity: Identity, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from OpenSSL._util import lib
 
 from engine_shim import KeyMismatchError, Status, ThreadEngine
 from support.key_server import KeyServer, server_tls
@@ -15,6 +17,7 @@ from support.remote_scene import Scene
 from tlsserver.errors import ConfigurationError
 from tlsserver.signers import remote_tls
 from tlsserver.signers.remote import ClientTLS, RemoteSigner
+from tlsserver.signers.remote_address import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,3 +173,30 @@ def test_key_that_cannot_be_cancelled(
 
 def test_settings_do_not_show_the_password(certificates: Certificates, house: House) -> None:
     assert "sesame" not in repr(client(house, certificates, password="sesame"))  # noqa: S106 - the test's own
+
+
+def test_records_without_data_do_not_hold_the_loop(certificates: Certificates, house: House) -> None:
+    """SSL_CTX_set_mode(3): with SSL_MODE_AUTO_RETRY, one read takes as many key updates and tickets as come."""
+    client_of = remote_tls.TLSClient(client(house, certificates), parse("localhost:1"))
+    modes = lib.SSL_CTX_set_mode(client_of._context._context, 0)
+    assert not modes & lib.SSL_MODE_AUTO_RETRY
+
+
+def test_connection_that_cannot_be_used_is_tried_again(
+    certificates: Certificates, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = certificates["p256"]
+    calls = iter([MemoryError("no memory"), OSError(errno.ENOSPC, "No space left on device")])
+    channel = remote_tls.TLSClient.channel
+
+    def scarce(self: remote_tls.TLSClient, sock: socket.socket) -> object:
+        for error in calls:
+            raise error
+        return channel(self, sock)
+
+    monkeypatch.setattr(remote_tls.TLSClient, "channel", scarce)
+    with (
+        KeyServer([identity], tls=server_tls(identity, house.root.cert)) as server,
+        Scene(identity, [server.address], tls=client(house, certificates)) as scene,
+    ):
+        scene.handshake()

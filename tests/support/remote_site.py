@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
+import math
 import select
 import signal
 import socket
@@ -22,16 +24,16 @@ from support import apart
 from support.asking import private_key
 from support.certificates import Identity
 from support.child_server import ChildServer, allow_many_files, say
-from support.key_server import key_id, perform
+from support.key_server import key_id, perform, server_tls
 from support.leaks import PATIENCE
 from support.storm import Storm
 from tlsserver import Server, TLSContext
 from tlsserver.protocols.echo import EchoProtocol
 from tlsserver.signers.keyless import Decoder, Message, Opcode, encode, pong, success
-from tlsserver.signers.remote import RemoteSigner
+from tlsserver.signers.remote import ClientTLS, RemoteSigner
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from typing_extensions import Self
 
@@ -39,27 +41,39 @@ if TYPE_CHECKING:
 
 TICK = 0.002
 PACE = 0.002
+PAUSE = 0.01
+NEVER = threading.Event()
+VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
 class KeyProcess:
-    """A key server with a latency, at a Unix socket. It takes any number at once.
+    """A key server with a latency. It takes any number at once.
 
     Args:
         identity: Whose key it has.
-        path: Of its socket.
+        place: The path of its Unix socket, or the authority of its clients: then it speaks TLS, at a TCP port.
         milliseconds: From each request to its answer.
     """
 
-    def __init__(self, identity: Identity, path: Path, milliseconds: float) -> None:
-        self._command = apart.command(__name__, "serve_keys", identity.cert, identity.key, str(path), str(milliseconds))
-        self.address = f"unix:{path}"
+    def __init__(self, identity: Identity, place: Path, milliseconds: float) -> None:
+        self._identity = identity
+        self._place = place
+        self._milliseconds = milliseconds
+        self._port = 0
         self.start()
 
+    @property
+    def address(self) -> str:
+        """Where it is, in the signer's words."""
+        return f"localhost:{self._port}" if self._port else f"unix:{self._place}"
+
     def start(self) -> None:
-        """Start it, and wait until it listens."""
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, env=apart.environment())
+        """Start it, where it was before, and wait until it listens."""
+        arguments = (self._identity.cert, self._identity.key, self._place, str(self._milliseconds), str(self._port))
+        command = apart.command(__name__, "serve_keys", *arguments)
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, env=apart.environment())
         assert self._process.stdout is not None
-        assert self._process.stdout.readline()
+        self._port = json.loads(self._process.stdout.readline())
 
     def kill(self) -> None:
         """End it as a crash does."""
@@ -96,16 +110,28 @@ class Answering(asyncio.Protocol):
         self._transport.write(encode(success(request.id, perform(self._keys[request.ski], request)), pad=False))
 
 
-def serve_keys(certificate: str, key: str, path: str, milliseconds: str) -> None:
-    """Be a key server until somebody ends it."""
+def serve_keys(certificate: str, key: str, place: str, milliseconds: str, port: str) -> None:
+    """Be a key server until somebody ends it; say the port first, 0 of a Unix socket."""
     identity = Identity("", Path(certificate), Path(key), Path())
     keys = {key_id(identity): private_key(identity)}
+    by_tcp = Path(place).suffix == ".pem"
+    if not by_tcp:
+        Path(place).unlink(missing_ok=True)
+
+    def answering() -> Answering:
+        return Answering(keys, float(milliseconds) / 1000)
+
+    async def listen() -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        if by_tcp:
+            tls = server_tls(identity, Path(place))
+            return await loop.create_server(answering, "127.0.0.1", int(port), ssl=tls)
+        return await loop.create_unix_server(answering, place)
 
     async def serve() -> None:
-        Path(path).unlink(missing_ok=True)
-        loop = asyncio.get_running_loop()
-        server = await loop.create_unix_server(lambda: Answering(keys, float(milliseconds) / 1000), path)
-        say("listening")
+        server = await listen()
+        name = server.sockets[0].getsockname()
+        say(name[1] if isinstance(name, tuple) else 0)
         await server.serve_forever()
 
     asyncio.run(serve())
@@ -117,53 +143,80 @@ class RemoteSite(ChildServer):
     Args:
         identity: Its certificate.
         addresses: Of the key servers.
+        tls: Of `ClientTLS`: its fields.
         options: Of the signer.
     """
 
-    def __init__(self, identity: Identity, addresses: Sequence[str], **options: Any) -> None:
-        super().__init__(
-            __name__, json.dumps({"cert": str(identity.cert), "addresses": list(addresses), "options": options})
-        )
+    def __init__(
+        self, identity: Identity, addresses: Sequence[str], *, tls: dict[str, str] | None = None, **options: Any
+    ) -> None:
+        given = {"cert": str(identity.cert), "addresses": list(addresses), "tls": tls, "options": options}
+        super().__init__(__name__, json.dumps(given))
+        self._worst = 0.0
 
     def report(self) -> dict[str, Any]:
-        """Ask for its statistics, and for ``stall``: the longest time since the last report that its loop was late."""
+        """Ask for its statistics."""
         found: dict[str, Any] = self.ask("report")
+        self._worst = max(self._worst, found["stall"])
         return found
+
+    def until(self, condition: Callable[[list[dict[str, Any]]], object]) -> list[dict[str, Any]]:
+        """Wait until the numbers of its signers are such; returns them."""
+        give_up = time.monotonic() + PATIENCE
+        signers: list[dict[str, Any]] = []
+        while not signers or not condition(signers):
+            assert time.monotonic() < give_up, signers
+            NEVER.wait(PAUSE)  # each report takes the interpreter from the loop for a moment
+            signers = self.report()["signers"]
+        return signers
 
     def until_up(self) -> None:
         """Wait until all its key servers are up."""
-        give_up = time.monotonic() + 30
-        while any(one["state"] != "up" for one in self.report()["signers"]):
-            assert time.monotonic() < give_up
+        self.until(lambda signers: all(one["state"] == "up" for one in signers))
+        self.stall()
+
+    def stall(self) -> float:
+        """Tell how late its loop was at the worst since this was asked last, in seconds."""
         self.report()
+        worst, self._worst = self._worst, 0.0
+        return worst
 
 
 class Stall:
-    """How late a loop is at the worst."""
+    """How late a loop is at the worst by its own fault: what it waited for a CPU is taken off."""
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
-        self._due = time.monotonic()
+        self._due = math.inf
+        self._waited = 0.0
         self.worst = 0.0
         reactor.call_soon_threadsafe(self._tick)
 
     def _tick(self) -> None:
-        now = time.monotonic()
-        self.worst = max(self.worst, now - self._due)
-        self._due = now + TICK
+        now, waited = time.monotonic(), waited_for_a_cpu()
+        self.worst = max(self.worst, now - self._due - (waited - self._waited))
+        self._due, self._waited = now + TICK, waited
         self._reactor.call_later(TICK, self._tick)
+
+
+def waited_for_a_cpu() -> float:
+    """Tell for how many seconds this thread could have run, and did not (proc(5), schedstat)."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
 def serve(settings: str) -> None:
     """Be the server, until standard input ends."""
     given = json.loads(settings)
     allow_many_files()
-    with RemoteSigner(given["addresses"], **given["options"]) as signer:
+    tls = given["tls"] and ClientTLS(**given["tls"])
+    with RemoteSigner(given["addresses"], tls=tls, **given["options"]) as signer:
         context = TLSContext(given["cert"], signer.load_key(given["cert"]))
         server = Server(context, EchoProtocol, port=0, max_handshakes=10_000)
         _, port = server.listen()
         assert server._service is not None
         stall = Stall(server._service.reactor)
+        gc.collect()
+        gc.freeze()  # as `tlsserver serve` does: a collection of all modules takes 40 ms
         server.start()
         say(port)
         for _ in sys.stdin:
@@ -172,12 +225,55 @@ def serve(settings: str) -> None:
         server.stop(5)
 
 
-def client_context() -> ssl.SSLContext:
+def client_context(version: str = "1.3") -> ssl.SSLContext:
     """Make a cheap client: it checks the handshake's signature, not the certificate's."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = VERSIONS[version]
     return context
+
+
+class Crowd:
+    """Clients in a process of their own; a context manager.
+
+    Args:
+        function: `storm` or `keep_coming`.
+        arguments: Of it.
+
+    Attributes:
+        output: Readable when they are done.
+    """
+
+    def __init__(self, function: Callable[..., None], *arguments: object) -> None:
+        self._process = subprocess.Popen(
+            apart.command(__name__, function.__name__, *map(str, arguments)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=apart.environment(),
+        )
+        assert self._process.stdout is not None
+        self.output = self._process.stdout
+        assert self.answer() == "ready"
+
+    def begin(self) -> None:
+        """Let them begin."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("begin\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> Any:
+        """Wait for what they say."""
+        return json.loads(self.output.readline())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._process:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
 
 
 class Pinger:
@@ -201,7 +297,8 @@ class Pinger:
         while not stopping or self._due:
             next_due = start + sent * PACE
             patience = max(next_due - time.perf_counter(), 0) if not stopping else PATIENCE
-            ready, _, _ = select.select([self._tls, *([] if stopping else [until])], [], [], patience)
+            watched: list[Any] = [self._tls] if stopping else [self._tls, until]
+            ready, _, _ = select.select(watched, [], [], patience)
             stopping = stopping or until in ready
             if self._tls in ready:
                 self._receive()
@@ -221,26 +318,24 @@ class Pinger:
         self._tls.close()
 
 
-def storm(port: str, count: str) -> None:
-    """Be so many clients that begin at once; say when they are ready, begin when told, and say when each is done."""
+def storm(port: str, count: str, version: str) -> None:
+    """Be so many clients that begin at once; say when each was done, in seconds since then. They stay until the end."""
     allow_many_files()
-    with Storm(("127.0.0.1", int(port)), int(count), client_context()) as clients:
+    with Storm(("127.0.0.1", int(port)), int(count), client_context(version)) as clients:
         say("ready")
         sys.stdin.readline()
         say(clients.handshake())
         sys.stdin.readline()
 
 
-def keep_coming(port: str, rate: str, seconds: str) -> None:
-    """Be clients who come at a rate; say how many were served, and what the others met."""
-    context = client_context()
+def keep_coming(port: str, rate: str, seconds: str, version: str) -> None:
+    """Be clients who come at a rate; say how many there were, what some met instead of service, and the slowest."""
+    context = client_context(version)
     failures: list[str] = []
-    start = time.monotonic()
-    never = threading.Event()
+    took: list[float] = []
 
-    def visit(index: int) -> None:
-        due = start + index / float(rate)
-        never.wait(max(due - time.monotonic(), 0))
+    def visit(due: float) -> None:
+        NEVER.wait(max(due - time.monotonic(), 0))
         try:
             with (
                 socket.create_connection(("127.0.0.1", int(port)), 20) as plain,
@@ -250,8 +345,12 @@ def keep_coming(port: str, rate: str, seconds: str) -> None:
                 assert tls.recv(1) == b"?"
         except OSError as error:
             failures.append(repr(error))
+        took.append(time.monotonic() - due)
 
     count = int(float(rate) * float(seconds))
     with ThreadPoolExecutor(64) as pool:
-        list(pool.map(visit, range(count)))
-    say({"count": count, "failures": failures, "seconds": time.monotonic() - start})
+        say("ready")
+        sys.stdin.readline()
+        start = time.monotonic()
+        list(pool.map(visit, [start + index / float(rate) for index in range(count)]))
+    say({"count": count, "failures": failures, "seconds": time.monotonic() - start, "slowest": max(took)})

@@ -116,7 +116,7 @@ ENGINES = {
     "remote": EngineForm(
         "remote",
         _signer("remote"),
-        frozenset({*_EVERY_SIGNER, "certfile", "keyfile", "ca_certs", "server_name"}),
+        frozenset({*_EVERY_SIGNER, "certfile", "keyfile", "ca_certs", "server_name", "users"}),
     ),
     "isolated": EngineForm("isolated", _signer("isolated"), frozenset({*_EVERY_SIGNER, "threads"})),
     "python": EngineForm("python", _signer("python")),

@@ -12,6 +12,7 @@ from engine_shim import ThreadEngine
 from tlsserver.cli import params
 from tlsserver.errors import ConfigurationError
 from tlsserver.signers.base import DEADLINE, Signer
+from tlsserver.signers.keyserver_access import user_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +48,7 @@ class SignerSettings:
         keyfile: `--signer-keyfile`.
         ca_certs: `--signer-ca-certs`.
         server_name: `--signer-name`.
+        users: `--signer-user`.
         module: `--pkcs11-module`.
     """
 
@@ -60,6 +62,7 @@ class SignerSettings:
     keyfile: Path | None = None
     ca_certs: Path | None = None
     server_name: str | None = None
+    users: tuple[str, ...] = ()
     module: Path | None = None
 
 
@@ -70,6 +73,7 @@ OPTIONS = {
     "keyfile": "signer_keyfile",
     "ca_certs": "signer_ca_certs",
     "server_name": "signer_name",
+    "users": "signer_user",
     "module": "pkcs11_module",
 }
 """The settings that are options of their own, and the parameters' names."""
@@ -98,6 +102,12 @@ _DECLARED = (
         "--signer-ca-certs", type=params.PATH, metavar="FILE", help="Authorities of the key servers' certificates."
     ),
     click.option("--signer-name", metavar="NAME", help="In the key servers' certificates.  [default: their hosts']"),
+    click.option(
+        "--signer-user",
+        multiple=True,
+        metavar="USER",
+        help="Who may listen at Unix sockets of key servers; repeatable.  [default: our own user, and root]",
+    ),
     click.option(
         "--pkcs11-module", type=params.PATH, metavar="FILE", help="The token's library.  [default: as the URI says it]"
     ),
@@ -182,7 +192,9 @@ def _open_remote(settings: SignerSettings, threads: int | None) -> Signer:
     from tlsserver.signers.remote import ClientTLS, RemoteSigner  # noqa: PLC0415 - only where it is wanted
 
     del threads
-    return RemoteSigner(_addresses(settings.key), tls=_client_tls(settings, ClientTLS), **_common(settings))
+    tls = _client_tls(settings, ClientTLS)
+    users = [user_id(name) for name in settings.users] or None
+    return RemoteSigner(_addresses(settings.key), tls=tls, peer_uids=users, **_common(settings))
 
 
 def _client_tls(settings: SignerSettings, make: type[ClientTLS]) -> ClientTLS | None:

@@ -29,10 +29,11 @@ class Breaker:
         self._trial_until = 0.0
 
     def state(self, now: float) -> str:
-        """Return ``"closed"``, ``"open"`` or ``"half-open"``."""
-        if self._open_until is None:
+        """Return ``"closed"``, ``"open"`` or ``"half-open"``. Any thread."""
+        open_until = self._open_until
+        if open_until is None:
             return "closed"
-        return "open" if now < self._open_until else "half-open"
+        return "open" if now < open_until else "half-open"
 
     def allows(self, now: float) -> bool:
         """Tell whether a request may go this way: any while it is closed, one at a time while it is half-open."""

@@ -38,6 +38,8 @@ __all__ = ["Address", "ClientTLS", "RemoteSigner"]
 _TYPES = ("RSA", "RSA-PSS", "EC", "ED25519")
 _MOST_IN_FLIGHT = 1 << 16
 _MOST_CONNECTIONS = 64
+# Seconds of a turn of the loop, for the answers of all links together.
+_TURN_SECONDS = 0.002
 _SHORTEST, _LONGEST = 0.001, 3600.0  # more is a mistake in the caller's units
 
 
@@ -103,6 +105,7 @@ class RemoteSigner(Signer):
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
             peer_uids=frozenset((os.geteuid(), 0) if peer_uids is None else peer_uids),
+            turn_seconds=_TURN_SECONDS / (len(self._servers) * connections),
         )
         self._connections = connections
         self._breaker = (breaker_failures, breaker_seconds)

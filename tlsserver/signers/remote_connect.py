@@ -81,7 +81,10 @@ class Connecting:
             self._left = _look_up(self._address, socket.AI_NUMERICHOST)
         except (OSError, UnicodeError):
             # A daemon: resolvers can take as long as they like, and nobody waits for this one.
-            threading.Thread(target=self._resolve_slowly, name="tls-resolve", daemon=True).start()
+            try:
+                threading.Thread(target=self._resolve_slowly, name="tls-resolve", daemon=True).start()
+            except RuntimeError as error:  # the limit on processes
+                self._resolved([], f"its name cannot be resolved: {error}")
         else:
             self._next()
 
@@ -128,12 +131,15 @@ class Connecting:
 
     def _wait(self, error: BlockingIOError) -> None:
         assert self._socket is not None  # noqa: S101 - for mypy
-        if (
-            self._address.path is not None
-        ):  # connect(2): EAGAIN, its queue is full, and nothing tells when there is room
+        if self._address.path is not None:
+            # connect(2): EAGAIN, its queue is full, and nothing tells when there is room
             self._fail(f"it cannot be reached: {error.strerror}")
             return
-        self._registration = self._loop.add(self._socket.fileno(), EVENT_WRITE, self._ready)
+        try:
+            self._registration = self._loop.add(self._socket.fileno(), EVENT_WRITE, self._ready)
+        except OSError as refused:  # epoll_ctl(2): ENOSPC, ENOMEM
+            self._fail(f"its socket cannot be watched: {refused.strerror}")
+            return
         self._timer = self._loop.call_later(self._timeout, self._fail, "it cannot be reached: no answer in time")
 
     def _ready(self, _events: int) -> None:

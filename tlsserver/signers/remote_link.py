@@ -16,6 +16,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from engine_shim import ShimError
 from tlsserver.signers.keyless import BadMessage, Decoder, ErrorCode, KeylessError, Message, Opcode, encode, ping
 from tlsserver.signers.remote_connect import Connecting
 from tlsserver.signers.remote_stream import Stream
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Link", "LinkOwner", "LinkSettings"]
 
-# Seconds of a turn for the answers of one link.
-_TURN_SECONDS = 0.002
 # Bytes that the socket has not taken: above it a link has no room, however many requests it may have under way.
 _MOST_QUEUED = 256 * 1024
 # Requests that were given up and not yet answered. Above it the connection is given up, too.
@@ -54,6 +53,7 @@ class LinkSettings:
     ping_interval: float
     ping_timeout: float
     peer_uids: frozenset[int]
+    turn_seconds: float  # of a turn of the loop, for the answers of one link
 
 
 class LinkOwner(Protocol):
@@ -176,10 +176,18 @@ class Link:
 
     def _connected(self, sock: socket.socket) -> None:
         self._connecting = None
+        try:
+            self._stream = self._stream_of(sock)
+        except (OSError, MemoryError, ShimError) as error:
+            sock.close()
+            self._lost(f"its connection cannot be used: {error}")
+            return
+        self._again_in(self._settings.connect_timeout, self._late)
+
+    def _stream_of(self, sock: socket.socket) -> Stream:
         fd = sock.fileno()
         channel = PlainChannel(sock) if self._tls is None else self._tls.channel(sock)
-        self._stream = Stream(self._loop, fd, channel, opened=self._opened, received=self._received, lost=self._lost)
-        self._again_in(self._settings.connect_timeout, self._late)
+        return Stream(self._loop, fd, channel, opened=self._opened, received=self._received, lost=self._lost)
 
     def _late(self) -> None:
         self._lost("it cannot be reached: no TLS handshake in time")
@@ -229,7 +237,7 @@ class Link:
 
     def _take_answers(self) -> None:
         """Look at what has come, until this turn's time is over."""
-        until = time.monotonic() + _TURN_SECONDS
+        until = time.monotonic() + self._settings.turn_seconds
         stream, inbox = self._stream, self._inbox
         while inbox and time.monotonic() < until:
             self._take(inbox.popleft())

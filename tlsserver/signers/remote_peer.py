@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 _LACK_SECONDS = 10.0
 # It may do better the next time.
 _PASSING = {None, ErrorCode.READ, ErrorCode.INTERNAL}
-# These tell of the key server; others, of the one request.
+# These tell of the key server; others, of the one request. So does every refused decryption: a client chose what to
+# decrypt, and must not be able to open the breaker for the others.
 _SICK = {*_PASSING, ErrorCode.CRYPTOGRAPHY}
 
 
@@ -144,6 +145,7 @@ class Peer:
     def link_up(self, link: Link) -> None:
         """See `LinkOwner`."""
         del link
+        self._lacking.clear()  # who comes back may have been given more keys
         if not self._is_told_up:
             logger.info("signer %s is up", self.name)
         self._is_told_up, self._is_told_down = True, False
@@ -189,7 +191,7 @@ class Peer:
 
     def refused(self, job: Job, code: int | None, reason: str) -> None:
         """See `LinkOwner`."""
-        if code in _SICK:
+        if code in _SICK and job.request.operation == "sign":
             self._failed()
         else:
             self._breaker.given_up()

@@ -61,6 +61,7 @@ class Pool:
         self._has_fallback = has_fallback
         self._orphaned = orphaned
         self._waiting: deque[Job] = deque()
+        self._unseen = 0  # those of them that were not looked at since something has changed
         self._is_closed = self._is_due = False
         self._sweep: Any = None
         self._fd = os.dup(fd)  # whoever else watches the engine's on this loop does not take it from us
@@ -118,6 +119,10 @@ class Pool:
 
     def changed(self) -> None:
         """See `PeerOwner`."""
+        self._unseen = len(self._waiting)
+        self._go_on()
+
+    def _go_on(self) -> None:
         if not self._is_due and not self._is_closed:
             self._is_due = True
             self._loop.call_soon(self._pump)
@@ -139,13 +144,15 @@ class Pool:
         self._watch()
 
     def _serve_waiting(self, until: float) -> None:
-        for _ in range(len(self._waiting)):
-            if time.monotonic() >= until:
-                self.changed()
-                return
+        """Each of them once: who finds no place waits for the next change, and costs nothing meanwhile."""
+        while self._unseen and self._waiting:
+            self._unseen -= 1
             job = self._waiting.popleft()
             if job.request.is_open:
                 self._place(job)
+            if time.monotonic() >= until:
+                self._go_on()
+                return
 
     def _serve_queue(self, until: float) -> None:
         while self._takes() and time.monotonic() < until:
@@ -207,4 +214,4 @@ class Pool:
 
     def _swept(self) -> None:
         self._sweep = None
-        self._pump()
+        self.changed()

@@ -236,6 +236,8 @@ class TLSClient:
         self._context = context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)  # all that gokeyless speaks
         context.set_options(_NO_RENEGOTIATION)
+        # SSL_CTX_set_mode(3): else one SSL_read(3) takes all records that hold no data, however many come.
+        _openssl.SSL_CTX_clear_mode(context._context, _openssl.SSL_MODE_AUTO_RETRY)  # noqa: SLF001 - no public way
         context.set_session_cache_mode(0)  # SSL_CTX_set_session_cache_mode(3): none; connections last
         _identify(context, tls)
         _trust(context, tls.ca)
@@ -250,7 +252,7 @@ def _identify(context: SSL.Context, tls: ClientTLS) -> None:
     for what, path in (("client certificate", tls.certificate), ("key", tls.key)):
         if not isinstance(path, Key):
             with readable(what, path):
-                Path(path).read_bytes()
+                Path(path).open("rb").close()  # not its bytes: Python cannot wipe them
     try:
         context.use_certificate_chain_file(str(tls.certificate))
     except SSL.Error as error:

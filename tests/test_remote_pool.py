@@ -12,10 +12,9 @@ import pytest
 from engine_shim import Status, ThreadEngine
 from support.asking import said
 from support.key_server import Conversation, KeyServer
-from support.pair import STATIC_RSA
 from support.remote_scene import Scene
 from tlsserver.reactor import Reactor
-from tlsserver.signers.keyless import ErrorCode, Message, Opcode, encode, error
+from tlsserver.signers.keyless import ErrorCode, Message, encode, error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,27 +124,6 @@ def test_who_comes_back_may_have_the_key(identity: Identity, tmp_path: Path) -> 
         scene.handshake()
 
 
-def test_refused_decryptions_do_not_open_the_breaker(certificates: Certificates, tmp_path: Path) -> None:
-    """A client chose what is to be decrypted, and could open it for all the others."""
-    identity = certificates["rsa2048"]
-
-    def refuse_decryptions(conversation: Conversation, request: Message) -> None:
-        if request.opcode == Opcode.RSA_DECRYPT_RAW:
-            saying(ErrorCode.CRYPTOGRAPHY)(conversation, request)
-        else:
-            conversation.answer(request)
-
-    with (
-        KeyServer([identity], tmp_path / "s", script=refuse_decryptions) as server,
-        Scene(identity, [server.address], breaker_failures=2, breaker_seconds=60) as scene,
-    ):
-        scene.until_up()
-        for _ in range(3):
-            assert scene.end(scene.begin("1.2", STATIC_RSA)) is Status.ERROR
-        assert scene.numbers().breaker == "closed"
-        scene.handshake()
-
-
 def test_key_that_nobody_has(identity: Identity, tmp_path: Path) -> None:
     with two(identity, tmp_path) as servers, Scene(identity, [one.address for one in servers]) as scene:
         for one in servers:
@@ -158,41 +136,6 @@ def test_key_that_nobody_has(identity: Identity, tmp_path: Path) -> None:
         assert scene.end(pair) is Status.ERROR
         assert f"no signer has the key {scene.key.key_id.hex()}" in said(pair)
         assert [len(one.requests) for one in servers] == [1, 1]
-
-
-def test_breaker_opens_and_closes(identity: Identity, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with (
-        KeyServer([identity], tmp_path / "s", script=saying(ErrorCode.INTERNAL)) as server,
-        Scene(identity, [server.address], breaker_failures=3, breaker_seconds=0.3) as scene,
-    ):
-        scene.until_up()
-        pair = scene.begin()
-        scene.until(lambda: scene.numbers().breaker == "open")
-        assert len(server.requests) == 3
-        server.script = Conversation.answer
-        assert scene.end(pair) is Status.DONE
-        assert scene.numbers().breaker == "closed"
-        assert len(server.requests) == 4
-    assert "has failed too often: asked again in 0.3 s" in caplog.text
-
-
-def test_one_request_is_the_trial(identity: Identity, tmp_path: Path) -> None:
-    with (
-        KeyServer([identity], tmp_path / "s", script=saying(ErrorCode.INTERNAL)) as server,
-        Scene(identity, [server.address], breaker_failures=3, breaker_seconds=0.1) as scene,
-    ):
-        scene.until_up()
-        pairs = [scene.begin() for _ in range(5)]
-        scene.until(lambda: scene.numbers().breaker == "open")
-        server.script = SILENT
-        before = len(server.requests)
-        scene.until(lambda: len(server.requests) > before)
-        for _ in range(20):
-            scene.reactor.run_turn(0)
-        assert len(server.requests) == before + 1
-        server.script = Conversation.answer
-        server.conversations[0].answer(server.requests[-1])
-        assert [scene.end(pair) for pair in pairs] == [Status.DONE] * 5
 
 
 def test_requests_wait_for_who_returns(identity: Identity, tmp_path: Path) -> None:

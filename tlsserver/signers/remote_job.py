@@ -28,9 +28,10 @@ class Job:
         refused: Addresses where asking again is of no use.
         reason: Why the last attempt failed.
         last: The address it was sent to last; empty: none.
+        is_trial: Whether it decides there about the breaker.
     """
 
-    __slots__ = ("failed", "key_id", "last", "message", "reason", "refused", "request", "tries")
+    __slots__ = ("failed", "is_trial", "key_id", "last", "message", "reason", "refused", "request", "tries")
 
     def __init__(self, request: SignRequest, message: Message) -> None:
         self.request = request
@@ -40,6 +41,7 @@ class Job:
         self.failed: set[str] = set()
         self.refused: set[str] = set()
         self.reason = self.last = ""
+        self.is_trial = False
 
 
 def message_for(request: SignRequest) -> Message:

@@ -112,7 +112,7 @@ class Peer:
 
     def send(self, job: Job) -> None:
         """Send a request; there is room, and `flush` comes soon."""
-        self._breaker.begin(self._loop.time())
+        job.is_trial = self._breaker.begin(self._loop.time())
         self.tally.taken += 1
         if not job.tries:
             self.tally.queue.observe(time.monotonic() - job.request.submitted)
@@ -159,8 +159,6 @@ class Peer:
         self._is_told_up, self._is_told_down = False, True
         if jobs:
             self._failed()  # once for all of them
-        else:
-            self._breaker.given_up()
         for job in jobs:
             self._fail(job, reason)
         self._owner.changed()
@@ -174,9 +172,9 @@ class Peer:
             self._fail(job, "its answer is wrong")
         except AnswerError:  # nobody waits any more
             self.tally.ignored += 1
-            self._breaker.given_up()
+            self._breaker.given_up(is_trial=job.is_trial)
         except ShimError:  # the engine is closed
-            self._breaker.given_up()
+            self._breaker.given_up(is_trial=job.is_trial)
         else:
             self._performed(job, sent)
 
@@ -194,7 +192,7 @@ class Peer:
         if code in _SICK and job.request.operation == "sign":
             self._failed()
         else:
-            self._breaker.given_up()
+            self._breaker.given_up(is_trial=job.is_trial)
         if code == ErrorCode.KEY_NOT_FOUND:
             self._lacking[job.key_id] = self._loop.time() + _LACK_SECONDS
         self._fail(job, reason, is_final=code not in _PASSING)
@@ -204,7 +202,7 @@ class Peer:
         if job.request.is_open:
             self._failed()
         else:
-            self._breaker.given_up()
+            self._breaker.given_up(is_trial=job.is_trial)
         self._fail(job, "it has not answered in time")
 
     def has_room(self) -> None:

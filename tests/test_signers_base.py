@@ -5,7 +5,6 @@ from __future__ import annotations
 import selectors
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -94,9 +93,9 @@ def test_fallback_of_a_signer_that_is_closed_meanwhile(
             monkeypatch.setattr(Signer, "closed", False)
             signer.give_up(request, "no signer is there")
             assert ended(pair) is Status.ERROR
-            assert signer.signers()[0].fallbacks == 0
-        signer._performer = ThreadPoolExecutor(1)
+        assert signer._performer is not None
         signer._performer.shutdown()  # as at the interpreter's end
+        assert signer.signers()[0].fallbacks == 0
         assert not signer._hand_over(request, threads.load_key(identity.key), is_counted=False)
 
 

@@ -52,12 +52,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def frozen() -> Iterator[None]:
-    """Leave out of garbage collections what lives as long as the session: the modules and the tests themselves.
+    """Leave out of garbage collections what was there before the module: other modules, tests, their reports.
 
     Hundreds of tests collect, most of them several times, to see what they left behind: a collection costs as much as
-    there are objects to look at, and these are a hundred thousand.
+    there are objects to look at, and in a whole run these become hundreds of thousands.
     """
     gc.collect()
     gc.freeze()

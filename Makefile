@@ -153,7 +153,7 @@ build/lanes/lanes: tests/benchmarks/lanes.c build/lanes/shim.a
 
 # The shim's own tests under valgrind, with a Python whose objects it can see. About six minutes.
 # Not those that start processes or hold what they leak on purpose, nor RSA-4096 and every digest (slow under valgrind).
-MEMCHECK_TESTS := $(addprefix tests/test_,$(addsuffix .py,engine_contract key async_ssl wait wait_connection job thread_jobs testing_scripted openssl_provider operations identity server_names ticket_keys questions staple))
+MEMCHECK_TESTS := $(addprefix tests/test_,$(addsuffix .py,engine_contract key async_ssl wait wait_connection job thread_jobs testing_scripted openssl_provider operations requests signer signer_taking identity server_names ticket_keys questions staple))
 memcheck: $(DISTRO)/.stamp
 	PYTHONMALLOC=malloc valgrind --quiet --undef-value-errors=no --error-exitcode=9 --suppressions=tests/c/python.supp \
 	    $(DISTRO)/bin/python -m pytest -q --timeout 500 -o faulthandler_timeout=400 $(MEMCHECK_TESTS) \

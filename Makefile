@@ -151,7 +151,7 @@ batch-check: venv build/lanes/test_batch
 build/lanes/lanes: tests/benchmarks/lanes.c build/lanes/shim.a
 	@$(CC) $(C_FLAGS) $(C_STRICT) $(SANITIZE_lanes) -Itests/c -pthread -o $@ $^ $(word 2,$(MB_lanes)) $(C_LIBRARIES)
 
-# The shim's own tests under valgrind, with a Python whose objects it can see. About six minutes.
+# The shim's own tests under valgrind, with a Python whose objects it can see. About eight minutes.
 # Not those that start processes or hold what they leak on purpose, nor RSA-4096 and every digest (slow under valgrind).
 MEMCHECK_TESTS := $(addprefix tests/test_,$(addsuffix .py,engine_contract key async_ssl wait wait_connection job thread_jobs testing_scripted openssl_provider operations requests signer signer_taking identity server_names ticket_keys questions staple))
 memcheck: $(DISTRO)/.stamp

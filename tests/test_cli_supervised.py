@@ -62,5 +62,7 @@ def test_grace_ends(tmp_path: Path, certificates: Certificates) -> None:
         signer.process.send_signal(signal.SIGHUP)
         signer.wait_for("keys and certificates are reloaded")
         name = ski(certificates, "p256")
+        assert client.ask(0x15, digest_of("SHA256"), name).opcode == keyless.SUCCESS
+        assert client.ask(0x16, digest_of("SHA384"), ski(certificates, "p384")).opcode == keyless.SUCCESS
         leaks.wait_until(lambda: client.ask(0x15, digest_of("SHA256"), name).error == keyless.NO_KEY)
         assert client.ask(0x15, digest_of("SHA256"), name).error == keyless.NO_KEY

@@ -16,6 +16,7 @@ from support.running import Running
 from tlsserver import TLSContext
 from tlsserver.errors import ConfigurationError
 from tlsserver.protocols.http1 import Request, Response, protocol_factory
+from tlsserver.signers import child
 from tlsserver.signers.isolated import IsolatedSigner
 
 if TYPE_CHECKING:
@@ -89,6 +90,25 @@ def test_key_that_is_changed(certificates: Certificates, tmp_path: Path) -> None
             visit(site, new, "1.3")
         with site_of(TLSContext(old.cert, handle)) as site:
             visit(site, old, "1.3")  # handshakes may have begun with it
+
+
+def test_keys_before_stay_while_new_ones_are_refused(
+    certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signer reads a new key, and its server finds that its certificate is another's: it goes on as it was."""
+    monkeypatch.setattr(child, "_KEY_GRACE", 0.001)
+    old, new = certificates["p256"], certificates["rsa2048"]
+    key = tmp_path / "key.pem"
+    shutil.copy(old.key, key)
+    with IsolatedSigner([key], offload="off") as signer:
+        with site_of(TLSContext(old.cert, signer.load_key(old.cert))) as site:
+            shutil.copy(new.key, key)
+            with pytest.raises(KeyMismatchError):
+                site.server.reload(lambda: TLSContext(old.cert, signer.load_key(certificates["p521"].cert)))
+            assert signer.child.key_ids() == {signer.load_key(new.cert).key_id}
+            for _ in range(3):
+                signer.child.reload()  # longer than the grace
+                visit(site, old, "1.3")
 
 
 def test_certificate_of_another_key(signer: IsolatedSigner, certificates: Certificates) -> None:

@@ -94,7 +94,7 @@ class _KeyPath(click.Path):
 @click.option(
     "--key-grace",
     type=params.seconds,
-    help="Serve keys that SIGHUP took away for so long: handshakes have begun with them.  [default: not at all]",
+    help="Serve keys that SIGHUP took away for so long after a new one was asked for.  [default: not at all]",
 )
 @click.option("--attended", is_flag=True, help="End when standard input does: it is the pipe of a parent.")
 @click.option("--status-fd", type=click.IntRange(min=0), help="Descriptor for a line of JSON whenever keys were read.")

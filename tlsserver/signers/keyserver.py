@@ -18,7 +18,7 @@ from tlsserver.reactor import EVENT_READ, Reactor
 from tlsserver.service import Service
 from tlsserver.signals import stop_signals
 from tlsserver.signers.keyserver_access import Allowed
-from tlsserver.signers.keyserver_keys import KeyRing
+from tlsserver.signers.keyserver_grace import Succession
 from tlsserver.signers.keyserver_local import LocalService
 from tlsserver.signers.keyserver_protocol import KeylessProtocol
 from tlsserver.stats import Counters
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tlsserver.protocols.base import Transport
     from tlsserver.session import ContextLike
     from tlsserver.signers.keyserver_desk import Desk
+    from tlsserver.signers.keyserver_keys import KeyRing
 
 __all__ = ["MAX_PENDING", "KeyServer", "KeyServerStatistics"]
 
@@ -95,11 +96,12 @@ class KeyServer:
         if max_pending < 1:
             raise ConfigurationError(f"max_pending={max_pending} cannot work: give 1 or more")
         self._desk = desk
-        self._ring = desk.ring
         self._engine = engine
         self._allowed = allowed or Allowed()
         self._max_pending = max_pending
         self._reactor = Reactor()
+        self._keys = Succession(desk.ring, later=self._reactor.call_later, changed=self._serve_keys)
+        desk.asked_for = self._keys.asked_for
         self._turns = Turns(self._reactor)
         self._counters = Counters()
         self._drains = Drains(1)
@@ -222,14 +224,15 @@ class KeyServer:
         Args:
             ring: The keys.
             context: With the certificates; None: they stay.
-            grace: Seconds for which the keys before are served as well: handshakes have begun with their certificates.
+            grace: Seconds for which the keys before are served as well, from the first request for a new one:
+                handshakes have begun with their certificates.
         """
         self._reactor.call_soon_threadsafe(self._replace, ring, context, grace)
 
     @property
     def ring(self) -> KeyRing:
         """The keys that are served, without those that are only for a while. Loop thread only."""
-        return self._ring
+        return self._keys.ring
 
     def reopen_audit_log(self) -> None:
         """Write to a file of the same name from now on: the one before may have been moved away. Loop thread only."""
@@ -303,13 +306,9 @@ class KeyServer:
             self._reactor.stop()
 
     def _replace(self, ring: KeyRing, context: ContextLike | None, grace: float) -> None:
-        both = KeyRing((*self._ring, *ring)) if grace > 0 else ring
-        self._ring, self._desk.ring = ring, both
-        if both is not ring:
-            self._reactor.call_later(grace, self._end_grace, both)
+        self._keys.replace(ring, grace)
         if context is not None:
             self._context = context
 
-    def _end_grace(self, both: KeyRing) -> None:
-        if self._desk.ring is both:
-            self._desk.ring = self._ring
+    def _serve_keys(self, ring: KeyRing) -> None:
+        self._desk.ring = ring

@@ -11,6 +11,8 @@ from tlsserver.signers.keyless import BadMessage, ErrorCode, Message, Opcode, er
 from tlsserver.signers.seldom import Seldom
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from engine_shim import Operation
     from tlsserver.signers.keyserver_audit import AuditLog
     from tlsserver.signers.keyserver_keys import KeyRing, ServedKey
@@ -77,6 +79,7 @@ class Desk:
         ring: The keys; it may be replaced.
         audit: Where requests are noted.
         numbers: What was done.
+        asked_for: Called with the name of each key that is asked for.
         seldom: For what clients can cause to be said.
     """
 
@@ -91,6 +94,7 @@ class Desk:
         self.ring = ring
         self.audit = audit
         self.numbers = DeskNumbers()
+        self.asked_for: Callable[[bytes], object] = lambda _name: None
         self.seldom = Seldom()
         self._allow_decrypt = allow_decrypt
         self._operations: Operations | None = None
@@ -154,6 +158,7 @@ class Desk:
         served = self.ring.find(message)
         if served is None:
             raise _RefusedError(ErrorCode.KEY_NOT_FOUND, ErrorCode.KEY_NOT_FOUND.reason)
+        self.asked_for(served.ski)
         if not opcode.fits(served.type):
             raise _RefusedError(ErrorCode.CRYPTOGRAPHY, f"the key is of type {served.type}")
         if self._operations is None:

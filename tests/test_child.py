@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import select
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -182,15 +184,103 @@ def test_its_words_are_told_at_their_level(caplog: pytest.LogCaptureFixture, key
     ]
 
 
-def have_a_child(key: str) -> None:
-    """Tell its process, then wait for the end."""
-    child = SignerChild([key], offload="off")
+def test_what_it_warns_of_is_no_reason(key: Path) -> None:
+    child = SignerChild([key])
+    child._hear_words("2026-01-02 03:04:05,678 WARNING tlsserver.cli.signer: memory may be swapped")
+    assert child.complaint == ""
+    child._hear_words("tlsserver: error: password file x cannot be read; give another path with --key-password")
+    assert child.complaint == "password file x cannot be read; give another path"
+    child.close()
+
+
+def test_one_that_cannot_start_any_more_is_told_of_seldom(
+    child: SignerChild, key: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key.unlink()
+    pid = child.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    child.reload()  # returns, when it has tried
+    assert child.restarts >= 2
+    assert f"key {key} cannot be read" in child.complaint
+    leaks.wait_until(lambda: child.restarts >= 4)
+    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(told) == 2
+    assert "(signal 9)" in told[0]
+    assert f"(exit code 2: key {key} cannot be read: No such file or directory" in told[1]
+
+
+def test_one_that_does_not_come_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_module, "_START_SECONDS", 0.1)
+    os.mkfifo(tmp_path / "key.pem")  # nobody writes into it
+    child = SignerChild([tmp_path / "key.pem"], offload="off")
+    with pytest.raises(ConfigurationError, match=r"does not begin to serve within 0\.1 s"):
+        child.start()
+    leaks.wait_until(lambda: not child._watcher.is_alive())
+    assert child.pid is None
+
+
+def test_password_in_a_file_of_a_folder_that_was_left(
+    certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = certificates["p256"].key
+    command = ("openssl", "pkcs8", "-topk8", "-in", str(plain), "-out", "key.pem", "-passout", "file:password")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "password").write_text("a pass phrase")
+    subprocess.run(command, check=True, capture_output=True)
+    child = SignerChild(["key.pem"], password="file:password", offload="off")  # noqa: S106 - a source
+    monkeypatch.chdir("/")
     child.start()
-    say(child.pid)
+    child.close()
+    assert child.key_ids() == {key_id(certificates["p256"])}
+
+
+def test_variable_of_the_password_may_have_any_name(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TLSSERVER_SIGNER_SECRET", "not needed")
+    child = SignerChild([key], password="env:TLSSERVER_SIGNER_SECRET", offload="off")  # noqa: S106 - a source
+    child.start()
+    child.close()
+    assert child.complaint == ""
+
+
+def test_settings_that_no_process_can_have(key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match="the path of a private key is empty"):
+        SignerChild([""])
+    child = SignerChild([key], password="a\0b")  # noqa: S106 - of no key
+    with pytest.raises(ConfigurationError, match="the signer's process cannot be started: embedded null byte"):
+        child.start()
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    child = SignerChild([key])
+    with pytest.raises(ConfigurationError, match="the signer's process cannot be started: No such file"):
+        child.start()
+    monkeypatch.setattr(sys, "executable", "")
+    with pytest.raises(ConfigurationError, match=r"sys\.executable does not say where Python is"):
+        SignerChild([key])
+    monkeypatch.undo()
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with pytest.raises(ConfigurationError, match="too long a path for the signer's socket in it: let TMPDIR name"):
+        SignerChild([key])
+    assert list(long.iterdir()) == []
+
+
+def have_a_child(key: str) -> None:
+    """Tell its process and its folder, then wait for the end."""
+    child = SignerChild([key], offload="off")
+    child._watcher.start()
+    leaks.wait_until(lambda: child.pid is not None)
+    say([child.pid, str(child.socket.parent)])
+    child._wait_for(lambda: child._is_told)
+    say("is up")
     sys.stdin.read()
 
 
-def test_ends_with_its_parent_however_that_ends(key: Path) -> None:
+@pytest.mark.parametrize("moment", ["when it is up", "before"])
+def test_ends_with_its_parent_however_that_ends(key: Path, moment: str) -> None:
+    if moment == "before":
+        key.unlink()
+        os.mkfifo(key)  # it never gets beyond that
     parent = subprocess.Popen(
         apart.command(__name__, "have_a_child", key),
         stdin=subprocess.PIPE,
@@ -199,10 +289,16 @@ def test_ends_with_its_parent_however_that_ends(key: Path) -> None:
     )
     assert parent.stdout is not None
     with parent:
-        pid = int(parent.stdout.readline())
-        os.kill(pid, 0)
+        pid, folder = json.loads(parent.stdout.readline())
+        if moment == "before":
+            key_fd = os.open(key, os.O_WRONLY)  # when it is there, where it waits for what never comes
+        else:
+            key_fd = os.open(key, os.O_RDONLY)
+            parent.stdout.readline()
         parent.kill()
     wait_gone(pid)
+    os.close(key_fd)
+    assert not os.path.exists(folder)  # noqa: PTH110 - a string
 
 
 def test_forked_child_leaves_the_process_to_its_parent(child: SignerChild) -> None:
@@ -212,6 +308,28 @@ def test_forked_child_leaves_the_process_to_its_parent(child: SignerChild) -> No
     assert child.pid is not None
     os.kill(child.pid, 0)
     assert child.socket.parent.exists()
+
+
+def test_forked_child_does_not_keep_it_alive(child: SignerChild) -> None:
+    until, done = os.pipe()
+    if (forked := os.fork()) == 0:
+        os.close(done)
+        os._exit(len(os.read(until, 1)))
+    os.close(until)
+    try:
+        assert child.close()
+    finally:
+        os.close(done)
+        os.waitpid(forked, 0)
+
+
+def test_our_own_python_has_the_places_that_we_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", tmp_path, *sys.path, "/n\u00f6where/\udcff"])
+    command = own_python("import here; print(sys.path[0], ascii(sys.path[-1]))")
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"{tmp_path} '/n\\xf6where/\\udcff'"
 
 
 def test_our_own_python_takes_nothing_from_the_working_directory(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 from support import keyless_client as keyless
@@ -66,3 +67,11 @@ def test_grace_ends(tmp_path: Path, certificates: Certificates) -> None:
         assert client.ask(0x16, digest_of("SHA384"), ski(certificates, "p384")).opcode == keyless.SUCCESS
         leaks.wait_until(lambda: client.ask(0x15, digest_of("SHA256"), name).error == keyless.NO_KEY)
         assert client.ask(0x15, digest_of("SHA256"), name).error == keyless.NO_KEY
+
+
+def test_attended_by_nobody(tmp_path: Path, certificates: Certificates) -> None:
+    """Standard input is closed from the start on."""
+    command = [sys.executable, "-m", "tlsserver", "signer", f"--key={certificates['p256'].key}", "--attended"]
+    shell = ["sh", "-c", 'exec "$@" <&-', "sh", *command, f"--listen=unix:{tmp_path}/s"]
+    assert subprocess.run(shell, timeout=30, capture_output=True, check=False).returncode == 0
+    assert not (tmp_path / "s").exists()

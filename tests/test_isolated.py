@@ -100,15 +100,17 @@ def test_keys_before_stay_while_new_ones_are_refused(
     old, new = certificates["p256"], certificates["rsa2048"]
     key = tmp_path / "key.pem"
     shutil.copy(old.key, key)
-    with IsolatedSigner([key], offload="off") as signer:
-        with site_of(TLSContext(old.cert, signer.load_key(old.cert))) as site:
-            shutil.copy(new.key, key)
-            with pytest.raises(KeyMismatchError):
-                site.server.reload(lambda: TLSContext(old.cert, signer.load_key(certificates["p521"].cert)))
-            assert signer.child.key_ids() == {signer.load_key(new.cert).key_id}
-            for _ in range(3):
-                signer.child.reload()  # longer than the grace
-                visit(site, old, "1.3")
+    with (
+        IsolatedSigner([key], offload="off") as signer,
+        site_of(TLSContext(old.cert, signer.load_key(old.cert))) as site,
+    ):
+        shutil.copy(new.key, key)
+        with pytest.raises(KeyMismatchError):
+            site.server.reload(lambda: TLSContext(old.cert, signer.load_key(certificates["p521"].cert)))
+        assert signer.child.key_ids() == {signer.load_key(new.cert).key_id}
+        for _ in range(3):
+            signer.child.reload()  # longer than the grace
+            visit(site, old, "1.3")
 
 
 def test_certificate_of_another_key(signer: IsolatedSigner, certificates: Certificates) -> None:

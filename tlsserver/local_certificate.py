@@ -137,9 +137,9 @@ def made_elsewhere() -> LocalCertificate:
     """Do what `local_certificate` does in a process of its own: the memory of this one never has the key.
 
     Raises:
-        ConfigurationError: The folder cannot be written to.
+        ConfigurationError: The folder cannot be written to, or there is no Python to start.
     """
-    done = subprocess.run(own_python(_MAKE), capture_output=True, text=True, check=False)
+    done = subprocess.run(own_python(_MAKE), capture_output=True, text=True, errors="replace", check=False)
     try:
         told = json.loads(done.stdout)
     except ValueError:

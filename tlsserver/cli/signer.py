@@ -107,6 +107,8 @@ def command(**options: Any) -> None:  # noqa: ANN401 - see the options above
     """
     logging.basicConfig(level=options["log_level"].upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     missing = harden()  # before a key is read
+    if options["attended"]:
+        end_with_input()
     with contextlib.ExitStack() as stack:
         asked = _Asked.of(options)
         engine = stack.enter_context(_engine(options["offload"], options["offload_threads"]))
@@ -325,16 +327,13 @@ def _serve(server: KeyServer, engine: Engine, asked: _Asked, about: tuple[KeyRin
         "  stop         Ctrl-C; twice to stop at once",
     ]
     status = Status(asked.options["status_fd"])
-    graceful = asked.options["timeout_graceful_shutdown"]
 
     def started() -> None:
         _say(lines)
         status.tell(ring)
-        if asked.options["attended"]:
-            end_with_input(lambda: server.stop(graceful))
 
     with _hangups(server, engine, asked, status):
-        server.run(started=started, graceful=graceful)
+        server.run(started=started, graceful=asked.options["timeout_graceful_shutdown"])
     done = server.statistics()
     logger.info(
         "ended: %d requests signed, %d refused, %d failed, %d given up",

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
+import select
+import shutil
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tlsserver.signers.keyserver_keys import KeyRing
 
-__all__ = ["Status", "end_with_input"]
+__all__ = ["Status", "end_with_input", "remove_with_input"]
 
 
 class Status:
@@ -41,13 +43,32 @@ class Status:
             os.write(self._fd, f"{line}\n".encode())
 
 
-def end_with_input(end: Callable[[], object]) -> None:
-    """Call a function when standard input has ended, on a thread of its own: a parent has the other end of the pipe."""
+def end_with_input() -> None:
+    """Take the end of standard input for SIGTERM: a parent has the other end of the pipe.
+
+    A thread of its own waits for it, from the start on: a key may be on a disk that does not answer. SIGTERM ends the
+    process in good order, also before anybody else heeds it. Main thread only.
+    """
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit())
+    main = threading.get_ident()
 
     def wait() -> None:
         with contextlib.suppress(OSError):
-            while os.read(sys.stdin.fileno(), 4096):
+            while sys.stdin is not None and os.read(sys.stdin.fileno(), 4096):
                 pass
-        end()
+        # To this thread: what it waits for is to be interrupted.
+        signal.pthread_kill(main, signal.SIGTERM)
 
     threading.Thread(target=wait, name="signer-parent", daemon=True).start()
+
+
+def remove_with_input(folder: str) -> None:
+    """Remove a folder at the process's end, if standard input has ended: it was the parent's, and nobody else can."""
+
+    def remove() -> None:
+        waiting = select.poll()
+        waiting.register(0, 0)
+        if any(event & select.POLLHUP for _, event in waiting.poll(0)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)

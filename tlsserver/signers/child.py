@@ -10,11 +10,13 @@ Decision
 - The child is the program `tlsserver signer`, given the paths of the keys and never their content. It listens on a
   Unix socket in a folder that only this user can enter, and takes nobody else's requests.
 - Its standard input is a pipe from here: when it ends, we have ended, and the child does as well. It has a session of
-  its own, so that Ctrl-C at the terminal does not reach it before our last handshake is done.
+  its own, so that Ctrl-C at the terminal does not reach it before our last handshake is done. Forked children of ours
+  let go of the pipe. The child removes the folder as well: we may have been killed.
 - It tells over another pipe which keys it has, each time that it has read them. What it says on standard error goes to
   our log; the last line of one that never got so far is the reason of the failure.
 - It decrypts as well (TLS 1.2's RSA key exchange): it keeps the key from this process, not the key's use.
-- One thread waits for its end and starts it anew, after a pause that grows while it dies at once.
+- One thread waits for its end and starts it anew, after a pause that grows while it dies at once. One that does not
+  come up in time is ended.
 """
 
 from __future__ import annotations
@@ -31,11 +33,13 @@ import subprocess
 import tempfile
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlsserver.errors import ConfigurationError
 from tlsserver.own_python import own_python
+from tlsserver.signers.seldom import Seldom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,7 +55,10 @@ _LIVED_LONG = 10.0  # seconds after which a death is news, and not one more of t
 _KEY_GRACE = 60.0  # seconds: the longest that a server takes from new keys to the last handshake with the old ones
 _PASSWORD = "SIGNER_CHILD_PASSWORD"  # noqa: S105 - the name of a variable
 _LONGEST_LINE = 65536
+_LONGEST_PATH = 107  # bytes of a Unix socket's: unix(7)
 _LOG_LINE = re.compile(r"[-0-9]+ [:,0-9]+ (?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) [\w.]+: (?P<message>.*)")
+
+_OPTION = re.compile(r" with --key(-password)?\b")  # which our user does not have
 
 
 class SignerChild:
@@ -72,14 +79,20 @@ class SignerChild:
         offload: str = "auto",
         threads: int | None = None,
     ) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="tlsserver-signer-"))  # mode 0700: mkdtemp(3)
+        paths = [_absolute(key) for key in dict.fromkeys(keys)]
+        program = own_python(
+            "from tlsserver.cli.supervised import remove_with_input; remove_with_input(sys.argv.pop(1))"
+        )
+        program[-1] += "; from tlsserver.cli import main; main()"
+        self._folder = _new_folder()
         self.socket = self._folder / "signer.sock"
         more = [] if threads is None else [f"--offload-threads={threads}"]
         more += [] if password is None else [f"--key-password={_source(password)}"]
         self._command = [
-            *own_python("from tlsserver.cli import main; main()"),
+            *program,
+            str(self._folder),
             "signer",
-            *(f"--key={Path(key).absolute()}" for key in dict.fromkeys(keys)),
+            *(f"--key={path}" for path in paths),
             *(f"--listen=unix:{self.socket}", f"--offload={offload}", f"--key-grace={_KEY_GRACE}", "--attended"),
             *("--allow-decrypt", "--log-level=warning", *more),
         ]
@@ -88,13 +101,17 @@ class SignerChild:
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = False
         self._is_told = False  # by the process that there is now
+        self._was_up = False  # until its end was told of
         self._tellings = 0
         self._keys: frozenset[bytes] = frozenset()
         self._complaint = ""
         self.restarts = 0
 
+        self._one_reload = threading.Lock()
+        self._seldom = Seldom()
         self._watcher = threading.Thread(target=self._watch, name="tls-signer-child", daemon=True)
         self._pid = os.getpid()
+        _living.add(self)
 
     @property
     def pid(self) -> int | None:
@@ -120,16 +137,21 @@ class SignerChild:
         self._watcher.start()
         if not self._wait_for(lambda: self._is_told):
             self.close()
-            raise ConfigurationError(self._complaint or "the signer's process does not begin to serve: look at the log")
+            late = f"the signer's process does not begin to serve within {_START_SECONDS:g} s: look at the log"
+            raise ConfigurationError(self._complaint or late)
 
     def reload(self) -> None:
         """Let it read its keys again; those that it had before it keeps for a while. Returns when it has."""
-        with self._changed:
-            before = self._tellings
-            # One that has just been started reads the keys as they are now; it is not told so before it can hear.
-            if self._process is not None and self._is_told:
-                self._process.send_signal(signal.SIGHUP)  # nothing, if it has ended
-        self._wait_for(lambda: self._tellings > before)
+        with self._one_reload:  # else what it tells might be the answer to the question before
+            restarts = self.restarts
+            # It hears no signal before it has told its keys, and may have read them a moment ago.
+            self._wait_for(lambda: self._is_told or self.restarts > restarts + 1)
+            with self._changed:
+                before = self._tellings
+                if self._process is not None and self._is_told:
+                    self._process.send_signal(signal.SIGHUP)  # nothing, if it has ended
+            # Started anew, it reads them as well; if it ends once more, it cannot.
+            self._wait_for(lambda: self._tellings > before or self.restarts > restarts + 1)
 
     def close(self, timeout: float = 5.0) -> bool:
         """End it: it finishes what it has in hand. Idempotent; nothing in a forked child, whose parent has it.
@@ -166,18 +188,27 @@ class SignerChild:
             if self._closing or self._tellings == 0:
                 return
             pause = _PAUSE_FIRST if time.monotonic() - born > _LIVED_LONG else min(2 * pause, _PAUSE_MOST)
-            logger.error("the signer's process has ended (%s): it is started anew", cause)
+            self._tell_end(cause)
             with self._changed:
                 if self._changed.wait_for(lambda: self._closing, pause):
                     return
                 self.restarts += 1
 
+    def _tell_end(self, cause: str) -> None:
+        """Say that it has ended; one that cannot start does so again and again."""
+        was_up, self._was_up = self._was_up, False
+        if (more := self._seldom.more("ended" if was_up else "not started")) is not None:
+            why = cause if was_up or not self._complaint else f"{cause}: {self._complaint}"
+            logger.error("the signer's process has ended (%s): it is started anew%s", why, more)
+
     def _live(self) -> str:
         """Let one process live; returns why it has ended."""
         try:
             started = self._spawn()
-        except OSError as error:
-            return f"it cannot be started: {error.strerror}"
+        except (OSError, ValueError) as error:  # ValueError: a password or path with a null byte
+            why = getattr(error, "strerror", None) or error
+            self._complaint = f"the signer's process cannot be started: {why}"
+            return "it was not started"
         if started is None:
             return "it is not wanted any more"
         process, status = started
@@ -209,7 +240,7 @@ class SignerChild:
                     start_new_session=True,
                 )
                 return self._process, read_end
-        except OSError:
+        except BaseException:
             os.close(read_end)
             raise
         finally:
@@ -219,31 +250,41 @@ class SignerChild:
         """Hear what it says on both pipes, until it has ended."""
         assert process.stderr is not None  # noqa: S101 - `_spawn` asked for it
         heard = {status: _Lines(self._hear_status), process.stderr.fileno(): _Lines(self._hear_words)}
+        late = time.monotonic() + _START_SECONDS
         while heard:
             waiting = select.poll()
             for fd in heard:
                 waiting.register(fd, select.POLLIN)
-            for fd, _ in waiting.poll():
+            left = late - time.monotonic()
+            if left < 0 and not self._is_told:
+                process.kill()  # then the pipes end
+            for fd, _ in waiting.poll(None if self._is_told else max(left, 0.1) * 1000):
                 data = os.read(fd, _LONGEST_LINE)
                 heard[fd].feed(data)
                 if not data:
                     del heard[fd]
 
     def _hear_status(self, line: str) -> None:
-        told = json.loads(line)
+        try:
+            told = json.loads(line)
+        except ValueError:
+            return  # it was killed while it said that
         with self._changed:
             self._keys = frozenset(bytes.fromhex(key) for key in told["keys"])
             self._complaint = told["error"] or ""
-            self._is_told = True
+            self._is_told = self._was_up = True
             self._tellings += 1
             self._changed.notify_all()
 
     def _hear_words(self, line: str) -> None:
         found = _LOG_LINE.fullmatch(line)
         message = found["message"] if found else line.removeprefix("tlsserver: error: ")
-        if not self._is_told:
-            self._complaint = message.replace(" with --key", "")  # of an option that our user does not have
-        logger.log(getattr(logging, found["level"]) if found else logging.ERROR, "signer: %s", message)
+        level = getattr(logging, found["level"]) if found else logging.ERROR
+        if not self._is_told and level >= logging.ERROR:
+            self._complaint = _OPTION.sub("", message)
+            if self.restarts:
+                return  # `_tell_end` says it, but not each time
+        logger.log(level, "signer: %s", message)
 
     def _wait_for(self, condition: Callable[[], bool]) -> bool:
         """Wait until it is true; False: it does not become so, for too long or because nobody is there any more."""
@@ -270,15 +311,46 @@ class _Lines:
                 self._heard(line.decode(errors="replace").strip())
 
 
+def _absolute(key: str | Path) -> Path:
+    if not os.fspath(key):
+        raise ConfigurationError("the path of a private key is empty: give the path of a file")
+    return Path(key).absolute()
+
+
+def _new_folder() -> Path:
+    """Make a folder that we alone can enter: mkdtemp(3).
+
+    Raises:
+        ConfigurationError: It cannot be made, or no socket can be in it.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="tlsserver-signer-"))
+    except OSError as error:
+        raise ConfigurationError(f"no folder for the signer's socket can be made: {error.strerror}") from error
+    if len(os.fsencode(folder / "signer.sock")) > _LONGEST_PATH:
+        folder.rmdir()
+        raise ConfigurationError(
+            f"folder {folder.parent} has too long a path for the signer's socket in it: let TMPDIR name another"
+        )
+    return folder
+
+
 def _source(password: str) -> str:
     """Say where a password is; other users of the machine can see a process's arguments."""
-    return password if password.startswith(("file:", "env:")) else f"env:{_PASSWORD}"
+    if password.startswith("file:"):
+        return f"file:{Path(password.removeprefix('file:')).absolute()}"
+    return password if password.startswith("env:") else f"env:{_PASSWORD}"
 
 
 def _environment(password: str | None) -> dict[str, str]:
     """Return the child's: ours without its options, which are all given as arguments."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TLSSERVER_SIGNER_")}
-    if password is not None and _source(password) != password:
+    source = "" if password is None else _source(password)
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("TLSSERVER_SIGNER_") or source == f"env:{name}"
+    }
+    if password is not None and source == f"env:{_PASSWORD}" != password:
         kept[_PASSWORD] = password.removeprefix("pass:")
     return kept
 
@@ -289,3 +361,17 @@ def _close(process: subprocess.Popen[bytes]) -> None:
         if pipe is not None:
             with contextlib.suppress(OSError):
                 pipe.close()
+
+
+_living: weakref.WeakSet[SignerChild] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In a forked child: the process is its parent's, and shall see that one's end."""
+    for one in tuple(_living):
+        process = one._process  # noqa: SLF001 - this module's own
+        if process is not None:
+            _close(process)
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -79,6 +79,39 @@ def test_isolated_follows_the_files(certificates: Certificates, tmp_path: Path) 
     assert code == 0
 
 
+def test_isolated_follows_the_keys_of_names(certificates: Certificates, own: Identity, tmp_path: Path) -> None:
+    """The certificate first, the key a while later: each by itself is a change."""
+    certificate, key = tmp_path / "site.crt", tmp_path / "site.key"
+
+    def install(path: Path, data: Path) -> None:
+        path.write_bytes(data.read_bytes())
+        path.chmod(0o644 if path == certificate else 0o600)
+
+    def wait_for(message: str) -> None:
+        assert site.process.stderr is not None
+        assert any(message in line for line in site.process.stderr)
+
+    before, after = certificates["rsa2048"], certificates["p384"]
+    install(certificate, before.cert)
+    install(key, before.key)
+    options = ["--offload=isolated", f"--ssl-certfile={own.cert}", f"--ssl-keyfile={own.key}"]
+    with serving(*options, f"--ssl-sni=localhost={certificate},{key}", "--reload-interval=0.05") as site:
+        site.get(before.ca)
+        install(certificate, after.cert)
+        wait_for("reload failed, the last good certificates stay")
+        site.get(before.ca)
+        install(key, after.key)
+        wait_for("certificates and keys are reloaded")
+        site.get(after.ca)
+
+
+def test_certificate_that_everybody_may_read_is_no_key(own: Identity, capfd: pytest.CaptureFixture[str]) -> None:
+    own.cert.chmod(0o644)
+    options = ["--offload=isolated", f"--ssl-certfile={own.cert}", f"--ssl-keyfile={own.key}"]
+    assert cli.run(["serve", "--check-config", *options, f"--ssl-sni=localhost={own.cert},{own.key}"]) == 0
+    assert f"private key {own.cert}" not in capfd.readouterr().err
+
+
 def test_python(own: Identity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mykeys.py").write_text(
         textwrap.dedent(f"""

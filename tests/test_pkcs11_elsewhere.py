@@ -62,6 +62,16 @@ def test_wrong_pin(far: TokenProcess, certificates: Certificates) -> None:
     apart.run(be_refused, certificates["p256"].cert, variables=far.variables)
 
 
+def be_refused_with_what_is_no_text(certificate: str) -> None:
+    signer = Pkcs11Signer(URI, pin=b"\xff\xfe")
+    with signer, pytest.raises(ConfigurationError, match="the PIN has characters that it does not take"):
+        signer.load_key(certificate)
+
+
+def test_pin_that_is_no_text(far: TokenProcess, certificates: Certificates) -> None:
+    apart.run(be_refused_with_what_is_no_text, certificates["p256"].cert, variables=far.variables)
+
+
 def sign_in_a_child(certificate: str) -> None:
     with Pkcs11Signer(URI, pin=PIN) as signer:
         key = signer.load_key(certificate)

@@ -189,7 +189,8 @@ def _serve(
         f"  linkage      {linkage.name}, {linkage.openssl_version}",
         "  stop         Ctrl-C; twice to stop at once",
     )
-    sources = (identity.certificate, *context.files, identity.key)
+    # Keys that another process reads are none of the context's files.
+    sources = (identity.certificate, *context.files, identity.key, *keys_of_names(options))
     with (
         Reloader(server, make=lambda: make().log_warnings(), files=sources, interval=options["reload_interval"]),
         _collected_rarely(),

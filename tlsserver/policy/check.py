@@ -183,7 +183,18 @@ def _of_names(settings: ContextSettings, now: datetime) -> Iterator[Problem]:
         chain = one.chain()
         if chain:
             yield from (Problem(False, found.message) for found in _of_chain(one.label, chain, now, None))
-        yield from _of_key_file(one.key)
+        if not _is_public(one):
+            yield from _of_key_file(one.key)
+
+
+def _is_public(one: Certificate) -> bool:
+    """A certificate alone says which key it is, where an engine has that elsewhere."""
+    if isinstance(one.certificate, bytes) or one.key != one.certificate:
+        return False
+    try:
+        return b"PRIVATE KEY-----" not in Path(one.certificate).read_bytes()
+    except OSError:  # as in `_of_key_file`
+        return False
 
 
 def _of_chain(what: str, chain: list[x509.Certificate], now: datetime, host: str | None) -> Iterator[Problem]:

@@ -212,7 +212,10 @@ class OwnFunctions:
         if before is not None:
             with contextlib.suppress(pkcs11.PKCS11Error):
                 before.close()
-        secret: Any = pkcs11.PROTECTED_AUTH if pin is None else pin.decode(errors="surrogateescape")
+        try:
+            secret: Any = pkcs11.PROTECTED_AUTH if pin is None else pin.decode()
+        except UnicodeDecodeError:
+            raise RefusedError(_PIN_REFUSED[0xA1]) from None
         try:
             self._logins[token.slot.slot_id] = token.open(user_pin=secret)
         except pkcs11.UserAlreadyLoggedIn:

@@ -323,6 +323,15 @@ def test_forked_child_does_not_keep_it_alive(child: SignerChild) -> None:
         os.waitpid(forked, 0)
 
 
+def test_fork_while_another_thread_reloads(child: SignerChild) -> None:
+    with child._one_reload:
+        if (forked := os.fork()) == 0:
+            signal.alarm(30)
+            child.reload()
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 0
+
+
 def test_our_own_python_has_the_places_that_we_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here.py").write_text("")
     monkeypatch.chdir(tmp_path)

@@ -367,8 +367,9 @@ _living: weakref.WeakSet[SignerChild] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """In a forked child: the process is its parent's, and shall see that one's end."""
+    """In a forked child: the process is its parent's, and shall see that one's end. Locks may have been held."""
     for one in tuple(_living):
+        one._changed, one._one_reload = threading.Condition(), threading.Lock()  # noqa: SLF001 - this module's own
         process = one._process  # noqa: SLF001 - this module's own
         if process is not None:
             _close(process)

@@ -201,6 +201,7 @@ OURS = {
     "batch0": (("--offload", "batch", "--offload-threads", "0"), {"", "-distro", "-pgo"}),
     "batch1": (("--offload", "batch", "--offload-threads", "1"), {""}),
     "threads": (("--offload", "threads", "--offload-threads", "1"), {""}),
+    "isolated": (("--offload", "isolated"), set()),  # two processes: their CPU time together
 }
 
 

@@ -49,7 +49,14 @@ LAYERS = (
     ("engine_shim.openssl_engine", "engine_shim.openssl_provider", "engine_shim.job", "engine_shim.operations"),
     ("engine_shim",),
     # Leaves: types and settings.
-    ("tlsserver.errors", "tlsserver.stats", "tlsserver.audience", "tlsserver.outgoing", "tlsserver.watch"),
+    (
+        "tlsserver.errors",
+        "tlsserver.stats",
+        "tlsserver.audience",
+        "tlsserver.outgoing",
+        "tlsserver.watch",
+        "tlsserver.plain_answer",
+    ),
     ("tlsserver.own_python",),
     ("tlsserver.client_certificate",),
     ("tlsserver.asking", "tlsserver.client_request"),
@@ -92,7 +99,9 @@ LAYERS = (
     # The loop.
     ("tlsserver.registration", "tlsserver.selector", "tlsserver.timers", "tlsserver.wakeup", "tlsserver.reactor"),
     ("tlsserver.signals",),
-    ("tlsserver.listener", "tlsserver.waitfds", "tlsserver.turns", "tlsserver.driver"),
+    ("tlsserver.listener", "tlsserver.waitfds", "tlsserver.turns", "tlsserver.job_line"),
+    ("tlsserver.loop_engines", "tlsserver.driver"),
+    ("tlsserver.offers",),
     # Where loop, TLS and protocol meet.
     ("tlsserver.signers.keyserver_stream", "tlsserver.signers.keyserver_process"),
     ("tlsserver.signers.keyserver_local",),

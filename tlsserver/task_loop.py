@@ -57,7 +57,7 @@ class Kit(NamedTuple):
         now: Tells the time of its deadlines.
         checkpoint: Lets others run, and the cancelled end.
         wait_readable: Waits for a descriptor.
-        busy: Raised where two tasks do the same thing to one stream.
+        busy: Raised where two tasks do the same thing to one stream, with what they do.
         broken: Raised where the connection is lost.
         closed: Raised where this end was closed.
     """
@@ -67,9 +67,9 @@ class Kit(NamedTuple):
     now: Callable[[], float]
     checkpoint: Callable[[], Awaitable[object]]
     wait_readable: Callable[[int], Awaitable[object]]
-    busy: type[Exception]
-    broken: type[Exception]
-    closed: type[Exception]
+    busy: Callable[[str], Exception]
+    broken: Callable[[str], Exception]
+    closed: Callable[[str], Exception]
 
 
 class TaskLoop:

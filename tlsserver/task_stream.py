@@ -7,6 +7,7 @@ where a task is cancelled: bytes that nobody has taken stay, and bytes that were
 from __future__ import annotations
 
 import asyncio
+import warnings
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from tlsserver.client_certificate import ClientCertificate
     from tlsserver.parking import Park
-    from tlsserver.task_loop import TaskLoop
+    from tlsserver.task_loop import Kit, TaskLoop
     from tlsserver.wire import TLSInfo
 
 __all__ = ["StreamOptions", "TaskStream", "settings"]
@@ -79,16 +80,16 @@ def settings(
 class _Alone:
     """Lets one task in at a time."""
 
-    __slots__ = ("_busy", "_is_taken", "_what")
+    __slots__ = ("_busy", "_is_taken", "_doing")
 
-    def __init__(self, busy: type[Exception], what: str) -> None:
+    def __init__(self, busy: Callable[[str], Exception], doing: str) -> None:
         self._busy = busy
-        self._what = what
+        self._doing = doing
         self._is_taken = False
 
     def __enter__(self) -> None:
         if self._is_taken:
-            raise self._busy(f"another task is already {self._what} this stream")
+            raise self._busy(self._doing)
         self._is_taken = True
 
     def __exit__(self, *_: object) -> None:
@@ -100,16 +101,18 @@ class TaskStream(asyncio.Protocol):
 
     Attributes:
         connection: The connection.
+        peer: The other end's address.
         socket: Its socket, for addresses and options only.
     """
 
     def __init__(
-        self, loop: TaskLoop, sock: socket.socket, context: ContextLike, **options: Unpack[StreamOptions]
+        self, loop: TaskLoop, kit: Kit, sock: socket.socket, context: ContextLike, **options: Unpack[StreamOptions]
     ) -> None:
         """Begin; the handshake waits for the client.
 
         Args:
             loop: Drives it.
+            kit: Of those who use it.
             sock: Connected, non-blocking; it becomes the stream's.
             context: What the handshake is made with.
             options: See `StreamOptions`.
@@ -121,7 +124,7 @@ class TaskStream(asyncio.Protocol):
         """
         self.socket = sock
         self._loop = loop
-        self._kit = loop.kit
+        self._kit = kit
         self._config, self._lenient = settings(**options)
         self._transport: asyncio.BaseTransport | None = None
         self._unread = bytearray()
@@ -133,7 +136,7 @@ class TaskStream(asyncio.Protocol):
         self._error: BaseException | None = None
         self._receiving = _Alone(self._kit.busy, "receiving from")
         self._sending = _Alone(self._kit.busy, "sending to")
-        self._peer = _peer_of(sock)
+        self.peer = _peer_of(sock)
         self._offer = loop.offer(context)
         self._session = Session(self._offer.shared, sock)
         self._driver = Driver(loop.hub, sock, self._connect, self._gone)
@@ -143,7 +146,7 @@ class TaskStream(asyncio.Protocol):
 
     def _connect(self, driver: Driver) -> Connection:
         # It is told of the end of its handshake, whichever: so it is there from the beginning.
-        audience = Audience(lambda: self, _as_text(self._peer), (0, 0))
+        audience = Audience(lambda: self, _as_text(self.peer), (0, 0))
         audience.protocol = self
         reactor = self._loop.reactor
         return Connection(
@@ -155,7 +158,7 @@ class TaskStream(asyncio.Protocol):
             touch=driver.touch,
             place=driver.place,
             drain=self._offer.drain,
-            peer=_as_text(self._peer),
+            peer=_as_text(self.peer),
             now=reactor.time(),
         )
 
@@ -243,6 +246,8 @@ class TaskStream(asyncio.Protocol):
 
     async def receive(self, most: int | None) -> bytes:
         """Wait for bytes, and take up to ``most``; none: the peer has ended its side."""
+        if most is not None and most < 1:
+            raise ValueError(f"max_bytes is {most}: give 1 or more")
         with self._receiving:
             await self._until(lambda: self._unread or self._is_ended)
             if self._unread and not self._is_closed:
@@ -308,16 +313,11 @@ class TaskStream(asyncio.Protocol):
         if not self._is_lost:
             self.connection.abort(self._loop.reactor.time())
 
-    def forget(self) -> bool:
-        """Nobody has the stream any more. Any thread, within anything: also while garbage is collected.
-
-        Returns:
-            Whether it was still open.
-        """
-        if self._is_closed or self._is_lost or self._loop.is_over:
-            return False
-        self._loop.reactor.call_soon_threadsafe(self.abort)
-        return True
+    def forget(self, face: object) -> None:
+        """Nobody has the stream any more, as its users know it. Any thread, and while garbage is collected."""
+        if not (self._is_over or self._loop.is_over):
+            self._loop.reactor.call_soon_threadsafe(self.abort)
+            warnings.warn(f"unclosed {face!r}", ResourceWarning, source=face, stacklevel=3)
 
     # Facts
 
@@ -338,7 +338,7 @@ class TaskStream(asyncio.Protocol):
 
     def get(self, name: str, default: Any) -> Any:  # noqa: ANN401 - its type depends on the name
         """Return what `Transport.get_extra_info` tells about the peer."""
-        return {"peername": self._peer, "socket": self.socket}.get(name, default)
+        return {"peername": self.peer, "socket": self.socket}.get(name, default)
 
 
 def _peer_of(sock: socket.socket) -> Any:  # noqa: ANN401 - its form depends on the family

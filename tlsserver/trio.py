@@ -7,7 +7,6 @@ They take the places of `trio.SSLStream` and `trio.SSLListener`, with a `tlsserv
 from __future__ import annotations
 
 import socket
-import warnings
 from typing import TYPE_CHECKING
 
 import trio
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from tlsserver.session import ContextLike
     from tlsserver.wire import TLSInfo
 
-__all__ = ["StreamOptions", "TLSListener", "TLSStream", "open_tls_listeners", "serve_tls"]
+__all__ = ["StreamOptions", "TLSListener", "TLSStream", "open_tls_listeners", "serve_tls", "task_loop"]
 
 _KIT = Kit(
     event=trio.Event,
@@ -33,14 +32,14 @@ _KIT = Kit(
     now=trio.current_time,
     checkpoint=trio.lowlevel.checkpoint,
     wait_readable=trio.lowlevel.wait_readable,
-    busy=trio.BusyResourceError,
+    busy=lambda doing: trio.BusyResourceError(f"another task is already {doing} this stream"),
     broken=trio.BrokenResourceError,
     closed=trio.ClosedResourceError,
 )
 _loops: trio.lowlevel.RunVar[TaskLoop] = trio.lowlevel.RunVar("tlsserver")
 
 
-def _loop() -> TaskLoop:
+def task_loop() -> TaskLoop:
     """Return what drives the TLS connections of this run; made with the first."""
     try:
         return _loops.get()
@@ -71,12 +70,14 @@ class TLSStream(trio.abc.Stream):
     def __init__(
         self, transport_stream: trio.SocketStream, context: ContextLike, **options: Unpack[StreamOptions]
     ) -> None:
+        if not isinstance(transport_stream, trio.SocketStream):
+            raise TypeError(f"a TLSStream is on a socket itself: give a trio.SocketStream, not {transport_stream!r}")
         taken = transport_stream.socket
         family, kind, protocol = taken.family, taken.type, taken.proto
         # Out of trio's hands: it would watch it as well.
         sock = socket.socket(family, kind, protocol, fileno=taken.detach())
         try:
-            self._stream = TaskStream(_loop(), sock, context, **options)
+            self._stream = TaskStream(task_loop(), _KIT, sock, context, **options)
         except BaseException:
             sock.close()
             raise
@@ -102,8 +103,6 @@ class TLSStream(trio.abc.Stream):
             trio.ClosedResourceError: The stream was closed.
             ValueError: ``max_bytes`` is less than 1.
         """
-        if max_bytes is not None and max_bytes < 1:
-            raise ValueError(f"max_bytes is {max_bytes}: give 1 or more, or None")
         return await self._stream.receive(max_bytes)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -153,8 +152,8 @@ class TLSStream(trio.abc.Stream):
 
     def __del__(self) -> None:
         stream = getattr(self, "_stream", None)
-        if stream is not None and stream.forget():
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=1)
+        if stream is not None:
+            stream.forget(self)
 
 
 class TLSListener(trio.abc.Listener[TLSStream]):
@@ -197,7 +196,7 @@ class TLSListener(trio.abc.Listener[TLSStream]):
             trio.ClosedResourceError: The listener was closed.
             OSError: As of `trio.SocketListener.accept`.
         """
-        await _loop().wait_room(self._max_handshakes)
+        await task_loop().wait_room(self._max_handshakes)
         return TLSStream(await self.transport_listener.accept(), self.context, **self._options)
 
     async def aclose(self) -> None:

@@ -80,7 +80,7 @@ def settings(
 class _Alone:
     """Lets one task in at a time."""
 
-    __slots__ = ("_busy", "_is_taken", "_doing")
+    __slots__ = ("_busy", "_doing", "_is_taken")
 
     def __init__(self, busy: Callable[[str], Exception], doing: str) -> None:
         self._busy = busy

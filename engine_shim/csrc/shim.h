@@ -375,6 +375,7 @@ void ticket_keys_free(struct ticket_keys *k);
 void clients_ask(void *ssl_ctx, int required, int depth, int partial);       /* partial: chains may end below a root */
 int clients_trust(void *ssl_ctx, const void *der, size_t length, int named); /* named: to the client as well */
 int clients_revoke(void *ssl_ctx, const void *der, size_t length);           /* a CRL: from now on all are checked */
+int clients_flags(void *ssl_ctx, unsigned long flags);                        /* of the verification, beside the others */
 
 /* client_hook.c: handshakes that ask about a client's certificate, before the SSL_CTX's first SSL. */
 void client_hook_set(void *ssl_ctx); /* they have to run in jobs */

@@ -40,7 +40,7 @@ LAYERS = (
     ("engine_shim.ticket_keys",),
     ("engine_shim.handshake_policy", "engine_shim.key_log"),
     ("engine_shim.clients",),
-    ("engine_shim.peer",),
+    ("engine_shim.peer", "engine_shim.facts"),
     ("engine_shim.identity", "engine_shim.server_names"),
     ("engine_shim.engine",),
     ("engine_shim.requests",),
@@ -71,7 +71,7 @@ LAYERS = (
     ("tlsserver.client_hello", "tlsserver.policy"),
     ("tlsserver.questions",),
     ("tlsserver.faults",),
-    ("tlsserver.session", "tlsserver.context", "tlsserver.connection", "tlsserver.transport"),
+    ("tlsserver.session", "tlsserver.context", "tlsserver.client_context", "tlsserver.connection", "tlsserver.transport"),
     # Keys that are elsewhere.
     ("tlsserver.signers.breaker", "tlsserver.signers.base", "tlsserver.signers.seldom"),
     ("tlsserver.signers.callable_calls",),
@@ -129,6 +129,7 @@ LAYERS = (
 PYOPENSSL = (
     "tlsserver.session",
     "tlsserver.context",
+    "tlsserver.client_context",
     "tlsserver.policy",
     "tlsserver.bench.client",
     "tlsserver.bench.load",

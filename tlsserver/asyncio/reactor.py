@@ -200,7 +200,7 @@ class LoopReactor(Reactor):
         self.end_turn_soon()
 
     def _gather(self, events: int) -> None:
-        """Look who is ready, and serve them in this iteration, unless a turn is to come anyway."""
+        """Look who is ready; they are served in the turn that comes first in the next iteration, and in no other."""
         super()._gather(events)
-        if not self._is_asked_for:
-            self._context.run(self._turn)
+        if self._backlog:
+            self.end_turn_soon()

@@ -126,6 +126,12 @@ LAYERS = (
     ("tlsserver.asyncio.client",),
     ("tlsserver.asyncio.loops", "tlsserver.asyncio.streams"),
     ("tlsserver.asyncio",),
+    # The same for loops of tasks.
+    ("tlsserver.nested",),
+    ("tlsserver.task_loop",),
+    ("tlsserver.task_stream",),
+    ("tlsserver.trio",),
+    ("tlsserver.anyio",),
     # The load generator: beside the server, not on it.
     ("tlsserver.bench.settings", "tlsserver.bench.addresses", "tlsserver.bench.failures", "tlsserver.bench.answer"),
     ("tlsserver.bench.client", "tlsserver.bench.tally", "tlsserver.bench.report"),

@@ -7,6 +7,7 @@ where a task is cancelled: bytes that nobody has taken stay, and bytes that were
 from __future__ import annotations
 
 import asyncio
+import operator
 import warnings
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -246,7 +247,7 @@ class TaskStream(asyncio.Protocol):
 
     async def receive(self, most: int | None) -> bytes:
         """Wait for bytes, and take up to ``most``; none: the peer has ended its side."""
-        if most is not None and most < 1:
+        if most is not None and operator.index(most) < 1:
             raise ValueError(f"max_bytes is {most}: give 1 or more")
         with self._receiving:
             await self._until(lambda: self._unread or self._is_ended)

@@ -5,6 +5,7 @@ from __future__ import annotations
 # Sources without tests/test_<source>.py, test_<package>_<source>.py or c/test_<source>.c, and who covers them.
 # Files of re-exports need none.
 COVERED_BY = {
+    "tlsserver/task_stream.py": "test_trio.py",
     "tlsserver/faults.py": "test_session.py",
     "tlsserver/asking.py": "test_job_stack.py",
     "tlsserver/plain_answer.py": "test_bad_clients.py",

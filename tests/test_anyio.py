@@ -71,6 +71,7 @@ class Scene:
         self._context, self._options = context, options
         self.address = self._socket.getsockname()
         self.client = client_context(identity.ca)
+        self.client.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # it shall tell a cut from an end
 
     async def accept(self) -> tls.TLSStream:
         sock = await tls._accept(self._socket)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TESTS = {"slow_key_test.py": "third second first\n", "scripted_provider_test.py": "served meanwhile\n"}
-SERVERS = ("echo_server.py", "hello_http.py", "existing_context.py")
+SERVERS = ("echo_server.py", "hello_http.py", "existing_context.py", "trio_echo.py")
 
 
 @pytest.fixture

@@ -76,6 +76,7 @@ class TLSStream(trio.abc.Stream):
         family, kind, protocol = taken.family, taken.type, taken.proto
         # Out of trio's hands: it would watch it as well.
         sock = socket.socket(family, kind, protocol, fileno=taken.detach())
+        sock.setblocking(False)  # the descriptor is so already; now its object knows
         try:
             self._stream = TaskStream(task_loop(), _KIT, sock, context, **options)
         except BaseException:

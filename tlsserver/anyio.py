@@ -58,8 +58,7 @@ _RECEIVE_SIZE = 65536  # what anyio's streams return at most, if they are not to
 
 def _loop() -> TaskLoop:
     """Return what drives the TLS connections of this run; made with the first."""
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_task():
+    if _is_on_trio():
         from tlsserver.trio import task_loop  # noqa: PLC0415 - only where there is a trio
 
         return task_loop()
@@ -72,6 +71,18 @@ def _loop() -> TaskLoop:
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
         return loop
+
+
+def _is_on_trio() -> bool:
+    """Tell whether this is a task of trio's; asyncio's loop may be around it (trio's guest mode)."""
+    trio = sys.modules.get("trio")
+    if trio is None:
+        return False
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True
 
 
 class TLSStream(anyio.abc.ByteStream):

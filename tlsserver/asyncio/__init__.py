@@ -1,0 +1,1 @@
+"""TLS for asyncio: handshakes that never block the loop."""

@@ -49,7 +49,14 @@ LAYERS = (
     ("engine_shim.openssl_engine", "engine_shim.openssl_provider", "engine_shim.job", "engine_shim.operations"),
     ("engine_shim",),
     # Leaves: types and settings.
-    ("tlsserver.errors", "tlsserver.stats", "tlsserver.audience", "tlsserver.outgoing", "tlsserver.watch"),
+    (
+        "tlsserver.errors",
+        "tlsserver.stats",
+        "tlsserver.audience",
+        "tlsserver.outgoing",
+        "tlsserver.watch",
+        "tlsserver.plain_answer",
+    ),
     ("tlsserver.own_python",),
     ("tlsserver.client_certificate",),
     ("tlsserver.asking", "tlsserver.client_request"),
@@ -72,6 +79,13 @@ LAYERS = (
     ("tlsserver.asyncio.changing",),
     ("tlsserver.asyncio.verification", "tlsserver.asyncio.negotiation", "tlsserver.asyncio.refused"),
     ("tlsserver.asyncio.context", "tlsserver.asyncio.ssl_object"),
+    (
+        "tlsserver.session",
+        "tlsserver.context",
+        "tlsserver.client_context",
+        "tlsserver.connection",
+        "tlsserver.transport",
+    ),
     # Keys that are elsewhere.
     ("tlsserver.signers.breaker", "tlsserver.signers.base", "tlsserver.signers.seldom"),
     ("tlsserver.signers.callable_calls",),
@@ -99,13 +113,27 @@ LAYERS = (
     # The loop.
     ("tlsserver.registration", "tlsserver.selector", "tlsserver.timers", "tlsserver.wakeup", "tlsserver.reactor"),
     ("tlsserver.signals",),
-    ("tlsserver.listener", "tlsserver.waitfds", "tlsserver.turns", "tlsserver.driver"),
+    ("tlsserver.listener", "tlsserver.waitfds", "tlsserver.turns", "tlsserver.job_line"),
+    ("tlsserver.loop_engines", "tlsserver.driver"),
+    ("tlsserver.offers",),
     # Where loop, TLS and protocol meet.
     ("tlsserver.signers.keyserver_stream", "tlsserver.signers.keyserver_process"),
     ("tlsserver.signers.keyserver_local",),
     ("tlsserver.service", "tlsserver.engine_sums"),
     ("tlsserver.signers.keyserver",),
     ("tlsserver.server", "tlsserver.reload"),
+    # The same on asyncio's loops.
+    ("tlsserver.asyncio.errors", "tlsserver.asyncio.sockets", "tlsserver.asyncio.reactor"),
+    ("tlsserver.asyncio.context", "tlsserver.asyncio.ssl_object"),
+    ("tlsserver.asyncio.contexts", "tlsserver.asyncio.audience", "tlsserver.asyncio.home"),
+    ("tlsserver.asyncio.transport", "tlsserver.asyncio.terms"),
+    ("tlsserver.asyncio.endpoint",),
+    ("tlsserver.asyncio.server",),
+    ("tlsserver.asyncio.listen",),
+    ("tlsserver.asyncio.upgrade",),
+    ("tlsserver.asyncio.client",),
+    ("tlsserver.asyncio.loops", "tlsserver.asyncio.streams"),
+    ("tlsserver.asyncio",),
     # The load generator: beside the server, not on it.
     ("tlsserver.bench.settings", "tlsserver.bench.addresses", "tlsserver.bench.failures", "tlsserver.bench.answer"),
     ("tlsserver.bench.client", "tlsserver.bench.tally", "tlsserver.bench.report"),

@@ -20,7 +20,10 @@ class Audience:
     Attributes:
         protocol: The user's protocol, from `meet` until `lose`.
         limits: The write buffer's marks, ``(low, high)`` in bytes.
+        forgives_truncation: Whether the end of the TCP stream without close_notify is an end like any other to it.
     """
+
+    forgives_truncation = False
 
     __slots__ = ("_factory", "_peer", "_writing_paused", "limits", "protocol")
 
@@ -37,6 +40,11 @@ class Audience:
         self._factory = factory
         self._peer = peer
         self._writing_paused = False
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether it has not been told to pause."""
+        return not self._writing_paused
 
     def meet(self, transport: asyncio.BaseTransport) -> Exception | None:
         """Make the protocol and tell it ``connection_made``."""
@@ -58,6 +66,10 @@ class Audience:
         except Exception as error:
             logger.exception("%s of %r failed: the connection with %s is aborted", method, self.protocol, self._peer)
             return None, error
+
+    def receive(self, data: bytes) -> Exception | None:
+        """Hand over what has come."""
+        return self.call("data_received", data)
 
     def can(self, method: str) -> bool:
         """Return whether the protocol has such a method, beyond those of asyncio."""

@@ -14,7 +14,6 @@ Decision
 - While parked, the socket only tells whether the client is still there: the end of its stream or an error cancels.
 - What follows the handshake is in `tlsserver.flow`; the last step, to wherever, is `_end`, once.
 - ``connection_lost`` is called in `settle`, so a protocol never meets it inside a call of its own.
-
 - Whoever has waited for a job is looked at once more before it gets one: clients that have given up would otherwise be
   served first, and those who still wait would give up, too.
 
@@ -29,10 +28,10 @@ import logging
 from typing import TYPE_CHECKING
 
 from tlsserver import state as states
-from tlsserver.audience import Audience
 from tlsserver.errors import ConnectionTimeoutError, PeerLeftError, PlainHTTPError, TLSServerError
 from tlsserver.flow import Flow
 from tlsserver.life import Life
+from tlsserver.plain_answer import INTERNAL_ERROR_ALERT, PLAIN_HTTP_ANSWER
 from tlsserver.state import Event, State
 from tlsserver.watch import Watch
 from tlsserver.wire import Peek, Step, TLSInfo, Wire
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from tlsserver.audience import Audience
     from tlsserver.config import ServerConfig
     from tlsserver.drains import Drain
     from tlsserver.jobs import Place
@@ -51,16 +51,6 @@ __all__ = ["Connection"]
 
 logger = logging.getLogger(__name__)
 
-_ANSWER_BODY = b"This port speaks TLS: use https:// instead of http://.\n"
-_PLAIN_ANSWER = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
-    b"Content-Length: %d\r\n\r\n%s" % (len(_ANSWER_BODY), _ANSWER_BODY)
-)
-
-# A fatal alert, internal_error (80), in the clear (RFC 8446, 5.1 and 6.2), which a client understands before any key is
-# agreed upon. The record's version is the one that every version of TLS accepts there.
-_ALERT = bytes([21, 3, 3, 0, 2, 2, 80])
-
 _TIMED_OUT_WHERE = {
     Step.WANT_ASYNC: ": its operation is still in the engine",
     Step.WANT_ASYNC_JOB: ": no job was to be had",
@@ -69,7 +59,7 @@ _TIMED_OUT_WHERE = {
 _WAITED_FOR = {Step.WANT_ANSWER: "while its question was open"}
 
 # An attribute of an enumeration costs a call before Python 3.12, and a handshake asks for a hundred of them.
-_HANDSHAKING, _LINGERING = State.HANDSHAKING, State.LINGERING
+_HANDSHAKING, _LINGERING, _OPEN = State.HANDSHAKING, State.LINGERING, State.OPEN
 _DONE, _WANT_ASYNC_JOB, _WANT_READ, _WANT_WRITE = Step.DONE, Step.WANT_ASYNC_JOB, Step.WANT_READ, Step.WANT_WRITE
 
 
@@ -107,13 +97,14 @@ class Connection:
         *,
         config: ServerConfig,
         counters: Counters,
-        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        audience: Audience,
         make_transport: Callable[[Connection], asyncio.BaseTransport],
         touch: Callable[[], None],
         place: Place,
         drain: Drain,
         peer: object,
         now: float,
+        hold: Callable[[], None] | None = None,
     ) -> None:
         """Begin with a connection that was just accepted.
 
@@ -121,16 +112,18 @@ class Connection:
             wire: Its TLS.
             config: Deadlines and budgets.
             counters: What is counted.
-            protocol_factory: Called without arguments when the handshake is done.
+            audience: The protocol, and the manners of calling it.
             make_transport: Called then with this connection, for ``connection_made``.
             touch: Tells the driver that the connection was used from above: `settle` it at the end of this turn.
             place: Its place among those who wait for a job.
             drain: The jobs of its engine that go on without their connections.
             peer: The client; its text is for the log.
             now: The time in seconds.
+            hold: Has the driver `uncork` this connection as soon as the loop has done what it is doing; None: what is
+                written goes out at once.
         """
         self.tls: TLSInfo | None = None
-        self.audience = Audience(protocol_factory, peer, config.write_buffer_limits)
+        self.audience = audience
         self._wire = wire
         self._config = config
         self._counters = counters
@@ -139,7 +132,7 @@ class Connection:
         self._peer = peer
         self._drain = drain
         self._life = Life(wire, counters, place, drain)
-        self._flow = Flow(wire, self._life, self.audience, config=config, counters=counters, end=self._end)
+        self._flow = Flow(wire, self._life, self.audience, config=config, counters=counters, end=self._end, hold=hold)
         self._started = now
         self._deadline_before = now + config.timeout_handshake  # of handshaking, and of lingering
         self._handshake_wants = _WANT_READ
@@ -262,14 +255,24 @@ class Connection:
         return self.state not in states.OPEN
 
     @property
+    def is_calm(self) -> bool:
+        """Whether it only waits for what its peer sends: nothing to `settle`, and to `watch` as before, or later."""
+        return self._life.state is _OPEN and self._flow.is_calm and self.audience.is_calm
+
+    @property
     def is_reading(self) -> bool:
         """Whether the protocol wants data."""
         return self._flow.is_reading
 
     def write(self, data: bytes, now: float) -> None:
-        """Send what the socket takes now, buffer the rest; dropped unless the connection is open."""
+        """Send what the socket takes now, or soon, buffer the rest; dropped unless the connection is open."""
         self._flow.write(data, now)
-        self._touch()
+        if not self.is_calm:
+            self._touch()
+
+    def uncork(self, now: float) -> None:
+        """Send what was held."""
+        self._flow.uncork(now)
 
     def close(self) -> None:
         """Flush, then close; it begins at the end of this turn."""
@@ -279,6 +282,7 @@ class Connection:
 
     def abort(self, now: float, error: BaseException | None = None) -> None:
         """Close at once; ``connection_lost(error)`` is called at the end of this turn."""
+        self._flow.uncork(now)
         self._end(error, now)
         self._touch()
 
@@ -296,7 +300,7 @@ class Connection:
 
     def _begin_or_go_on(self, now: float) -> None:
         if self._drain.is_full and not self._is_begun:
-            self._answer_plain(_ALERT, Event.REFUSED, now)
+            self._answer_plain(INTERNAL_ERROR_ALERT, Event.REFUSED, now)
         else:
             self._is_begun = True
             self._handshake(now)
@@ -312,7 +316,7 @@ class Connection:
         elif step is Step.FAILED:
             self._handshake_failed(self._wire.failure(), now)
         else:
-            self._handshake_failed(PeerLeftError("the client closed the connection"), now)
+            self._handshake_failed(PeerLeftError(f"the {self._wire.peer} closed the connection"), now)
 
     def _opened(self, now: float) -> None:
         self.tls = self._wire.info()
@@ -331,16 +335,19 @@ class Connection:
         in_handshake = self.state in states.HANDSHAKING
         if found is Peek.BROKEN or (found in (Peek.END, Peek.LAST_BYTES) and in_handshake):
             step = self._life.parking.step or Step.WANT_ASYNC
-            error = PeerLeftError(f"the client left {_WAITED_FOR.get(step, 'while its operation was in the engine')}")
+            doing = _WAITED_FOR.get(step, "while its operation was in the engine")
+            error = PeerLeftError(f"the {self._wire.peer} left {doing}")
             (self._handshake_failed if in_handshake else self._end)(error, now)
         elif found is not Peek.NOTHING:
             # Bytes hide the end behind them; and a client that ended its side of an open stream waits for our answer.
             self._life.parking.bytes_wait = True
 
     def _handshake_failed(self, error: TLSServerError, now: float) -> None:
-        logger.info("handshake with %s failed: %s", self._peer, error)
+        # A client's failure is somebody's exception; a server's is nobody's.
+        level = logging.INFO if self._wire.peer == "client" else logging.DEBUG
+        logger.log(level, "handshake with %s failed: %s", self._peer, error)
         if isinstance(error, PlainHTTPError):
-            self._answer_plain(_PLAIN_ANSWER, Event.ANSWERED_PLAIN, now)
+            self._answer_plain(PLAIN_HTTP_ANSWER, Event.ANSWERED_PLAIN, now)
         else:
             # Unread bytes would turn our close into a reset, which can overtake OpenSSL's alert.
             self._wire.discard()

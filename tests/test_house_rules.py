@@ -36,7 +36,8 @@ LAYERS = (
     ("engine_shim.questions", "engine_shim.loops"),
     ("engine_shim.base", "engine_shim.wait", "engine_shim.batches"),
     ("engine_shim.counters", "engine_shim.key", "engine_shim.async_ssl", "engine_shim._build"),
-    ("engine_shim.key_exchange", "engine_shim.client_context", "engine_shim.server_context", "engine_shim.context_facts"),
+    ("engine_shim.key_exchange", "engine_shim.client_context", "engine_shim.server_context"),
+    ("engine_shim.context_facts",),
     ("engine_shim.ticket_keys",),
     ("engine_shim.handshake_policy", "engine_shim.key_log"),
     ("engine_shim.clients",),
@@ -71,7 +72,8 @@ LAYERS = (
     ("tlsserver.client_hello", "tlsserver.policy"),
     ("tlsserver.questions",),
     ("tlsserver.faults",),
-    ("tlsserver.session", "tlsserver.context", "tlsserver.client_context", "tlsserver.connection", "tlsserver.transport"),
+    ("tlsserver.session", "tlsserver.context", "tlsserver.connection", "tlsserver.transport"),
+    ("tlsserver.client_context",),
     # What asyncio's frameworks take for contexts and connections of Python's ssl.
     ("tlsserver.asyncio.plain",),
     ("tlsserver.asyncio.asked",),
@@ -124,7 +126,6 @@ LAYERS = (
     ("tlsserver.server", "tlsserver.reload"),
     # The same on asyncio's loops.
     ("tlsserver.asyncio.errors", "tlsserver.asyncio.sockets", "tlsserver.asyncio.reactor"),
-    ("tlsserver.asyncio.context", "tlsserver.asyncio.ssl_object"),
     ("tlsserver.asyncio.contexts", "tlsserver.asyncio.audience", "tlsserver.asyncio.home"),
     ("tlsserver.asyncio.transport", "tlsserver.asyncio.terms"),
     ("tlsserver.asyncio.endpoint",),

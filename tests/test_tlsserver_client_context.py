@@ -97,7 +97,10 @@ def test_what_is_no_name(identity: Identity, name: str) -> None:
 
 
 def test_a_name_is_needed_where_it_is_checked(identity: Identity) -> None:
-    with pytest.raises(ConfigurationError, match="requires server_hostname"), shaken(pythons(identity), trusting(identity), None):
+    with (
+        pytest.raises(ConfigurationError, match="requires server_hostname"),
+        shaken(pythons(identity), trusting(identity), None),
+    ):
         pass
     assert works(pythons(identity), trusting(identity, check_hostname=False), None)
     assert works(pythons(identity), trusting(identity, check_hostname=False), "other.example")

@@ -75,6 +75,8 @@ async def taken_over(loop: asyncio.AbstractEventLoop, transport: Any) -> socket.
         TypeError: The transport has TLS already, or no socket.
         ConnectionError: It is closed.
     """
+    if not hasattr(transport, "get_extra_info"):
+        raise TypeError(f"transport {transport!r} is not supported by start_tls(): give a transport with a socket")
     if transport.get_extra_info("sslcontext") is not None:
         raise TypeError("start_tls() on a connection that has TLS already: TLS within TLS needs an ssl.SSLContext")
     trsock = transport.get_extra_info("socket")

@@ -98,7 +98,7 @@ class LoopAudience(Audience):
 
     def lose(self, error: BaseException | None) -> None:
         """Tell it ``connection_lost``, once, if it was ever told of the connection."""
-        shown = as_asyncio(error)
+        shown = as_asyncio(error, getattr(self._peer, "server_hostname", None))
         self._wake(shown or ConnectionAbortedError("the TLS handshake was aborted"))
         super().lose(shown)
         self._transport = None

@@ -7,6 +7,7 @@ The loop's own `create_connection` connects (names, several addresses, happy eye
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, Any, cast
 
 from tlsserver.asyncio.terms import Limits, Terms, terms_of
@@ -59,6 +60,8 @@ async def create_connection(
     if server_hostname is None and not host:
         raise ConfigurationError("You must set server_hostname when using ssl without a host")
     name = host if server_hostname is None else server_hostname
+    if _is_only_socket(arguments) and host is None and port is None:
+        return await _on_socket(loop, arguments["sock"], protocol_factory, terms, name)
     connect = original(loop, "create_connection")
     plain, _ = await connect(asyncio.Protocol, host, port, **arguments)
     return await _upgraded(loop, plain, protocol_factory, terms, name)
@@ -95,6 +98,8 @@ async def create_unix_connection(
     terms = terms_of(ssl, _limits(arguments))
     if server_hostname is None:
         raise ConfigurationError("you have to pass server_hostname when using ssl")
+    if _is_only_socket(arguments) and path is None:
+        return await _on_socket(loop, arguments["sock"], protocol_factory, terms, server_hostname)
     connect = original(loop, "create_unix_connection")
     plain, _ = await connect(asyncio.Protocol, path, **arguments)
     return await _upgraded(loop, plain, protocol_factory, terms, server_hostname)
@@ -110,6 +115,24 @@ def original(loop: asyncio.AbstractEventLoop, name: str) -> Callable[..., Any]:
     method = getattr(loop, name)
     before: Callable[..., Any] = getattr(method, "original", method)
     return before
+
+
+def _is_only_socket(arguments: dict[str, Any]) -> bool:
+    return arguments.keys() == {"sock"} and arguments["sock"] is not None
+
+
+async def _on_socket(
+    loop: asyncio.AbstractEventLoop,
+    sock: socket.socket,
+    protocol_factory: Callable[[], asyncio.BaseProtocol],
+    terms: Terms,
+    name: str | None,
+) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+    """Use the caller's socket itself: callers go on setting its options."""
+    if sock.type != socket.SOCK_STREAM:
+        raise ValueError(f"A Stream Socket was expected, got {sock!r}")
+    transport = await begin(loop, sock, protocol_factory, terms, server_side=False, server_hostname=name or None)
+    return transport, transport.get_protocol()
 
 
 async def _upgraded(

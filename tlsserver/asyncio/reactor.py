@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
 
-    from tlsserver.reactor import Timer
+    from tlsserver.reactor import Registration, Timer
 
 __all__ = ["LoopReactor", "LoopSelector"]
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import inspect
 import ssl
 import types
 import unittest
+import warnings
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -254,6 +256,8 @@ def run(name: str, configuration: Configuration) -> unittest.TestResult:
     loops = [method for method in ("new_loop", "create_event_loop") if hasattr(kind, method)]
     made = type(kind.__name__, (kind,), {method: lambda _self: configuration.new_loop() for method in loops})
     result = unittest.TestResult()
-    with configuration.active():
+    with configuration.active(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         unittest.TestSuite([made(test)]).run(result)  # with what the class and the module set up
+        gc.collect()  # what it has left unclosed is no concern of the tests that come after
     return result

@@ -359,6 +359,7 @@ class Flow:
         return (
             self._wire.failure()
             if step is _FAILED
+            and not self._peer_closed  # OpenSSL writes nothing more after an end without close_notify
             else PeerLeftError(f"the {self._wire.peer} left before all was sent")
         )
 

@@ -21,9 +21,11 @@ class Audience:
         protocol: The user's protocol, from `meet` until `lose`.
         limits: The write buffer's marks, ``(low, high)`` in bytes.
         forgives_truncation: Whether the end of the TCP stream without close_notify is an end like any other to it.
+        begins_later: Whether it hears nothing of what has come before the next turn.
     """
 
     forgives_truncation = False
+    begins_later = False
 
     __slots__ = ("_factory", "_peer", "_writing_paused", "limits", "protocol")
 

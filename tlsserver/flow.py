@@ -166,7 +166,9 @@ class Flow:
         """The handshake is done."""
         self._last_activity = now
         # The first request often lies in the same segment as the end of the handshake, and maybe in OpenSSL already.
-        self.turn(now)
+        self.again = self._audience.begins_later
+        if not self.again:
+            self.turn(now)
 
     def readable(self, now: float) -> None:
         """The socket has bytes, its end, or an error."""

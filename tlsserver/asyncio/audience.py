@@ -24,7 +24,7 @@ class LoopAudience(Audience):
 
     forgives_truncation = True
 
-    __slots__ = ("_announces", "_context", "_is_inside", "_loop", "_transport", "_waiter")
+    __slots__ = ("_announces", "_context", "_is_inside", "_loop", "_transport", "_waiter", "begins_later")
 
     def __init__(
         self,
@@ -52,6 +52,8 @@ class LoopAudience(Audience):
         self._loop = loop
         self._context = context
         self._waiter = waiter
+        # Who awaits start_tls() has to get the transport before its protocol gets the first data, and may write.
+        self.begins_later = waiter is not None
         self._announces = announces
         self._is_inside = False
         self._transport: asyncio.BaseTransport | None = None

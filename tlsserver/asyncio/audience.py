@@ -74,7 +74,8 @@ class LoopAudience(Audience):
     def receive(self, data: bytes) -> Exception | None:
         """Hand over what has come, to protocols of either kind."""
         protocol = self.protocol
-        if isinstance(protocol, asyncio.BufferedProtocol):
+        # As in uvloop, who has no other way to be given data need not say that he is a BufferedProtocol.
+        if isinstance(protocol, asyncio.BufferedProtocol) or not hasattr(protocol, "data_received"):
             return self._try("buffer_updated", _fill, (protocol, data))[1]
         return self._try("data_received", protocol.data_received, (data,))[1]  # type: ignore[union-attr]
 

@@ -71,7 +71,7 @@ class TwistedLoop(Reactor):
             selector.close()
             raise ConfigurationError("this platform has neither epoll nor kqueue, so nothing can be nested in Twisted")
         self._outer = outer
-        self._call: Any = None
+        self._coming: Any = None
         self._is_in_turn = False
         super().__init__(selector)
         self._descriptor = _Descriptor(selector.fileno(), self._turn)
@@ -101,13 +101,13 @@ class TwistedLoop(Reactor):
         """Free everything. Idempotent."""
         if not self.is_closed:
             self._outer.removeReader(self._descriptor)
-            self._forget_call()
+            self._forget_coming()
         super().close()
 
     def _turn(self) -> None:
         if self._is_in_turn or self.is_closed:
             return
-        self._forget_call()
+        self._forget_coming()
         self._is_in_turn = True
         try:
             self.run_turn(0)
@@ -121,12 +121,12 @@ class TwistedLoop(Reactor):
         if self._is_in_turn:
             return
         patience = self._patience(None)
-        if patience is None or (self._call is not None and self._call.getTime() - self._outer.seconds() <= patience):
+        if patience is None or (self._coming is not None and self._coming.getTime() - self._outer.seconds() <= patience):
             return
-        self._forget_call()
-        self._call = self._outer.callLater(patience, self._turn)
+        self._forget_coming()
+        self._coming = self._outer.callLater(patience, self._turn)
 
-    def _forget_call(self) -> None:
-        call, self._call = self._call, None
+    def _forget_coming(self) -> None:
+        call, self._coming = self._coming, None
         if call is not None and call.active():
             call.cancel()

@@ -29,9 +29,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import engine_shim
 from OpenSSL import SSL
 
-from tlsserver.errors import ConnectionTimeoutError, EngineError, PeerLeftError
+from tlsserver.errors import ConnectionTimeoutError, EngineError, PeerLeftError, PlainHTTPError
 from tlsserver.integrations.mailbox import Mailbox
 from tlsserver.parking import Parking
+from tlsserver.plain_answer import PLAIN_HTTP_ANSWER
 from tlsserver.questions import Questions
 from tlsserver.session import READ_SIZE, Session, Shared, engines_of
 from tlsserver.stats import Counters
@@ -174,6 +175,10 @@ class _Blocking:
                 while not self._wait(step):
                     pass
             return Opened(self._connection, self._session.info(), self._session.peer_certificate)
+        except PlainHTTPError:
+            self._session.discard()
+            self._session.answer_plain(PLAIN_HTTP_ANSWER)
+            raise
         except BaseException:
             self._session.discard()  # what is unread would make a reset of the end
             raise

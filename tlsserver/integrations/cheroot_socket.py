@@ -14,7 +14,7 @@ from cheroot import errors
 from cheroot.makefile import StreamReader
 from OpenSSL import SSL
 
-from tlsserver.errors import PlainHTTPError, TLSServerError
+from tlsserver.errors import TLSServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ class TLSSocket:
         shake_hands: Callable[[socket.socket], Opened],
         opened: Callable[[Opened], object],
     ) -> None:
-        self._sock = sock  # by this name cheroot finds where to answer plain HTTP
+        self._sock = sock
         self._shake_hands = shake_hands
         self._opened = opened
         self._connection: SSL.Connection | None = None
@@ -53,7 +53,7 @@ class TLSSocket:
         sock.setblocking(False)
 
     def __del__(self) -> None:
-        """Close it: after an answer in plain HTTP cheroot leaves that to the garbage collector."""
+        """Close it: after an answer of 503 cheroot leaves that to the garbage collector."""
         self._sock.close()
 
     # Reading and writing
@@ -62,7 +62,6 @@ class TLSSocket:
         """Read; returns how many bytes, 0 at the end of the stream.
 
         Raises:
-            cheroot.errors.NoSSLError: The client speaks plain HTTP.
             cheroot.errors.FatalSSLAlert: The handshake has failed, or the stream is broken.
             TimeoutError: Nothing came in time.
             OSError: The connection is broken.
@@ -100,7 +99,7 @@ class TLSSocket:
             try:
                 opened = self._shake_hands(self._sock)
             except (TLSServerError, OSError) as error:
-                self._failure = _as_cheroots(error)
+                self._failure = errors.FatalSSLAlert(str(error))
                 raise self._failure from error
             self._connection = opened.connection
             self._opened(opened)
@@ -192,12 +191,6 @@ class Reader(StreamReader):
     def has_data(self) -> bool:
         """Return whether something can be read at once."""
         return bool(super().has_data() or self.raw._sock.pending())  # noqa: SLF001 - as cheroot's own does
-
-
-def _as_cheroots(error: Exception) -> Exception:
-    if isinstance(error, PlainHTTPError):
-        return errors.NoSSLError(str(error))
-    return errors.FatalSSLAlert(str(error))
 
 
 def _broken(error: SSL.Error) -> Exception:

@@ -102,6 +102,14 @@ LAYERS = (
     ("tlsserver.listener", "tlsserver.waitfds", "tlsserver.turns", "tlsserver.job_line"),
     ("tlsserver.loop_engines", "tlsserver.driver"),
     ("tlsserver.offers",),
+    # Under the servers of others.
+    ("tlsserver.integrations.environ", "tlsserver.integrations.mailbox", "tlsserver.integrations.engine_thread"),
+    ("tlsserver.integrations.blocking_handshake", "tlsserver.integrations.twisted_loop"),
+    ("tlsserver.integrations.cheroot_socket", "tlsserver.integrations.twisted_hub"),
+    ("tlsserver.integrations.twisted_handshake",),
+    ("tlsserver.integrations.twisted_connection",),
+    ("tlsserver.integrations.cheroot", "tlsserver.integrations.twisted"),
+    ("tlsserver.integrations",),
     # Where loop, TLS and protocol meet.
     ("tlsserver.signers.keyserver_stream", "tlsserver.signers.keyserver_process"),
     ("tlsserver.signers.keyserver_local",),
@@ -134,6 +142,7 @@ PYOPENSSL = (
     "tlsserver.bench.load",
     "tlsserver.probe.client",
     "tlsserver.signers.remote_tls",
+    "tlsserver.integrations",
 )
 
 # Who may call OpenSSL's ASYNC_*: what a job is, no other file has to know.

@@ -48,7 +48,7 @@ class TLSSocket:
         self._shake_hands = shake_hands
         self._opened = opened
         self._connection: SSL.Connection | None = None
-        self._failure: Exception | None = None
+        self._failure: str | None = None
         self._timeout = sock.gettimeout()
         sock.setblocking(False)
 
@@ -95,12 +95,12 @@ class TLSSocket:
     def _open(self) -> SSL.Connection:
         if self._connection is None:
             if self._failure is not None:
-                raise self._failure
+                raise errors.FatalSSLAlert(self._failure)
             try:
                 opened = self._shake_hands(self._sock)
             except (TLSServerError, OSError) as error:
-                self._failure = errors.FatalSSLAlert(str(error))
-                raise self._failure from error
+                self._failure = str(error)
+                raise errors.FatalSSLAlert(self._failure) from None
             self._connection = opened.connection
             self._opened(opened)
         return self._connection

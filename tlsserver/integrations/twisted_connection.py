@@ -11,6 +11,8 @@ from tlsserver.integrations.twisted_handshake import Handshake, RefusedError
 from tlsserver.plain_answer import INTERNAL_ERROR_ALERT, PLAIN_HTTP_ANSWER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tlsserver.client_certificate import ClientCertificate
     from tlsserver.integrations.twisted_hub import Hub
     from tlsserver.offers import Offer
@@ -35,7 +37,7 @@ class ServerConnection(SSL.Connection):
         self.tls: TLSInfo | None = None
         self.client_certificate: ClientCertificate | None = None
         self._around: bytes | None = None  # what is said around TLS, and then nothing more
-        self._failure: SSL.Error | None = None
+        self._failure: Callable[[], SSL.Error] | None = None  # not one error: each would keep what has raised it
         self.set_accept_state()
         self._handshake: Handshake | None = Handshake(hub, offer, self, protocol, timeout)
 
@@ -72,14 +74,13 @@ class ServerConnection(SSL.Connection):
             self._around = PLAIN_HTTP_ANSWER
         if isinstance(error, RefusedError):
             self._around = INTERNAL_ERROR_ALERT
-        self._failure = SSL.Error([("tlsserver", type(error).__name__, str(error))])
-        if isinstance(error, PeerLeftError):
-            self._failure = SSL.SysCallError(-1, "Unexpected EOF")
-        raise self._failure from error
+        reason = ("tlsserver", type(error).__name__, str(error))
+        self._failure = _end_of_stream if isinstance(error, PeerLeftError) else lambda: SSL.Error([reason])
+        raise self._failure() from error
 
     def _check(self) -> None:
         if self._failure is not None:
-            raise self._failure
+            raise self._failure()
 
     def _is_open(self) -> bool:
         """Return whether pyOpenSSL may be asked.
@@ -94,7 +95,7 @@ class ServerConnection(SSL.Connection):
         handshake, self._handshake = self._handshake, None
         if handshake is not None:
             handshake.leave()
-            self._failure = SSL.SysCallError(-1, "Unexpected EOF")
+            self._failure = _end_of_stream
 
     def recv(self, *args: Any, **kwargs: Any) -> bytes:  # noqa: ANN401 - pyOpenSSL's
         """Return decrypted bytes; see `OpenSSL.SSL.Connection.recv`."""
@@ -138,3 +139,8 @@ class ServerConnection(SSL.Connection):
     def get_context(self) -> SSL.Context:
         """Return a context that nobody uses: releases of Twisted hang callbacks into it, which are Python's."""
         return SSL.Context(SSL.TLS_SERVER_METHOD)
+
+
+def _end_of_stream() -> SSL.Error:
+    """Return what pyOpenSSL raises where a client has left, and Twisted looks for."""
+    return SSL.SysCallError(-1, "Unexpected EOF")

@@ -14,7 +14,6 @@ Decision
 - While parked, the socket only tells whether the client is still there: the end of its stream or an error cancels.
 - What follows the handshake is in `tlsserver.flow`; the last step, to wherever, is `_end`, once.
 - ``connection_lost`` is called in `settle`, so a protocol never meets it inside a call of its own.
-
 - Whoever has waited for a job is looked at once more before it gets one: clients that have given up would otherwise be
   served first, and those who still wait would give up, too.
 
@@ -105,6 +104,7 @@ class Connection:
         drain: Drain,
         peer: object,
         now: float,
+        hold: Callable[[], None] | None = None,
     ) -> None:
         """Begin with a connection that was just accepted.
 
@@ -119,6 +119,8 @@ class Connection:
             drain: The jobs of its engine that go on without their connections.
             peer: The client; its text is for the log.
             now: The time in seconds.
+            hold: Has the driver `uncork` this connection as soon as the loop has done what it is doing; None: what is
+                written goes out at once.
         """
         self.tls: TLSInfo | None = None
         self.audience = audience
@@ -130,7 +132,7 @@ class Connection:
         self._peer = peer
         self._drain = drain
         self._life = Life(wire, counters, place, drain)
-        self._flow = Flow(wire, self._life, self.audience, config=config, counters=counters, end=self._end)
+        self._flow = Flow(wire, self._life, self.audience, config=config, counters=counters, end=self._end, hold=hold)
         self._started = now
         self._deadline_before = now + config.timeout_handshake  # of handshaking, and of lingering
         self._handshake_wants = _WANT_READ
@@ -254,10 +256,7 @@ class Connection:
 
     @property
     def is_calm(self) -> bool:
-        """Whether it is open and waits for nothing but what its peer sends: there is nothing to `settle`.
-
-        What `watch` returns is then the same as at the last time, but for the deadline, which is later.
-        """
+        """Whether it only waits for what its peer sends: nothing to `settle`, and to `watch` as before, or later."""
         return self._life.state is _OPEN and self._flow.is_calm and self.audience.is_calm
 
     @property
@@ -266,10 +265,14 @@ class Connection:
         return self._flow.is_reading
 
     def write(self, data: bytes, now: float) -> None:
-        """Send what the socket takes now, buffer the rest; dropped unless the connection is open."""
+        """Send what the socket takes now, or soon, buffer the rest; dropped unless the connection is open."""
         self._flow.write(data, now)
         if not self.is_calm:
             self._touch()
+
+    def uncork(self, now: float) -> None:
+        """Send what was held."""
+        self._flow.uncork(now)
 
     def close(self) -> None:
         """Flush, then close; it begins at the end of this turn."""
@@ -279,6 +282,7 @@ class Connection:
 
     def abort(self, now: float, error: BaseException | None = None) -> None:
         """Close at once; ``connection_lost(error)`` is called at the end of this turn."""
+        self._flow.uncork(now)
         self._end(error, now)
         self._touch()
 
@@ -339,7 +343,9 @@ class Connection:
             self._life.parking.bytes_wait = True
 
     def _handshake_failed(self, error: TLSServerError, now: float) -> None:
-        logger.info("handshake with %s failed: %s", self._peer, error)
+        # A client's failure is somebody's exception; a server's is nobody's.
+        level = logging.INFO if self._wire.peer == "client" else logging.DEBUG
+        logger.log(level, "handshake with %s failed: %s", self._peer, error)
         if isinstance(error, PlainHTTPError):
             self._answer_plain(PLAIN_HTTP_ANSWER, Event.ANSWERED_PLAIN, now)
         else:

@@ -12,6 +12,8 @@ Decision
 - The protocol is called between calls of OpenSSL, never inside one; it may write, close or abort at any moment.
 - Closing: flush, close_notify, FIN, then read on (and throw away) until the peer's close_notify or the deadline.
 - A peer's close_notify is its half of the goodbye: the protocol may go on writing, if it says so in ``eof_received``.
+- Small writes may be held until the end of what the loop is doing: head and body of an answer then are one record, one
+  system call and one segment. A send costs more than all else that a small answer needs.
 """
 
 from __future__ import annotations
@@ -37,6 +39,9 @@ __all__ = ["Flow"]
 # Where data may flow: the handshake is done and nothing is interrupted.
 _FLOWING = frozenset({State.OPEN, State.CLOSING})
 
+# One TLS record: what is longer fills records of its own.
+_HELD_MOST = 16 * 1024
+
 # An attribute of an enumeration costs a call before Python 3.12, and a handshake asks for a hundred of them.
 _CLOSE = Event.CLOSE
 _CLOSING, _OPEN = State.CLOSING, State.OPEN
@@ -56,6 +61,7 @@ class Flow:
 
     Attributes:
         again: A read has more to do, whatever the socket says.
+        is_held: What is unsent waits for `uncork` alone.
         is_reading: False while the protocol wants no data.
     """
 
@@ -66,6 +72,7 @@ class Flow:
         "_end",
         "_goodbye_deadline",
         "_held",
+        "_hold",
         "_last_activity",
         "_life",
         "_notified",
@@ -75,6 +82,7 @@ class Flow:
         "_wire",
         "_write_wants",
         "again",
+        "is_held",
         "is_reading",
     )
 
@@ -87,6 +95,7 @@ class Flow:
         config: ServerConfig,
         counters: Counters,
         end: Callable[[BaseException | None, float], None],
+        hold: Callable[[], None] | None,
     ) -> None:
         """Prepare for the end of the handshake.
 
@@ -97,15 +106,18 @@ class Flow:
             config: Budgets and deadlines.
             counters: What is counted.
             end: Ends the connection, with the reason and the time.
+            hold: Asks for `uncork`, as soon as the loop has done what it is doing; None: nothing is held.
         """
         self.again = False
         self.is_reading = True
+        self.is_held = False
         self._wire = wire
         self._life = life
         self._audience = audience
         self._config = config
         self._counters = counters
         self._end = end
+        self._hold = hold
         self._out = Outgoing()
         self._read_wants = _WANT_READ
         self._write_wants = _DONE  # DONE: nothing, it can go on at once
@@ -124,7 +136,7 @@ class Flow:
     def is_calm(self) -> bool:
         """Whether nothing is under way but waiting for the peer's bytes."""
         return (
-            not self._out.size
+            (not self._out.size or self.is_held)
             and self.is_reading
             and not self.again
             and self._read_wants is _WANT_READ
@@ -195,15 +207,33 @@ class Flow:
     # What the transport asks
 
     def write(self, data: bytes, now: float) -> None:
-        """Send what the socket takes now, buffer the rest; dropped unless the connection is open."""
-        if self._life.state not in states.OPEN:
+        """Send what the socket takes now, or soon, buffer the rest; dropped unless the connection is open."""
+        if self._life.state not in states.OPEN or (self._hold is not None and self._is_kept(data, self._hold)):
             return
-        was_empty = not self._out.size
+        was_free = not self._out.size or self.is_held
         self._out.add(data)
-        if was_empty:
+        if was_free:
             self._flush(now)
         if self._out.size:
             self._keep_marks(now)
+
+    def _is_kept(self, data: bytes, hold: Callable[[], None]) -> bool:
+        """Keep what is written until `uncork`, if it is little and nothing else is under way; return whether it was."""
+        size = self._out.size + len(data)
+        if size > _HELD_MOST or size > self._audience.limits[1] or self._life.state is not _OPEN:
+            return False
+        if not self.is_held and (self._out.size or self._write_wants is not _DONE):
+            return False
+        self._out.add(data)
+        if not self.is_held:
+            self.is_held = True
+            hold()
+        return True
+
+    def uncork(self, now: float) -> None:
+        """Send what is held."""
+        if self.is_held:
+            self._flush(now)
 
     def set_reading(self, *, wanted: bool) -> None:
         """Go on or stop reading."""
@@ -214,7 +244,9 @@ class Flow:
     def drop(self) -> None:
         """The connection ends: forget what is unsent, and whom to tell of an end."""
         self._out.clear()
+        self.is_held = False
         self._end = _nobody
+        self._hold = None
 
     # Reading
 
@@ -243,6 +275,9 @@ class Flow:
             self._received(self._wire.received, now)
             if not self._can_pull():
                 return
+            if self._wire.drained:
+                self._read_wants = _WANT_READ
+                return
         self.again = True
 
     def _received(self, data: bytes, now: float) -> None:
@@ -265,7 +300,7 @@ class Flow:
             self._read_wants = step
         elif self._notified:
             self._end(None, now)
-        elif step is _CLOSED:
+        elif step is _CLOSED or (step is _EOF and self._audience.forgives_truncation):
             self._peer_closed = True
             self._offer_half_close(now)
         elif step is _EOF:
@@ -286,6 +321,7 @@ class Flow:
         return self._out.size > 0 or (self._life.state is _CLOSING and not self._notified)
 
     def _flush(self, now: float) -> None:
+        self.is_held = False
         if self._life.state in _FLOWING:
             self._write_on(now)
 

@@ -19,6 +19,7 @@ from engine_shim import BatchEngine, LatencyEngine, ManualEngine, ThreadEngine
 from support import leaks
 from support.cheroot_site import CherootSite
 from support.clients import Target, client_hello, curl, drain, reset, s_client
+from support.integration_clients import arrive, client
 from support.naming import asking_context
 from support.running import PATIENCE
 from tlsserver import Certificate, ClientCertificates, ConfigurationError, TLSContext
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
     from support.certificates import Certificates, Identity
     from support.client_scene import House
-    from support.naming import Desk
+    from support.integration_clients import arrive, client
+from support.naming import Desk
 
 VERSIONS = pytest.mark.parametrize("version", ["1.2", "1.3"])
 pytestmark = pytest.mark.usefixtures("no_threads_left", "no_ops_left")
@@ -44,13 +46,6 @@ def offload(request: pytest.FixtureRequest) -> Iterator[Any]:
     yield engine
     if engine is not None:
         engine.close()
-
-
-def client(identity: Identity, version: str | None = None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(identity.ca))
-    if version is not None:
-        context.minimum_version = context.maximum_version = ssl.TLSVersion[f"TLSv{version.replace('.', '_')}"]
-    return context
 
 
 def connection(site: CherootSite, context: ssl.SSLContext) -> http.client.HTTPSConnection:
@@ -70,12 +65,6 @@ def on(made: http.client.HTTPSConnection, body: bytes | None = None) -> Any:
     made.request("GET" if body is None else "POST", "/", body=body)
     answer = made.getresponse().read()
     return json.loads(answer) if body is None else answer
-
-
-def arrive(site: CherootSite, identity: Identity, version: str) -> socket.socket:
-    sock = socket.create_connection(site.address, PATIENCE)
-    sock.sendall(client_hello(Target(site.port, identity, version)))
-    return sock
 
 
 def until(condition: Any) -> None:

@@ -23,6 +23,8 @@ from support.twisted_site import TwistedSite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import ThreadPoolExecutor
+    from pathlib import Path
 
     from support.certificates import Identity
 
@@ -57,8 +59,8 @@ def until(condition: Any) -> None:
 
 @sites
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
-def test_a_remote_signer(identity: Identity, site: str, version: str) -> None:
-    with KeyServer([identity]) as keys, RemoteSigner([keys.address], deadline=20.0) as signer:
+def test_a_remote_signer(identity: Identity, site: str, version: str, tmp_path: Path) -> None:
+    with KeyServer([identity], tmp_path / "s") as keys, RemoteSigner([keys.address], deadline=20.0) as signer:
         with SITES[site](TLSContext(identity.cert, signer.load_key(identity.cert))) as served:
             for _ in range(3):
                 serve(served, identity, version)
@@ -67,9 +69,9 @@ def test_a_remote_signer(identity: Identity, site: str, version: str) -> None:
 
 
 SCRIPTS = {
-    "no fds": Script(pauses=2, fds=0),
+    "no fds": Script(told=False, pauses=2, fds=0),
     "several fds": Script(told=False, pauses=3, fds=3, change=Change.RENEW),
-    "renewed": Script(pauses=5, fds=1, change=Change.RENEW),
+    "renewed": Script(told=False, pauses=5, fds=1, change=Change.RENEW),
 }
 
 
@@ -104,21 +106,20 @@ def test_twisted_drains_what_cannot_be_cancelled(scripted: ScriptedProvider, ide
         site.until_empty()
 
 
-def test_twisted_stops_while_it_drains(
-    scripted: ScriptedProvider, identity: Identity, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_twisted_waits_for_what_drains_when_it_stops(
+    scripted: ScriptedProvider, identity: Identity, monkeypatch: pytest.MonkeyPatch, pool: ThreadPoolExecutor
 ) -> None:
-    monkeypatch.setattr("tlsserver.integrations.twisted_hub._DRAIN_SECONDS", 0.05)
+    monkeypatch.setattr("tlsserver.integrations.twisted_hub._DRAIN_SECONDS", 20.0)
     with TwistedSite(TLSContext(identity.cert, scripted.load_key(identity.key))) as site:
         scripted.script(HELD)
         with arrive(site, identity, "1.3"):
             site.until_parked(1)
-            abandoned = engine_shim.counters().jobs_abandoned
-            site.stop()
-        assert "1 jobs have not ended and are left behind" in caplog.text
-        (left,) = site.hub.handshakes
-        scripted.complete()
-        left._session.close()  # type: ignore[attr-defined] # on a thread that is not its own
-    assert engine_shim.counters().jobs_abandoned >= abandoned
+            stopping = pool.submit(site.stop)
+            site.until(lambda numbers: numbers.draining_now == 1)
+            assert not stopping.done()
+            scripted.complete()
+            stopping.result()
+        assert not site.hub.handshakes
 
 
 def test_a_worker_looks_after_what_it_has_left_behind(

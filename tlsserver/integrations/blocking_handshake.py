@@ -22,6 +22,7 @@ import copy
 import logging
 import math
 import select
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -39,8 +40,6 @@ from tlsserver.stats import Counters
 from tlsserver.wire import Step, TLSInfo
 
 if TYPE_CHECKING:
-    import socket
-
     from engine_shim import BaseEngine
     from tlsserver.client_certificate import ClientCertificate
     from tlsserver.integrations.engine_thread import EngineThread
@@ -127,11 +126,25 @@ class _Drain(threading.local):
     """The sessions of this thread whose jobs have not ended."""
 
     def __init__(self) -> None:
-        self.sessions: list[Session] = []
+        self._left: list[tuple[Session, socket.socket]] = []
+
+    def keep(self, session: Session, sock: socket.socket) -> None:
+        """Take over a session, and the descriptor that its job may still write to: nobody else may get its number."""
+        self._left.append((session, socket.socket(fileno=sock.detach())))
 
     def sweep(self) -> None:
-        self.sessions = [session for session in self.sessions if not session.close()]
-        if len(self.sessions) >= _DRAINING_MOST:
+        """Let jobs end that can.
+
+        Raises:
+            EngineError: Too many are left.
+        """
+        waiting, self._left = self._left, []
+        for session, sock in waiting:
+            if session.close():
+                sock.close()
+            else:
+                self._left.append((session, sock))
+        if len(self._left) >= _DRAINING_MOST:
             raise EngineError("too many operations of the engine go on although their connections are gone")
 
 
@@ -147,7 +160,8 @@ def shake_hands(terms: Terms, sock: socket.socket, timeout: float) -> Opened:
         timeout: The most it may take, in seconds.
 
     Raises:
-        TLSServerError: It has failed; the class says whose fault it is. The socket is open, and has nothing unread.
+        TLSServerError: It has failed; the class says whose fault it is. What was unread is gone. Where a job goes on,
+            the socket is detached: its descriptor stays open, and is not the caller's any more.
     """
     _drain.sweep()
     terms.keep_up()
@@ -185,7 +199,7 @@ class _Blocking:
         finally:
             self._mailbox.close()
             if not self._session.close():
-                _drain.sessions.append(self._session)
+                _drain.keep(self._session, self._sock)
 
     def _step(self) -> Step:
         """Make one step, and remember what interrupts it."""

@@ -139,7 +139,8 @@ class TLSSocket:
                 self._connection.shutdown()
             with contextlib.suppress(OSError):
                 self._sock.recv(_DISCARD_SIZE)  # what is unread would make a reset of the end
-        self._sock.shutdown(how)
+        if self._sock.fileno() >= 0:
+            self._sock.shutdown(how)
 
     def close(self) -> None:
         """Free everything. Idempotent."""

@@ -17,11 +17,10 @@ from tlsserver.integrations.twisted import ServerOptions
 
 
 class Hello(resource.Resource):
-    isLeaf = True
+    isLeaf = True  # noqa: N815 - Twisted's name
 
-    def render_GET(self, request: Any) -> bytes:  # noqa: N802 - Twisted's name
-        tls = request.transport.getHandle().tls
-        return f"hello over {tls.version}, {tls.alpn}\n".encode()
+    def render_GET(self, request: server.Request) -> bytes:  # noqa: N802 - Twisted's name
+        return b"hello over " + request.clientproto + b"\n"
 
 
 def main(certificate: str, key: str, port: str = "8443", second: str = "8444") -> None:

@@ -41,8 +41,8 @@ pytestmark = pytest.mark.usefixtures("no_threads_left", "no_ops_left")
 @pytest.fixture
 def offload(request: pytest.FixtureRequest) -> Iterator[Any]:
     """An engine by its name; None: none."""
-    engines = {"threads": lambda: ThreadEngine(1), "turns": lambda: BatchEngine(threads=0), "off": lambda: None}
-    engine: Any = engines[request.param]()
+    engines: dict[str, Any] = {"threads": lambda: ThreadEngine(1), "turns": lambda: BatchEngine(threads=0)}
+    engine: Any = engines[request.param]() if request.param in engines else None
     yield engine
     if engine is not None:
         engine.close()
@@ -56,7 +56,8 @@ def ask(site: CherootSite, context: ssl.SSLContext) -> dict[str, str]:
     """Make one request on a connection of its own; return the application's environ."""
     made = connection(site, context)
     try:
-        return on(made)
+        told: dict[str, str] = on(made)
+        return told
     finally:
         made.close()
 
@@ -173,9 +174,7 @@ def test_leaving(identity: Identity, version: str, way: str, moment: str, manual
     assert not site.errors
 
 
-def test_the_handshakes_deadline(
-    identity: Identity, manual: ManualEngine, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_handshakes_deadline(identity: Identity, manual: ManualEngine, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     context = TLSContext(identity.cert, manual.load_key(identity.key))
     with CherootSite(context, timeout_handshake=0.1) as site:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from support.certificates import Identity
 
-SITES = {"twisted": TwistedSite, "cheroot": CherootSite}
+SITES: dict[str, Any] = {"twisted": TwistedSite, "cheroot": CherootSite}
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
 
 sites = pytest.mark.parametrize("site", SITES)
@@ -130,7 +130,7 @@ def test_a_worker_looks_after_what_it_has_left_behind(
         scripted.script(HELD, HELD)
         for count in (1, 2):
             with arrive(site, identity, "1.3"):
-                until(lambda count=count: len(scripted.waiting()) == count)  # type: ignore[misc]
+                until(lambda count=count: len(scripted.waiting()) == count)
             site.until_idle()
         with pytest.raises(OSError, match=r"(?i)eof|reset"):
             serve(site, identity)  # refused: it has too many

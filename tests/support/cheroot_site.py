@@ -38,7 +38,8 @@ class CherootSite:
     def __init__(self, context: TLSContext, *, threads: int = 4, **options: Any) -> None:
         self.adapter = Adapter(context, **options)
         self.errors: list[str] = []
-        self.server = wsgi.Server(("127.0.0.1", 0), self._application, numthreads=threads)
+        server: Any = wsgi.Server(("127.0.0.1", 0), self._application, numthreads=threads)
+        self.server = server
         self.server.ssl_adapter = self.adapter
         self.server.request_queue_size = 100
         self.server.expiration_interval = 0.01

@@ -74,18 +74,19 @@ class TwistedSite:
         lost: Why their connections have ended.
     """
 
-    def __init__(self, context: TLSContext, factory: Factory | None = None, **options: Any) -> None:
-        self.reactor: Any = EPollReactor()
+    def __init__(self, context: TLSContext, factory: Any = None, **options: Any) -> None:
+        self.reactor: Any = EPollReactor()  # type: ignore[no-untyped-call]
         self.options = ServerOptions(context, reactor=self.reactor, **options)
         self.protocols: list[Shouter] = []
         self.lost: list[BaseException] = []
-        self._factory = factory or Shouters()
+        self._factory: Any = factory or Shouters()
         if isinstance(self._factory, Shouters):
             self._factory.site = self
         self._thread = threading.Thread(target=self.reactor.run, kwargs={"installSignalHandlers": False})
 
     def __enter__(self) -> Self:
-        wrapped = TLSMemoryBIOFactory(self.options, False, self._factory, clock=self.reactor)
+        options: Any = self.options
+        wrapped = TLSMemoryBIOFactory(options, False, self._factory, clock=self.reactor)
         self._listening = self.reactor.listenTCP(0, wrapped, backlog=1024, interface="127.0.0.1")
         self.port: int = self._listening.getHost().port
         self._thread.start()
@@ -117,7 +118,8 @@ class TwistedSite:
 
     def statistics(self) -> Statistics:
         """Take a snapshot of the numbers."""
-        return self.hub.counters.snapshot()
+        numbers: Statistics = self.hub.counters.snapshot()
+        return numbers
 
     def until(self, condition: Callable[[Statistics], object]) -> Statistics:
         """Wait until it holds for the numbers, or for anything else; return them."""

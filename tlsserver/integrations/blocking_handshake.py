@@ -27,9 +27,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-import engine_shim
 from OpenSSL import SSL
 
+import engine_shim
 from tlsserver.errors import ConnectionTimeoutError, EngineError, PeerLeftError, PlainHTTPError
 from tlsserver.integrations.mailbox import Mailbox
 from tlsserver.parking import Parking
@@ -97,7 +97,7 @@ class Terms:
 
     def turn(self) -> bool:
         """Let engines without threads perform; return whether they have more to do."""
-        return any([engine.turn() for engine in self._turning])
+        return sum(engine.turn() for engine in self._turning) > 0
 
     def keep_up(self) -> None:
         """Let the context do what is due by time."""
@@ -264,5 +264,3 @@ class _Blocking:
 
 def _nothing(_now: float) -> None:
     """Whom a loop would have repeat the call: the thread does."""
-
-

@@ -34,7 +34,7 @@ __all__ = ["Adapter"]
 logger = logging.getLogger(__name__)
 
 
-class Adapter(BaseAdapter):  # type: ignore[misc] # cheroot's stubs leave its arguments without types
+class Adapter(BaseAdapter):
     """Makes the TLS connections of a `cheroot.server.HTTPServer`. Any thread.
 
     Args:

@@ -80,7 +80,7 @@ class TLSSocket:
         while sent < len(view):
             try:
                 sent += self._call(connection.send, view[sent:])
-            except EOFError:
+            except EOFError:  # noqa: PERF203 - the loop ends
                 raise BrokenPipeError(errno.EPIPE, "the client has left") from None
         return sent
 
@@ -115,7 +115,7 @@ class TLSSocket:
         while True:
             try:
                 return call(*args)
-            except SSL.WantReadError:
+            except SSL.WantReadError:  # noqa: PERF203 - this is what the loop is for
                 self._wait(select.POLLIN, until)
             except SSL.WantWriteError:
                 self._wait(select.POLLOUT, until)
@@ -191,7 +191,8 @@ class Reader(StreamReader):
 
     def has_data(self) -> bool:
         """Return whether something can be read at once."""
-        return bool(super().has_data() or self.raw._sock.pending())  # noqa: SLF001 - as cheroot's own does
+        raw: Any = self.raw
+        return bool(super().has_data() or raw._sock.pending())  # type: ignore[no-untyped-call]  # noqa: SLF001 - socket.SocketIO has no other way
 
 
 def _broken(error: SSL.Error) -> Exception:

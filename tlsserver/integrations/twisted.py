@@ -109,7 +109,7 @@ class ServerOptions:
         """Return the protocols that the factory wants to negotiate (ALPN), if the context leaves it to the factory."""
         if self._context.alpn != ():
             return None
-        negotiating = IProtocolNegotiationFactory(getattr(protocol.factory, "wrappedFactory", None), None)
+        negotiating: Any = IProtocolNegotiationFactory(getattr(protocol.factory, "wrappedFactory", None), None)
         names = () if negotiating is None else negotiating.acceptableProtocols()
         return tuple(name.decode("ascii") for name in names) or None
 

@@ -5,8 +5,8 @@ Facts
   have bytes as well. Its ``dataReceived(b"")`` asks once more, and goes on with all that follows the handshake.
 
 Decision
-- When Twisted asks, nothing is done but to stand in line (`Hub.enqueue`); the step is made when the line is served, which
-  takes 2 ms of each turn. So open connections never wait for hundreds of handshakes.
+- When Twisted asks, nothing is done but to stand in line (`Hub.enqueue`); the step is made when the line is served,
+  which takes 2 ms of each turn. So open connections never wait for hundreds of handshakes.
 - While the job is paused nothing is asked of OpenSSL: what the client sends waits in the memory BIO, up to a bound, and
   beyond it in the kernel.
 - A handshake that is given up is cancelled and unwound at once. Where the job cannot be cancelled it drains: the SSL
@@ -284,7 +284,7 @@ def _abort(protocol: Any, error: Exception) -> None:  # noqa: ANN401 - Twisted's
     """Close a connection at once; its protocol hears the reason."""
     from twisted.python.failure import Failure  # noqa: PLC0415 - the rest of this module can do without Twisted
 
-    protocol.failVerification(Failure(error))
+    protocol.failVerification(Failure(error))  # type: ignore[no-untyped-call]
 
 
 def _nothing(_now: float) -> None:

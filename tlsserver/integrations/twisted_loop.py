@@ -121,7 +121,9 @@ class TwistedLoop(Reactor):
         if self._is_in_turn:
             return
         patience = self._patience(None)
-        if patience is None or (self._coming is not None and self._coming.getTime() - self._outer.seconds() <= patience):
+        if patience is None:
+            return
+        if self._coming is not None and self._coming.getTime() - self._outer.seconds() <= patience:
             return
         self._forget_coming()
         self._coming = self._outer.callLater(patience, self._turn)

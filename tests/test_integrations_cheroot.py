@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
     from support.certificates import Certificates, Identity
     from support.client_scene import House
-    from support.integration_clients import arrive, client
-from support.naming import Desk
+    from support.naming import Desk
 
 VERSIONS = pytest.mark.parametrize("version", ["1.2", "1.3"])
 pytestmark = pytest.mark.usefixtures("no_threads_left", "no_ops_left")

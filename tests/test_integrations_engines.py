@@ -124,16 +124,18 @@ def test_twisted_waits_for_what_drains_when_it_stops(
 
 def test_twisted_when_jobs_are_short(identity: Identity, pool: ThreadPoolExecutor) -> None:
     """Whoever gets none waits for one that ends."""
-    with engine_shim.LatencyEngine(0.01) as engine:
-        with TwistedSite(TLSContext(identity.cert, engine.load_key(identity.key))) as site:
-            site.run(engine_shim.init_thread, 2, 0)
-            for call in [pool.submit(serve, site, identity) for _ in range(8)]:
-                call.result()
-            site.until_empty()
-            numbers = site.statistics()
-            assert (numbers.handshakes_completed, numbers.queued_now) == (8, 0)
-            assert numbers.parked_max <= 2
-            site.run(engine_shim.cleanup_thread)
+    with (
+        engine_shim.LatencyEngine(0.01) as engine,
+        TwistedSite(TLSContext(identity.cert, engine.load_key(identity.key))) as site,
+    ):
+        site.run(engine_shim.init_thread, 2, 0)
+        for call in [pool.submit(serve, site, identity) for _ in range(8)]:
+            call.result()
+        site.until_empty()
+        numbers = site.statistics()
+        assert (numbers.handshakes_completed, numbers.queued_now) == (8, 0)
+        assert numbers.parked_max <= 2
+        site.run(engine_shim.cleanup_thread)
 
 
 def test_a_worker_looks_after_what_it_has_left_behind(

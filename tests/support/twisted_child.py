@@ -71,7 +71,8 @@ def serve(certificate: str, key: str, seconds: str) -> None:
         factory: Any = Factory.forProtocol(_Echo)
         listening = _reactor.listenSSL(0, factory, options, backlog=1024, interface="127.0.0.1")
         say(listening.getHost().port)
-        StandardIO(_Questions(), stdin=sys.stdin.fileno(), stdout=os.open(os.devnull, os.O_WRONLY))
+        standard: Any = StandardIO  # its types are those of Windows
+        standard(_Questions(), stdin=sys.stdin.fileno(), stdout=os.open(os.devnull, os.O_WRONLY))
         _reactor.run()
     numbers = dataclasses.asdict(counters())
     assert numbers["jobs_started"] == numbers["jobs_finished"], numbers

@@ -55,15 +55,23 @@ class CherootSite:
         return [answer]
 
     def __enter__(self) -> Self:
+        before = set(threading.enumerate())
         self.server.prepare()
         self.port: int = self.server.bind_addr[1]
         self._thread = threading.Thread(target=self.server.serve)
         self._thread.start()
+        # One of cheroot's own, which it does not wait for: it answers those whom no worker takes.
+        leaks.wait_until(lambda: len(self._started(before)) > self.server.requests.min + 1)
+        self._threads = self._started(before)
         return self
+
+    def _started(self, before: set[threading.Thread]) -> set[threading.Thread]:
+        return set(threading.enumerate()) - before
 
     def __exit__(self, *_: object) -> None:
         self.server.stop()
-        self._thread.join(leaks.PATIENCE)
+        for thread in self._threads:
+            thread.join(leaks.PATIENCE)
         self.adapter.close()
         # There cheroot keeps every server of the process.
         logging.statistics.clear()  # type: ignore[attr-defined]

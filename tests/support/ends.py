@@ -201,4 +201,4 @@ def works(server: Any, client: Any, name: str | None = "localhost") -> bool:
             return False
         far.send(b"ping")
         near.send(b"pong")
-        return near.receive() == b"ping" and far.receive() == b"pong"
+        return (near.receive(), far.receive()) == (b"ping", b"pong")

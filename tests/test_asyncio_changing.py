@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 import threading
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import pytest
 
 from engine_shim import ThreadEngine
 from support.asyncio_contexts import client_of, der, put, server_of
-from support.ends import PythonEnd, our_server, shaken, works
+from support.ends import shaken, works
 from tlsserver.asyncio.context import SSLContext, create_default_context
 from tlsserver.asyncio.plain import ContextError
 
@@ -149,18 +148,9 @@ def test_tickets_are_not_good_after_clients_are_asked_for_more(identity: Identit
 
 
 def _session(context: SSLContext, plain: ssl.SSLContext, session: Any) -> tuple[Any, bool]:
-    near, far = socket.socketpair()
-    with near, far:
-        near.setblocking(False)
-        far.setblocking(False)
-        server = our_server(context.server_context(), near)
-        client = PythonEnd(plain, far, server_hostname="localhost", session=session)
-        while not (server.done and client.done):
-            client.step()
-            server.step()
-            assert not client.error
-        server.close()
-        return client.tls.session, bool(client.tls.session_reused)
+    with shaken(context, plain, session=session) as (near, far):
+        assert near.done, near.error
+        return far.tls.session, bool(far.tls.session_reused)
 
 
 def test_changes_from_other_threads(certificates: Certificates, client: SSLContext) -> None:

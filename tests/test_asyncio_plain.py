@@ -60,11 +60,11 @@ def test_pythons_ssl(context: SSLContext, identity: Identity) -> None:
             with refuses():
                 one.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=one is context)
             with refuses():
-                ssl.SSLObject._create(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True, context=one)  # type: ignore[attr-defined] # private there
+                ssl.SSLObject._create(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True, context=one)
             with refuses(), near.dup() as copy:
                 ssl.SSLSocket._create(
                     copy, server_side=one is context, server_hostname=NAMES[one is context], context=one
-                )  # type: ignore[attr-defined] # as above
+                )
         with refuses():
             client.wrap_socket(far, server_hostname="localhost")
 

@@ -32,6 +32,7 @@ import click
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
 from benchmarks.latency_storm import SPAWN  # noqa: E402 - found by the line above
+
 from support.certificates import Certificates, Identity  # noqa: E402 - the same
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 PIECE = b"x" * 65536
 PIECES = 512
-HANDSHAKES, REQUESTS, DOWNLOADS = 1500, 6000, 16
+HANDSHAKES, REQUESTS, DOWNLOADS = 2000, 20000, 24
 CONNECTIONS = 16
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -102,18 +103,21 @@ def serve(pipe: Pipe, loop: str, whose: str, identity: Identity) -> None:
         backlog=4096,
         ssl_context_factory=lambda _config, _default: context,
     )
-    server = uvicorn.Server(config)
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            pipe.send(self.servers[0].sockets[0].getsockname()[1])
+
+    server = Server(config)
 
     async def main() -> None:
         asyncio.get_running_loop().add_reader(pipe.fileno(), lambda: setattr(server, "should_exit", True))
-        serving = asyncio.ensure_future(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        pipe.send(server.servers[0].sockets[0].getsockname()[1])
-        await serving
+        await server.serve()
 
-    with asyncio.Runner(loop_factory=new_loop(loop, ours=whose != "stdlib")) as runner:
-        runner.run(main())
+    runs = new_loop(loop, ours=whose != "stdlib")()
+    runs.run_until_complete(main())
+    runs.close()
 
 
 def cpu(pid: int) -> float:
@@ -122,10 +126,10 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def handshakes(port: int) -> float:
+def handshakes(port: int, how_many: int) -> float:
     """Make full handshakes; return how many."""
     command = [sys.executable, "-m", "tlsserver", "bench", f"127.0.0.1:{port}", "--json"]
-    options = ["--count", str(HANDSHAKES), "--concurrency", "64", "--tls", "1.3"]
+    options = ["--count", str(how_many), "--concurrency", "64", "--tls", "1.3"]
     done = subprocess.run([*command, *options], capture_output=True, check=True, text=True)
     return float(json.loads(done.stdout)["handshakes"])
 
@@ -148,22 +152,22 @@ def h2load(port: int, path: str, count: int) -> float:
     return count
 
 
-def measure(loop: str, whose: str, identity: Identity) -> dict[str, float]:
-    """Put all loads on one server."""
+def measure(loop: str, whose: str, identity: Identity, share: float) -> dict[str, float]:
+    """Put all loads on one server, or a share of them."""
     ours, theirs = SPAWN.Pipe()
     server = SPAWN.Process(target=serve, args=(theirs, loop, whose, identity))
     server.start()
     port = ours.recv()
     assert server.pid is not None
     figures = {}
-    handshakes(port)  # what happens once, happens before
+    handshakes(port, int(HANDSHAKES * share))  # what happens once, happens before
     begun = cpu(server.pid)
-    count = handshakes(port)
+    count = handshakes(port, int(HANDSHAKES * share))
     figures["handshake, ms"] = (cpu(server.pid) - begun) / count * 1000
     for name, path, count, unit in (("requests/s", "/", REQUESTS, 1.0), ("MB/s", "/bulk", DOWNLOADS, 33.554432)):
         begun = cpu(server.pid)
-        done = h2load(port, path, int(count)) * unit
-        figures[name] = done / (cpu(server.pid) - begun)
+        done = h2load(port, path, max(int(count * share), 1)) * unit
+        figures[name] = done / max(cpu(server.pid) - begun, 1 / TICKS)
     ours.send("stop")
     server.join()
     return figures
@@ -174,7 +178,8 @@ def measure(loop: str, whose: str, identity: Identity) -> dict[str, float]:
 @click.option("--loop", "loops", multiple=True, type=click.Choice(["asyncio", "uvloop"]), default=["asyncio", "uvloop"])
 @click.option("--offload", "offloads", multiple=True, default=["batch"], show_default=True)
 @click.option("--key", default="rsa2048", show_default=True)
-def main(rounds: int, loops: tuple[str, ...], offloads: tuple[str, ...], key: str) -> None:
+@click.option("--share", default=1.0, show_default=True, help="Of each load.")
+def main(rounds: int, loops: tuple[str, ...], offloads: tuple[str, ...], key: str, share: float) -> None:
     """Measure and print."""
     seen: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
@@ -182,7 +187,7 @@ def main(rounds: int, loops: tuple[str, ...], offloads: tuple[str, ...], key: st
         for _ in range(rounds):
             for loop in loops:
                 for whose in ("stdlib", *offloads):
-                    seen[loop, whose].append(measure(loop, whose, identity))
+                    seen[loop, whose].append(measure(loop, whose, identity, share))
     click.echo(f"{'loop, TLS':<20}" + "".join(f"{name:>16}{'ratio':>8}" for name in seen[loops[0], "stdlib"][0]))
     for (loop, whose), rows in seen.items():
         base = seen[loop, "stdlib"]

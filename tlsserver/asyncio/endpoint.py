@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tlsserver.asyncio.home import Home
     from tlsserver.asyncio.terms import Terms
+    from tlsserver.drains import Drains
+    from tlsserver.session import ContextLike
     from tlsserver.stats import Counters
 
 __all__ = ["Endpoint", "Entrance"]
@@ -62,14 +64,25 @@ class Endpoint:
         config: Limits and deadlines.
     """
 
-    def __init__(self, home: Home, terms: Terms, counters: Counters, *, server_side: bool) -> None:
+    def __init__(
+        self,
+        home: Home,
+        terms: Terms,
+        counters: Counters,
+        drains: Drains,
+        *,
+        server_side: bool,
+        changed: Callable[[ContextLike], object] | None = None,
+    ) -> None:
         """Begin without connections.
 
         Args:
             home: What the loop's connections share.
             terms: Context and limits.
             counters: What is counted.
+            drains: The jobs that go on without their connections.
             server_side: Whether it accepts connections, or makes them.
+            changed: Told of each context that is another one.
 
         Raises:
             TypeError: The context is not for that side.
@@ -84,8 +97,9 @@ class Endpoint:
             home.engines,
             home.buffer,
             counters=counters,
-            drains=home.drains,
+            drains=drains,
             current_context=(server_source if server_side else client_source)(terms.context),
+            changed=changed,
         )
 
     def prepare(self) -> None:

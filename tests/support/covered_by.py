@@ -6,6 +6,11 @@ from __future__ import annotations
 # Files of re-exports need none.
 COVERED_BY = {
     "tlsserver/task_stream.py": "test_trio.py",
+    # Contexts and connections that asyncio's frameworks take for Python's own.
+    "engine_shim/context_facts.py": "test_asyncio_negotiation.py",
+    "engine_shim/csrc/facts.c": "test_asyncio_ssl_object.py",
+    "engine_shim/facts.py": "test_asyncio_ssl_object.py",
+    "tlsserver/asyncio/asked.py": "test_asyncio_context.py",
     "tlsserver/faults.py": "test_session.py",
     "tlsserver/asking.py": "test_job_stack.py",
     "tlsserver/plain_answer.py": "test_bad_clients.py",
@@ -13,6 +18,12 @@ COVERED_BY = {
     "tlsserver/job_line.py": "test_service_jobs.py",
     "tlsserver/loop_engines.py": "test_turns.py",
     "tlsserver/offers.py": "test_service.py",
+    # Under the servers of others.
+    "tlsserver/integrations/twisted_*.py": "test_integrations_twisted.py",
+    "tlsserver/integrations/cheroot_socket.py": "test_integrations_cheroot.py",
+    "tlsserver/integrations/blocking_handshake.py": "test_integrations_cheroot.py",
+    "tlsserver/integrations/mailbox.py": "test_integrations_cheroot.py",
+    "tlsserver/integrations/engine_thread.py": "test_integrations_engines.py",
     # Server names.
     "tlsserver/policy/files.py": "test_certificates.py",
     "tlsserver/client_hello.py": "test_certificates_on_demand.py",

@@ -23,12 +23,12 @@ async def echo(stream: tlsserver.trio.TLSStream) -> None:
 
 
 async def serve(context: tlsserver.TLSContext, port: int) -> None:
-    async with trio.open_nursery() as nursery:
-        serving = partial(tlsserver.trio.serve_tls, echo, port, context, host="127.0.0.1")
-        (listener,) = await nursery.start(serving)
-        host, listening = listener.transport_listener.socket.getsockname()
-        print(f"listening on {host}:{listening}", flush=True)
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            serving = partial(tlsserver.trio.serve_tls, echo, port, context, host="127.0.0.1")
+            (listener,) = await nursery.start(serving)
+            host, listening = listener.transport_listener.socket.getsockname()
+            print(f"listening on {host}:{listening}", flush=True)
             async for _ in signals:
                 nursery.cancel_scope.cancel()  # handshakes that are parked end as well
 

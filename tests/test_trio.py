@@ -305,6 +305,37 @@ def test_new_certificate_for_new_connections(identity: Identity) -> None:
         trio.run(main, engine)
 
 
+def test_lost_connection_is_no_failure_of_the_server(identity: Identity) -> None:
+    async def fail(stream: TLSStream) -> None:
+        await stream.receive_some()
+        raise trio.BrokenResourceError("something else")
+
+    async def main(handler: Callable[[TLSStream], Awaitable[None]]) -> None:
+        async with trio.open_nursery() as nursery:
+            serve: Callable[..., Awaitable[Any]] = partial(
+                serve_tls, handler, 0, make_context(identity), host="127.0.0.1"
+            )
+            (listener,) = await nursery.start(serve)
+            house = Scene(listener, identity, None)
+            async with await trio.open_tcp_stream(*house.address) as stream:
+                far = trio.SSLStream(stream, house.client, server_hostname="localhost")
+                await far.send_all(b"x")
+                if handler is fail:
+                    await trio.sleep_forever()
+                await far.receive_some()
+            await until(lambda: not task_loop().hub.drivers)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, echo)
+    try:
+        trio.run(main, fail)
+    except BaseException as error:  # noqa: BLE001 - a group, which Python 3.10 does not know
+        group: Any = error
+        while hasattr(group, "exceptions"):
+            (group,) = group.exceptions
+        assert str(group) == "something else"
+
+
 def test_serving(identity: Identity, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         with caplog.at_level("INFO", "tlsserver"):

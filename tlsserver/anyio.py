@@ -164,6 +164,11 @@ class TLSStream(anyio.abc.ByteStream):
         return self._stream.client_certificate
 
     @property
+    def is_lost(self) -> bool:
+        """Whether the connection has ended, by either side."""
+        return self._stream.is_lost
+
+    @property
     def park(self) -> Park:
         """How often, and for how long, the connection was parked."""
         return self._stream.park
@@ -231,7 +236,8 @@ class TLSListener(anyio.abc.Listener[TLSStream]):
     async def serve(self, handler: Callable[[TLSStream], Any], task_group: anyio.abc.TaskGroup | None = None) -> None:
         """Call the handler, in a task of its own, with each stream whose handshake is done, until cancelled.
 
-        The stream is closed when the handler returns. Handshakes that fail are logged, and nothing else comes of them.
+        The stream is closed when the handler returns. Handshakes that fail, and connections that are lost, are logged,
+        and nothing else comes of them: the handler may let their `anyio.BrokenResourceError` pass.
 
         Args:
             handler: A coroutine function.
@@ -287,6 +293,7 @@ async def _greet(stream: TLSStream, handler: Callable[[TLSStream], Any]) -> None
     async with stream:
         try:
             await stream.do_handshake()
+            await handler(stream)
         except anyio.BrokenResourceError:
-            return  # its connection has logged it
-        await handler(stream)
+            if not stream.is_lost:
+                raise

@@ -102,6 +102,7 @@ class TaskStream(asyncio.Protocol):
 
     Attributes:
         connection: The connection.
+        is_lost: It has ended.
         peer: The other end's address.
         socket: Its socket, for addresses and options only.
     """
@@ -132,7 +133,7 @@ class TaskStream(asyncio.Protocol):
         self._news: Any = None  # an event, while somebody waits
         self._is_ended = False  # the peer has said that it is done
         self._is_full = False  # not all is sent
-        self._is_lost = False
+        self.is_lost = False
         self._is_closed = False
         self._error: BaseException | None = None
         self._receiving = _Alone(self._kit.busy, "receiving from")
@@ -194,13 +195,13 @@ class TaskStream(asyncio.Protocol):
 
     def connection_lost(self, error: BaseException | None) -> None:
         """The connection has ended."""
-        self._is_lost = True
+        self.is_lost = True
         self._error = error
         self._wake()
 
     def _gone(self) -> None:
         self._loop.counters.connections_open -= 1
-        if not self._is_lost:
+        if not self.is_lost:
             self.connection_lost(None)
 
     # What tasks wait for
@@ -221,12 +222,12 @@ class TaskStream(asyncio.Protocol):
 
     @property
     def _is_over(self) -> bool:
-        return self._is_lost or self._is_closed
+        return self.is_lost or self._is_closed
 
     def _complain(self) -> None:
         if self._is_closed:
             raise self._kit.closed("this stream was closed")
-        if self._is_lost:
+        if self.is_lost:
             made = self._transport is not None
             reason = self._error or ("it is closed" if made else "the client was answered without TLS")
             raise self._kit.broken(
@@ -260,14 +261,14 @@ class TaskStream(asyncio.Protocol):
 
     @property
     def _has_ended(self) -> bool:
-        if self._is_lost and self._transport is not None:
+        if self.is_lost and self._transport is not None:
             return self._error is None or (self._lenient and isinstance(self._error, TruncatedError))
         return self._is_ended
 
     def _take(self, most: int | None) -> bytes:
         taken = bytes(self._unread if most is None else self._unread[:most])
         del self._unread[: len(taken)]
-        if len(self._unread) < _MOST_UNREAD and not self.connection.is_reading and not self._is_lost:
+        if len(self._unread) < _MOST_UNREAD and not self.connection.is_reading and not self.is_lost:
             self.connection.set_reading(wanted=True)
         return taken
 
@@ -302,7 +303,7 @@ class TaskStream(asyncio.Protocol):
                 self.connection.close()
             else:
                 self.abort()
-            while not self._is_lost:
+            while not self.is_lost:
                 self._news = self._news or self._kit.event()
                 await self._news.wait()
         except BaseException:
@@ -311,7 +312,7 @@ class TaskStream(asyncio.Protocol):
 
     def abort(self) -> None:
         """End the connection at once."""
-        if not self._is_lost:
+        if not self.is_lost:
             self.connection.abort(self._loop.reactor.time())
 
     def forget(self, face: object) -> None:

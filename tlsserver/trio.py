@@ -138,6 +138,11 @@ class TLSStream(trio.abc.Stream):
         return self._stream.client_certificate
 
     @property
+    def is_lost(self) -> bool:
+        """Whether the connection has ended, by either side."""
+        return self._stream.is_lost
+
+    @property
     def park(self) -> Park:
         """How often, and for how long, the connection was parked."""
         return self._stream.park
@@ -249,7 +254,8 @@ async def serve_tls(
 
     Args:
         handler: Called, in a task of its own, with each stream whose handshake is done; the stream is closed when it
-            returns. Handshakes that fail are logged, and nothing else comes of them.
+            returns. Handshakes that fail, and connections that are lost, are logged, and nothing else comes of them:
+            the handler may let their `trio.BrokenResourceError` pass.
         port: The port; 0: any free one.
         context: What handshakes are made with.
         host: The address; None: all of this machine.
@@ -267,9 +273,10 @@ async def serve_tls(
         async with stream:
             try:
                 await stream.do_handshake()
+                await handler(stream)
             except trio.BrokenResourceError:
-                return  # its connection has logged it
-            await handler(stream)
+                if not stream.is_lost:
+                    raise
 
     listeners = await open_tls_listeners(
         port, context, host=host, backlog=backlog, max_handshakes=max_handshakes, **options

@@ -145,6 +145,7 @@ def test_operation_that_never_ends(
         provider.complete()
         driver = left[0]._stream._driver
         assert driver.connection._wire.close()  # nobody else does
+        left[0].socket.close()
 
 
 def test_signer_that_does_its_own_io_on_the_loop(identity: Identity, tmp_path: Path) -> None:

@@ -78,8 +78,8 @@ def find(name: str, *, app_dir: str, factory: bool, interface: str) -> Applicati
         ConfigurationError: It cannot be found, or its module cannot be imported.
     """
     module_name, _, path = name.partition(":")
-    if not module_name or not path:
-        raise ConfigurationError(f"application {name!r} is incomplete: write MODULE:ATTRIBUTE, such as main:app")
+    if not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
+        raise ConfigurationError(f"{name!r} is neither a folder nor an application: write MODULE:ATTRIBUTE, as main:app")
     folder = os.path.abspath(app_dir or os.curdir)  # noqa: PTH100 - sys.path has strings, without links resolved
     if folder not in sys.path:
         sys.path.insert(0, folder)

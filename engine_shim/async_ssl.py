@@ -304,7 +304,25 @@ class AsyncSSL:
         return True
 
 
-class Acceptor:
+class _Maker:
+    """Makes ends of connections without pyOpenSSL's Connection."""
+
+    __slots__ = ("_context", "_flags", "_ssl_context")
+
+    def __init__(self, context: SSL.Context, *, handshake: bool = True, io: bool = False) -> None:
+        linkage.attach()
+        SSL.Connection(context)
+        self._context = context
+        self._ssl_context = context_address(context)
+        self._flags = _flags(handshake=handshake, io=io)
+
+    def _made(self, handle: Any) -> AsyncSSL:  # noqa: ANN401 - cffi's pointers have no types
+        made = AsyncSSL.__new__(AsyncSSL)
+        made._take(handle, self._context)  # noqa: SLF001 - half made
+        return made
+
+
+class Acceptor(_Maker):
     """Makes the server's ends of connections, without pyOpenSSL's Connection: several times faster than with it.
 
     They read ahead: read until a step wants to wait, then watch the socket level-triggered. A handshake may want to
@@ -320,14 +338,7 @@ class Acceptor:
         LinkageError: OpenSSL cannot be reached.
     """
 
-    __slots__ = ("_context", "_flags", "_ssl_context")
-
-    def __init__(self, context: SSL.Context, *, handshake: bool = True, io: bool = False) -> None:
-        linkage.attach()
-        SSL.Connection(context)
-        self._context = context
-        self._ssl_context = context_address(context)
-        self._flags = _flags(handshake=handshake, io=io)
+    __slots__ = ()
 
     def accept(self, fd: int) -> AsyncSSL:
         """Make the end that waits for a client's handshake.
@@ -339,9 +350,33 @@ class Acceptor:
         Raises:
             MemoryError: There is none.
         """
-        made = AsyncSSL.__new__(AsyncSSL)
-        made._take(lib.async_ssl_accept(self._ssl_context, fd, self._flags), self._context)  # noqa: SLF001 - half made
-        return made
+        return self._made(lib.async_ssl_accept(self._ssl_context, fd, self._flags))
+
+
+class Connector(_Maker):
+    """Makes the clients' ends of connections, as :class:`Acceptor` does the server's, and under the same conditions.
+
+    Args:
+        context: As for :class:`Acceptor`, of a client.
+        handshake: As for :class:`AsyncSSL`.
+        io: The same.
+
+    Raises:
+        LinkageError: OpenSSL cannot be reached.
+    """
+
+    __slots__ = ()
+
+    def connect(self, fd: int) -> AsyncSSL:
+        """Make the end that begins the handshake.
+
+        Args:
+            fd: As for :meth:`Acceptor.accept`.
+
+        Raises:
+            MemoryError: There is none.
+        """
+        return self._made(lib.async_ssl_connect(self._ssl_context, fd, self._flags))
 
 
 class _ConnectionsWaitContext(WaitContextView):

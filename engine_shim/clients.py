@@ -13,7 +13,7 @@ from engine_shim.native import check, context_address, lib
 if TYPE_CHECKING:
     from OpenSSL import SSL
 
-__all__ = ["ask", "revoke", "trust"]
+__all__ = ["ask", "revoke", "set_flags", "trust"]
 
 
 def ask(context: SSL.Context, *, required: bool, depth: int, partial: bool = False) -> None:
@@ -61,3 +61,18 @@ def revoke(context: SSL.Context, der: bytes) -> None:
     """
     linkage.attach()
     check(lib.clients_revoke(context_address(context), der, len(der)), "CRL")
+
+
+def set_flags(context: SSL.Context, flags: int) -> None:
+    """Verify peers' chains with more flags (X509_VERIFY_PARAM_set_flags(3)), beside those that are set.
+
+    Args:
+        context: Of client or server.
+        flags: OpenSSL's numbers, which are those of `ssl.VerifyFlags` as well.
+
+    Raises:
+        LinkageError: OpenSSL cannot be reached.
+        ShimError: OpenSSL refuses them.
+    """
+    linkage.attach()
+    check(lib.clients_flags(context_address(context), flags), f"flags of the verification {flags:#x}")

@@ -11,17 +11,51 @@ from engine_shim import linkage
 from engine_shim.native import check, context_address, ffi, lib, ssl_address
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
     from OpenSSL import SSL
 
+    from engine_shim.async_ssl import AsyncSSL
+
+    IPAddress = IPv4Address | IPv6Address
+
 __all__ = [
+    "ask_for_name",
     "ask_for_staple",
     "count_sessions",
+    "expect",
     "has_ticket",
     "renegotiates_securely",
     "sessions_seen",
     "staple",
     "verification",
 ]
+
+
+def ask_for_name(tls: AsyncSSL, name: bytes) -> None:
+    """Tell the server which name is wanted (SNI), before the handshake (RFC 6066, section 3).
+
+    Raises:
+        ShimError: OpenSSL refuses: it is longer than 255 bytes.
+    """
+    check(lib.peer_ask_name(tls.raw, name), "asking for a server name")
+
+
+def expect(tls: AsyncSSL, who: bytes | IPAddress) -> None:
+    """Have OpenSSL refuse every certificate that is not for somebody, before the handshake.
+
+    Args:
+        tls: The client's end.
+        who: A host's name in ASCII, for which a wildcard may stand (RFC 9525, section 6.3), or an address.
+
+    Raises:
+        ShimError: OpenSSL refuses it.
+    """
+    if isinstance(who, bytes):
+        status = lib.peer_expect_name(tls.raw, who)
+    else:
+        status = lib.peer_expect_ip(tls.raw, who.packed, len(who.packed))
+    check(status, "naming whom a certificate must be for")
 
 
 def ask_for_staple(connection: SSL.Connection) -> None:

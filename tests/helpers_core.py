@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from tlsserver.audience import Audience
 from tlsserver.config import ServerConfig
 from tlsserver.connection import Connection
 from tlsserver.drains import Drain
@@ -62,6 +63,7 @@ class FakeWire:
         self.is_closed = False
         self.is_dead = False
         self.is_half_closed = False
+        self.peer = "client"
         self._paused: tuple[str, object] | None = None
         self._refused: bytes | None = None
         self._script: dict[str, deque[Any]] = {name: deque() for name in _DEFAULTS}
@@ -209,7 +211,7 @@ class Scene:
             self.wire,
             config=ServerConfig(**options),
             counters=self.counters,
-            protocol_factory=self.make_protocol,
+            audience=Audience(self.make_protocol, "a test", ServerConfig(**options).write_buffer_limits),
             make_transport=lambda connection: Transport(connection, self.clock, {}),
             touch=self._touched,
             place=self.place,

@@ -40,7 +40,7 @@ LAYERS = (
     ("engine_shim.ticket_keys",),
     ("engine_shim.handshake_policy", "engine_shim.key_log"),
     ("engine_shim.clients",),
-    ("engine_shim.peer",),
+    ("engine_shim.peer", "engine_shim.facts"),
     ("engine_shim.identity", "engine_shim.server_names"),
     ("engine_shim.engine",),
     ("engine_shim.requests",),
@@ -49,7 +49,14 @@ LAYERS = (
     ("engine_shim.openssl_engine", "engine_shim.openssl_provider", "engine_shim.job", "engine_shim.operations"),
     ("engine_shim",),
     # Leaves: types and settings.
-    ("tlsserver.errors", "tlsserver.stats", "tlsserver.audience", "tlsserver.outgoing", "tlsserver.watch"),
+    (
+        "tlsserver.errors",
+        "tlsserver.stats",
+        "tlsserver.audience",
+        "tlsserver.outgoing",
+        "tlsserver.watch",
+        "tlsserver.plain_answer",
+    ),
     ("tlsserver.own_python",),
     ("tlsserver.client_certificate",),
     ("tlsserver.asking", "tlsserver.client_request"),
@@ -64,7 +71,7 @@ LAYERS = (
     ("tlsserver.client_hello", "tlsserver.policy"),
     ("tlsserver.questions",),
     ("tlsserver.faults",),
-    ("tlsserver.session", "tlsserver.context", "tlsserver.connection", "tlsserver.transport"),
+    ("tlsserver.session", "tlsserver.context", "tlsserver.client_context", "tlsserver.connection", "tlsserver.transport"),
     # Keys that are elsewhere.
     ("tlsserver.signers.breaker", "tlsserver.signers.base", "tlsserver.signers.seldom"),
     ("tlsserver.signers.callable_calls",),
@@ -92,7 +99,9 @@ LAYERS = (
     # The loop.
     ("tlsserver.registration", "tlsserver.selector", "tlsserver.timers", "tlsserver.wakeup", "tlsserver.reactor"),
     ("tlsserver.signals",),
-    ("tlsserver.listener", "tlsserver.waitfds", "tlsserver.turns", "tlsserver.driver"),
+    ("tlsserver.listener", "tlsserver.waitfds", "tlsserver.turns", "tlsserver.job_line"),
+    ("tlsserver.loop_engines", "tlsserver.driver"),
+    ("tlsserver.offers",),
     # Where loop, TLS and protocol meet.
     ("tlsserver.signers.keyserver_stream", "tlsserver.signers.keyserver_process"),
     ("tlsserver.signers.keyserver_local",),
@@ -120,6 +129,7 @@ LAYERS = (
 PYOPENSSL = (
     "tlsserver.session",
     "tlsserver.context",
+    "tlsserver.client_context",
     "tlsserver.policy",
     "tlsserver.bench.client",
     "tlsserver.bench.load",

@@ -39,6 +39,7 @@ HEADERS = (
     "types.h",
     "ui.h",
     "x509.h",
+    "x509v3.h",
 )
 GONE = ("engine.h",)  # from OpenSSL 4.0 on
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tlsserver.client_certificate import ClientCertificate, SubjectAltName
+from tlsserver.client_context import ClientContext
 from tlsserver.client_hello import ClientHelloRequest
 from tlsserver.client_request import ClientCertificateRequest
 from tlsserver.config import ServerConfig
@@ -21,6 +22,7 @@ __all__ = [
     "ClientCertificate",
     "ClientCertificateRequest",
     "ClientCertificates",
+    "ClientContext",
     "ClientHelloRequest",
     "ConfigurationError",
     "ContextSettings",

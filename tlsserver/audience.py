@@ -38,6 +38,11 @@ class Audience:
         self._peer = peer
         self._writing_paused = False
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether it has not been told to pause."""
+        return not self._writing_paused
+
     def meet(self, transport: asyncio.BaseTransport) -> Exception | None:
         """Make the protocol and tell it ``connection_made``."""
         try:
@@ -58,6 +63,10 @@ class Audience:
         except Exception as error:
             logger.exception("%s of %r failed: the connection with %s is aborted", method, self.protocol, self._peer)
             return None, error
+
+    def receive(self, data: bytes) -> Exception | None:
+        """Hand over what has come."""
+        return self.call("data_received", data)
 
     def can(self, method: str) -> bool:
         """Return whether the protocol has such a method, beyond those of asyncio."""

@@ -29,10 +29,10 @@ import logging
 from typing import TYPE_CHECKING
 
 from tlsserver import state as states
-from tlsserver.audience import Audience
 from tlsserver.errors import ConnectionTimeoutError, PeerLeftError, PlainHTTPError, TLSServerError
 from tlsserver.flow import Flow
 from tlsserver.life import Life
+from tlsserver.plain_answer import INTERNAL_ERROR_ALERT, PLAIN_HTTP_ANSWER
 from tlsserver.state import Event, State
 from tlsserver.watch import Watch
 from tlsserver.wire import Peek, Step, TLSInfo, Wire
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from tlsserver.audience import Audience
     from tlsserver.config import ServerConfig
     from tlsserver.drains import Drain
     from tlsserver.jobs import Place
@@ -51,16 +52,6 @@ __all__ = ["Connection"]
 
 logger = logging.getLogger(__name__)
 
-_ANSWER_BODY = b"This port speaks TLS: use https:// instead of http://.\n"
-_PLAIN_ANSWER = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
-    b"Content-Length: %d\r\n\r\n%s" % (len(_ANSWER_BODY), _ANSWER_BODY)
-)
-
-# A fatal alert, internal_error (80), in the clear (RFC 8446, 5.1 and 6.2), which a client understands before any key is
-# agreed upon. The record's version is the one that every version of TLS accepts there.
-_ALERT = bytes([21, 3, 3, 0, 2, 2, 80])
-
 _TIMED_OUT_WHERE = {
     Step.WANT_ASYNC: ": its operation is still in the engine",
     Step.WANT_ASYNC_JOB: ": no job was to be had",
@@ -69,7 +60,7 @@ _TIMED_OUT_WHERE = {
 _WAITED_FOR = {Step.WANT_ANSWER: "while its question was open"}
 
 # An attribute of an enumeration costs a call before Python 3.12, and a handshake asks for a hundred of them.
-_HANDSHAKING, _LINGERING = State.HANDSHAKING, State.LINGERING
+_HANDSHAKING, _LINGERING, _OPEN = State.HANDSHAKING, State.LINGERING, State.OPEN
 _DONE, _WANT_ASYNC_JOB, _WANT_READ, _WANT_WRITE = Step.DONE, Step.WANT_ASYNC_JOB, Step.WANT_READ, Step.WANT_WRITE
 
 
@@ -107,7 +98,7 @@ class Connection:
         *,
         config: ServerConfig,
         counters: Counters,
-        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        audience: Audience,
         make_transport: Callable[[Connection], asyncio.BaseTransport],
         touch: Callable[[], None],
         place: Place,
@@ -121,7 +112,7 @@ class Connection:
             wire: Its TLS.
             config: Deadlines and budgets.
             counters: What is counted.
-            protocol_factory: Called without arguments when the handshake is done.
+            audience: The protocol, and the manners of calling it.
             make_transport: Called then with this connection, for ``connection_made``.
             touch: Tells the driver that the connection was used from above: `settle` it at the end of this turn.
             place: Its place among those who wait for a job.
@@ -130,7 +121,7 @@ class Connection:
             now: The time in seconds.
         """
         self.tls: TLSInfo | None = None
-        self.audience = Audience(protocol_factory, peer, config.write_buffer_limits)
+        self.audience = audience
         self._wire = wire
         self._config = config
         self._counters = counters
@@ -262,6 +253,14 @@ class Connection:
         return self.state not in states.OPEN
 
     @property
+    def is_calm(self) -> bool:
+        """Whether it is open and waits for nothing but what its peer sends: there is nothing to `settle`.
+
+        What `watch` returns is then the same as at the last time, but for the deadline, which is later.
+        """
+        return self._life.state is _OPEN and self._flow.is_calm and self.audience.is_calm
+
+    @property
     def is_reading(self) -> bool:
         """Whether the protocol wants data."""
         return self._flow.is_reading
@@ -269,7 +268,8 @@ class Connection:
     def write(self, data: bytes, now: float) -> None:
         """Send what the socket takes now, buffer the rest; dropped unless the connection is open."""
         self._flow.write(data, now)
-        self._touch()
+        if not self.is_calm:
+            self._touch()
 
     def close(self) -> None:
         """Flush, then close; it begins at the end of this turn."""
@@ -296,7 +296,7 @@ class Connection:
 
     def _begin_or_go_on(self, now: float) -> None:
         if self._drain.is_full and not self._is_begun:
-            self._answer_plain(_ALERT, Event.REFUSED, now)
+            self._answer_plain(INTERNAL_ERROR_ALERT, Event.REFUSED, now)
         else:
             self._is_begun = True
             self._handshake(now)
@@ -312,7 +312,7 @@ class Connection:
         elif step is Step.FAILED:
             self._handshake_failed(self._wire.failure(), now)
         else:
-            self._handshake_failed(PeerLeftError("the client closed the connection"), now)
+            self._handshake_failed(PeerLeftError(f"the {self._wire.peer} closed the connection"), now)
 
     def _opened(self, now: float) -> None:
         self.tls = self._wire.info()
@@ -331,7 +331,8 @@ class Connection:
         in_handshake = self.state in states.HANDSHAKING
         if found is Peek.BROKEN or (found in (Peek.END, Peek.LAST_BYTES) and in_handshake):
             step = self._life.parking.step or Step.WANT_ASYNC
-            error = PeerLeftError(f"the client left {_WAITED_FOR.get(step, 'while its operation was in the engine')}")
+            doing = _WAITED_FOR.get(step, "while its operation was in the engine")
+            error = PeerLeftError(f"the {self._wire.peer} left {doing}")
             (self._handshake_failed if in_handshake else self._end)(error, now)
         elif found is not Peek.NOTHING:
             # Bytes hide the end behind them; and a client that ended its side of an open stream waits for our answer.
@@ -340,7 +341,7 @@ class Connection:
     def _handshake_failed(self, error: TLSServerError, now: float) -> None:
         logger.info("handshake with %s failed: %s", self._peer, error)
         if isinstance(error, PlainHTTPError):
-            self._answer_plain(_PLAIN_ANSWER, Event.ANSWERED_PLAIN, now)
+            self._answer_plain(PLAIN_HTTP_ANSWER, Event.ANSWERED_PLAIN, now)
         else:
             # Unread bytes would turn our close into a reset, which can overtake OpenSSL's alert.
             self._wire.discard()

@@ -1,9 +1,12 @@
-"""One connection on our selector loop: it feeds a `Connection` with events and does what its `Watch` asks for.
+"""One connection on a reactor: it feeds a `Connection` with events and does what its `Watch` asks for.
 
 Everything that a turn did to the connection is applied once, at the end of the turn, in two passes over all connections
 that were touched: `release` (the connection settles, what is not watched any more goes), then `acquire` (what is
 watched from now on comes). So a connection that changes its mind within a turn costs no system call, and a descriptor's
 number that changes hands within a turn is given up before it is taken.
+
+An open connection that only waits for its peer, and still does so when its events have been served, is calm: nothing is
+there to apply. Most requests pass that way.
 """
 
 from __future__ import annotations
@@ -52,6 +55,12 @@ class Hub:
         self.touched: list[Driver] = []
         self.jobs = JobQueue()
 
+    def touch(self, driver: Driver) -> None:
+        """Have a driver applied at the end of this turn."""
+        if not self.touched:
+            self.reactor.end_turn_soon()
+        self.touched.append(driver)
+
     def apply(self) -> None:
         """Apply what this turn did; what that does (a protocol uses another connection) waits for the next turn."""
         if not self.touched:
@@ -75,6 +84,7 @@ class Driver:
     __slots__ = (
         "_fds",
         "_hub",
+        "_is_calm",
         "_is_touched",
         "_on_closed",
         "_registration",
@@ -108,6 +118,7 @@ class Driver:
         self._timer: Timer | None = None
         self._unwatchable: Timer | None = None
         self._is_touched = False
+        self._is_calm = False  # it is watched for nothing but the peer's bytes, as a calm connection is
         self.place = hub.jobs.place(self.resume)
         self._registration = hub.reactor.add(sock.fileno(), EVENT_READ, self._ready)
         try:
@@ -124,7 +135,11 @@ class Driver:
         """The connection was used: apply what it wants at the end of this turn."""
         if not self._is_touched:
             self._is_touched = True
-            self._hub.touched.append(self)
+            self._hub.touch(self)
+
+    def begin(self) -> None:
+        """Begin the handshake: a client speaks first."""
+        self._feed(self.connection.writable)
 
     def wind_down(self) -> None:
         """The server is stopping."""
@@ -154,12 +169,15 @@ class Driver:
 
     def _feed(self, tell: Callable[[float], object]) -> None:
         """Tell the connection something."""
-        self.touch()
         now = self._hub.reactor.time()
         try:
             tell(now)
         except Exception as error:  # noqa: BLE001 - see _failed
+            self.touch()
             self._failed(error, now)
+        else:
+            if not (self._is_calm and self.connection.is_calm):
+                self.touch()
 
     def _failed(self, error: Exception, now: float) -> None:
         """An error of ours (the protocol's are caught further up) costs this connection only."""
@@ -187,7 +205,9 @@ class Driver:
         if connection.state is _CLOSED or self not in self._hub.drivers:
             self._dispose()
             return False
-        before, self._watch = self._watch, connection.watch()
+        before, watch = self._watch, connection.watch()
+        self._watch = watch
+        self._is_calm = watch.read and not (watch.write or watch.again or watch.wait_fds) and connection.is_calm
         if self._fds and self._fds != self._watch.wait_fds:
             self._release_fds(self._watch.wait_fds)
         return self._timer is None or self._watch.again or before != self._watch or self._fds != self._watch.wait_fds

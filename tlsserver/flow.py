@@ -120,6 +120,18 @@ class Flow:
         """Unsent bytes."""
         return self._out.size
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing is under way but waiting for the peer's bytes."""
+        return (
+            not self._out.size
+            and self.is_reading
+            and not self.again
+            and self._read_wants is _WANT_READ
+            and self._write_wants is _DONE
+            and not self._peer_closed
+        )
+
     def wants(self) -> tuple[bool, bool]:
         """Return whether to wait until the socket is readable, and until it is writable."""
         reads = self._read_wants if self._may_read() else None
@@ -239,14 +251,14 @@ class Flow:
         if self._life.state is not _OPEN:
             return
         if self.is_reading:
-            self._obey(self._audience.call("data_received", data), now)
+            self._obey(self._audience.receive(data), now)
         else:
             self._held = data
 
     def _deliver_held(self, now: float) -> None:
         if self._held and self.is_reading and self._life.state is _OPEN:
             held, self._held = self._held, b""
-            self._obey(self._audience.call("data_received", held), now)
+            self._obey(self._audience.receive(held), now)
 
     def _read_stopped(self, step: Step, now: float) -> None:
         if step is _WANT_READ or step is _WANT_WRITE:
@@ -257,7 +269,7 @@ class Flow:
             self._peer_closed = True
             self._offer_half_close(now)
         elif step is _EOF:
-            self._end(TruncatedError("the client ended the stream without close_notify"), now)
+            self._end(TruncatedError(f"the {self._wire.peer} ended the stream without close_notify"), now)
         else:
             self._end(self._wire.failure(), now)
 
@@ -308,7 +320,11 @@ class Flow:
             self._end(self._left(step), now)
 
     def _left(self, step: Step) -> TLSServerError:
-        return self._wire.failure() if step is _FAILED else PeerLeftError("the client left before all was sent")
+        return (
+            self._wire.failure()
+            if step is _FAILED
+            else PeerLeftError(f"the {self._wire.peer} left before all was sent")
+        )
 
     def _say_goodbye(self, now: float) -> None:
         step = self._wire.shutdown() if self._life.may_call() else _WANT_ASYNC_JOB

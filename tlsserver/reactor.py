@@ -190,6 +190,9 @@ class Reactor:
         """Let the next turn come at once: it does not wait for events."""
         self._is_hurried = True
 
+    def end_turn_soon(self) -> None:
+        """Something waits for the end of a turn. Here every turn has its end; `LoopReactor` has to ask for one."""
+
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:  # noqa: ANN401 - as in asyncio
         """Call it on the loop's thread, and wake the loop. Any thread, and signal handlers; it never waits."""
         self._soon.append((callback, args))

@@ -5,41 +5,37 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import engine_shim
+from tlsserver.audience import Audience
 from tlsserver.connection import Connection
 from tlsserver.driver import Driver, Hub
 from tlsserver.errors import ConfigurationError
+from tlsserver.job_line import JobLine
 from tlsserver.listener import Listener
-from tlsserver.questions import Questions
-from tlsserver.session import READ_SIZE, ContextLike, Session, Shared, engines_of
+from tlsserver.loop_engines import LoopEngines
+from tlsserver.offers import Offers
+from tlsserver.session import READ_SIZE, ContextLike, Session
 from tlsserver.transport import Transport
-from tlsserver.turns import Turns
 
 if TYPE_CHECKING:
     import asyncio
     import socket
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from engine_shim import BaseEngine
     from tlsserver.config import ServerConfig
-    from tlsserver.drains import Drain, Drains
-    from tlsserver.policy.server_names import ServerNames
-    from tlsserver.reactor import Reactor, Timer
+    from tlsserver.drains import Drains
+    from tlsserver.offers import Offer
+    from tlsserver.reactor import Reactor
     from tlsserver.stats import Counters
 
 __all__ = ["Service"]
 
 logger = logging.getLogger(__name__)
 
-# Connections that wait for a job go on when one of ours ends. Others on this thread may hold jobs as well, and their
-# end is not announced: look every 50 ms.
-_QUEUE_POLL = 0.05
-
-# How long those who wait for a job may hold a turn: as long as the handshakes that do not (reactor.py). Most take
-# their job for a moment only, so one that comes back may serve hundreds of them.
-_QUEUE_SECONDS = 0.002
+# How long the loop waits while jobs drain that announce their end to nobody.
+_DRAIN_POLL = 0.05
 
 # Our engines end a cancelled job at once; a third party's may take as long as its longest operation. With nobody left
 # to serve it may use up the graceful time, up to 5 s: the longest honest operations of HSMs take less. It has 1.5 s in
@@ -48,32 +44,12 @@ _DRAIN_SECONDS = 5.0
 _DRAIN_LEAST = 1.5
 
 
-class _Offer(NamedTuple):
-    """What the connections of one context have in common.
-
-    Attributes:
-        context: Certificates, keys and policy.
-        shared: For their sessions.
-        engine: Its name, None: there is none.
-        drain: The jobs of that engine that go on without their connections.
-        reactor: The loop.
-        clock: Its time.
-    """
-
-    context: ContextLike
-    shared: Shared
-    engine: str | None
-    drain: Drain
-    reactor: Reactor
-    clock: Callable[[], float]
-
-
 class _Client:
     """Who has connected. Thousands of these are idle at one time: what they have in common is in the offer."""
 
     __slots__ = ("address", "offer", "session", "socket")
 
-    def __init__(self, offer: _Offer, sock: socket.socket, address: Any, session: Session) -> None:  # noqa: ANN401 - its form depends on the family
+    def __init__(self, offer: Offer, sock: socket.socket, address: Any, session: Session) -> None:  # noqa: ANN401 - its form depends on the family
         self.offer = offer
         self.socket = sock
         self.address = address
@@ -99,7 +75,7 @@ _FACTS: dict[str, Callable[[_Client], Any]] = {
     "reactor": lambda client: client.offer.reactor,
     "engine": lambda client: client.offer.engine,
     "wait_context": lambda client: client.session.wait_context,
-    "client_certificate": lambda client: client.session.client_certificate,
+    "client_certificate": lambda client: client.session.peer_certificate,
     "peercert": lambda client: _peercert(client.session),
 }
 
@@ -137,24 +113,24 @@ class Service:
         self._ended = reactor.stop if ended is None else ended
         self._config = config
         self._counters = counters
-        self._drains = drains
-        self._current_context = current_context
         self._factory = protocol_factory
         self._hub = Hub(reactor)
-        self._turns = Turns(reactor)
-        self._joined: dict[BaseEngine, Callable[[], object] | None] = {}
+        self._engines = LoopEngines(reactor)
+        self._line = JobLine(reactor, self._hub.jobs, lambda: counters.jobs_ended)
         self._listener = Listener(
             listening, reactor, accepted=self._accepted, room=self._room, budget=config.accept_budget
         )
-        self._read_buffer = bytearray(READ_SIZE)
-        self._offer: _Offer | None = None
+        self._offers = Offers(
+            reactor,
+            self._engines,
+            bytearray(READ_SIZE),
+            counters=counters,
+            drains=drains,
+            current_context=current_context,
+        )
         self._on_closed = self._closed  # one for all
-        self._jobs_seen = 0
-        self._queue_poll_set = False
         self._has_bound_jobs = False
-        self._stopping = False
-        self._graceful_until = 0.0
-        self._keep_up_timer: Timer | None = None
+        self._stopping, self._graceful_until = False, 0.0
         self._drain_until: float | None = None  # None: `_drain` has not begun
         reactor.at_end_of_turn(self._end_of_turn)
 
@@ -166,7 +142,7 @@ class Service:
         """
         try:
             self._bound_jobs()
-            self._current_offer()  # its engines may have somebody to connect to before the first client comes
+            self._offers.current()  # its engines may have somebody to connect to before the first client comes
             self.reactor.run()
         finally:
             self.close()
@@ -218,7 +194,8 @@ class Service:
                 self._stopping = True
                 self._listener.close()
                 self._drain()
-                self._leave_engines(tuple(self._joined))
+                self._engines.leave()
+                self._offers.close()
         finally:
             if self._owns_reactor:
                 self.reactor.close()
@@ -237,7 +214,7 @@ class Service:
         self._abort_all()
         self._hub.apply()
         while self._hub.drivers and time.monotonic() < self._drain_until:
-            self.reactor.run_turn(_QUEUE_POLL)
+            self.reactor.run_turn(_DRAIN_POLL)
         if self._hub.drivers:
             count, seconds = len(self._hub.drivers), time.monotonic() - begun
             logger.error("%d jobs have not ended within %.1f s and are left behind", count, seconds)
@@ -279,14 +256,14 @@ class Service:
         self._counters.connections_open -= 1
 
     def _make_connection(self, driver: Driver, sock: socket.socket, address: Any) -> Connection:  # noqa: ANN401 - its form depends on the family
-        offer = self._current_offer()
+        offer = self._offers.current()
         session = Session(offer.shared, sock)
         client = _Client(offer, sock, address, session)
         return Connection(
             session,
             config=self._config,
             counters=self._counters,
-            protocol_factory=self._factory,
+            audience=Audience(self._factory, client, self._config.write_buffer_limits),
             make_transport=client.transport,
             touch=driver.touch,
             place=driver.place,
@@ -295,87 +272,21 @@ class Service:
             now=self.reactor.time(),
         )
 
-    def _current_offer(self) -> _Offer:
-        """What the next connection begins with; made when the context is another one."""
-        context = self._current_context()
-        offer = self._offer
-        if offer is None or offer.context is not context:
-            engine = None if context.engine is None else context.engine.name
-            for one in engines_of(context):
-                self._use_engine(one)
-            drain = self._drains.of(context.engine, engine or "off")
-            shared = Shared(context, self._read_buffer, self._maybe_questions(context))
-            offer = self._offer = _Offer(context, shared, engine, drain, self.reactor, self.reactor.time)
-            self._keep_up()
-        return offer
-
-    def _keep_up(self) -> None:
-        """Let the current context do what is due by time, now and whenever it says."""
-        if self._keep_up_timer is not None:
-            self._keep_up_timer.cancel()
-        keep_up = getattr(self._current_context(), "keep_up", None)
-        when = None if keep_up is None else keep_up(self.reactor.time())
-        self._keep_up_timer = None if when is None else self.reactor.call_at(when, self._keep_up)
-
-    def _use_engine(self, engine: BaseEngine) -> None:
-        if engine.needs_turns:
-            self._turns.add(engine)
-        if engine not in self._joined:
-            self._leave_engines([known for known in self._joined if known.closed])
-            self._joined[engine] = engine.join(self.reactor)
-
-    def _leave_engines(self, engines: Iterable[BaseEngine]) -> None:
-        """End what they do on this loop; one that fails keeps no other from ending."""
-        with contextlib.ExitStack() as stack:
-            for engine in engines:
-                leave = self._joined.pop(engine)
-                if leave is not None:
-                    stack.callback(leave)
-
-    def _maybe_questions(self, context: ContextLike) -> Questions | None:
-        names: ServerNames | None = getattr(context, "server_names", None)
-        if names is None:
-            return None
-        post = self.reactor.call_soon_threadsafe
-        return Questions(names, counters=self._counters, post=post, use_engine=self._use_engine)
-
     # Turns
 
     def _end_of_turn(self) -> None:
-        if self._hub.jobs.waiting:
-            self._serve_queue()
+        self._line.serve()
         self._hub.apply()
         if not self._stopping:
             self._listener.admit()
         elif self._drain_until is None and len(self._hub.drivers) == self._counters.draining_now:
             self._ended()  # nobody is left but jobs that drain, and `_drain` waits for those
         # Last: what the turn was for is done, and sent, before an engine may take milliseconds.
-        self._turns.take(self._counters.handshakes_in_progress)
-
-    def _serve_queue(self) -> None:
-        """If a job has ended, let those who wait for one try, in order, until the first that gets none."""
-        jobs = self._hub.jobs
-        if self._jobs_seen != self._counters.jobs_ended:
-            self._jobs_seen = self._counters.jobs_ended
-            until = time.monotonic() + _QUEUE_SECONDS
-            while jobs.serve_first():
-                if time.monotonic() >= until:
-                    self.reactor.call_soon(self._look_again)
-                    break
-        if jobs.waiting and not self._queue_poll_set:
-            self._queue_poll_set = True
-            self.reactor.call_later(_QUEUE_POLL, self._poll_queue)
-
-    def _poll_queue(self) -> None:
-        self._queue_poll_set = False
-        self._look_again()
-
-    def _look_again(self) -> None:
-        self._jobs_seen = -1
+        self._engines.take_turns(self._counters.handshakes_in_progress)
 
 
 def _peercert(session: Session) -> dict[str, Any] | None:
-    return None if session.client_certificate is None else session.client_certificate.peercert()
+    return None if session.peer_certificate is None else session.peer_certificate.peercert()
 
 
 def _own_address(sock: socket.socket) -> Any:  # noqa: ANN401 - its form depends on the family

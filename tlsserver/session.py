@@ -110,7 +110,7 @@ def engines_of(context: ContextLike) -> tuple[engine_shim.BaseEngine, ...]:
 class Shared:
     """What the sessions of one context on one loop have in common, made once."""
 
-    __slots__ = ("accept", "asks_clients", "async_io", "buffer", "offloaded", "on_verified", "questions")
+    __slots__ = ("accept", "asks_peer", "async_io", "buffer", "is_client", "offloaded", "on_verified", "questions")
 
     def __init__(self, context: ContextLike, buffer: bytearray, questions: Questions | None = None) -> None:
         """Prepare for connections.
@@ -126,17 +126,24 @@ class Shared:
         self.offloaded = context.offloaded
         self.async_io = context.async_io
         self.on_verified = getattr(context, "on_verified", None)  # contexts of others have no hook
-        self.asks_clients = context.pyopenssl.get_verify_mode() != SSL.VERIFY_NONE
-        self.accept = engine_shim.Acceptor(context.pyopenssl, handshake=self.offloaded, io=self.async_io).accept
+        # A client's context makes each connection's end by itself: it depends on the server's name.
+        self.is_client = hasattr(context, "connect")
+        self.accept = None if self.is_client else _acceptor(context).accept
+        self.asks_peer = self.is_client or context.pyopenssl.get_verify_mode() != SSL.VERIFY_NONE
         self.buffer = memoryview(buffer)
         self.questions = questions
 
 
+def _acceptor(context: ContextLike) -> engine_shim.Acceptor:
+    return engine_shim.Acceptor(context.pyopenssl, handshake=context.offloaded, io=context.async_io)
+
+
 class Session:
-    """The wire (`tlsserver.wire.Wire`) of OpenSSL: the server's end of one connection, on the thread that made it.
+    """The wire (`tlsserver.wire.Wire`) of OpenSSL: one end of one connection, on the thread that made it.
 
     Attributes:
-        client_certificate: The client's, once the handshake is done; None: it has sent none.
+        peer_certificate: The peer's, once the handshake is done; None: it has sent none.
+        peer: ``"client"`` or ``"server"``: what the other end is.
     """
 
     __slots__ = (
@@ -146,28 +153,31 @@ class Session:
         "_shared",
         "_socket",
         "_tls",
-        "client_certificate",
         "data_takes_job",
         "handshake_takes_job",
+        "peer",
+        "peer_certificate",
         "received",
         "written",
     )
 
-    def __init__(self, shared: Shared, sock: socket.socket) -> None:
-        """Make the SSL of one accepted connection.
+    def __init__(self, shared: Shared, sock: socket.socket, tls: engine_shim.AsyncSSL | None = None) -> None:
+        """Make the SSL of one connection.
 
         Args:
             shared: What the context's sessions have in common.
             sock: Non-blocking; it stays the caller's, who closes it after this session.
+            tls: A client's end, from `tlsserver.ClientContext.connect`; None: a server's is made.
 
         Raises:
             MemoryError: There is none.
         """
         self._shared = shared
         self._socket = sock
-        self.client_certificate: ClientCertificate | None = None
+        self.peer_certificate: ClientCertificate | None = None
+        self.peer = "server" if shared.is_client else "client"
         self._request: client_request.ClientCertificateRequest | None = None
-        self._tls = shared.accept(sock.fileno())
+        self._tls = _accepted(shared, sock) if tls is None else tls
         self._asked: ClientHelloRequest | None = None
         # A paused read owns its buffer until it is resumed, so then it cannot be shared.
         self._buffer = memoryview(bytearray(READ_SIZE)) if shared.async_io else shared.buffer
@@ -269,10 +279,10 @@ class Session:
         return faults.failure(self._tls.errors(), self._tls.system_error, self._tls.verify_error)
 
     def info(self) -> TLSInfo:
-        """Return what the handshake settled, and keep the client's certificate: it is asked for after the end, too."""
-        if self._shared.asks_clients:
+        """Return what the handshake settled, and keep the peer's certificate: it is asked for after the end, too."""
+        if self._shared.asks_peer:
             chain = self._tls.peer_chain()
-            self.client_certificate = ClientCertificate(chain) if chain else None
+            self.peer_certificate = ClientCertificate(chain) if chain else None
             self._request = None
         return _as_info(self._tls.settled())
 
@@ -330,6 +340,13 @@ class Session:
     def _end_stream(self, how: int) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(how)
+
+
+def _accepted(shared: Shared, sock: socket.socket) -> engine_shim.AsyncSSL:
+    if shared.accept is None:
+        message = "a client's context cannot accept connections"
+        raise TypeError(message)
+    return shared.accept(sock.fileno())
 
 
 @lru_cache(maxsize=256)

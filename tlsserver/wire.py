@@ -87,10 +87,12 @@ class Wire(Protocol):
     Attributes:
         received: The data, after `read` came to `Step.DONE`.
         written: How many bytes were taken, after `write` came to `Step.DONE`.
+        peer: ``"client"`` or ``"server"``: what the other end is.
     """
 
     received: bytes
     written: int
+    peer: str
 
     @property
     def handshake_takes_job(self) -> bool:

@@ -76,17 +76,25 @@ struct async_ssl *async_ssl_new(void *ssl, int flags) {
     return a;
 }
 
-struct async_ssl *async_ssl_accept(void *ssl_ctx, int fd, int flags) {
+static struct async_ssl *open_end(void *ssl_ctx, int fd, int flags, void (*set_state)(SSL *)) {
     SSL *ssl = ossl.SSL_new(ssl_ctx);
     if (ssl == NULL) return NULL;
     struct socket_bio *bio = socket_bio_attach(ssl, fd);
     struct async_ssl *a = bio != NULL ? async_ssl_new(ssl, flags) : NULL;
     if (a != NULL) {
         a->bio = bio;
-        ossl.SSL_set_accept_state(ssl);
+        set_state(ssl);
     }
     ossl.SSL_free(ssl); /* a reference of its own keeps it */
     return a;
+}
+
+struct async_ssl *async_ssl_accept(void *ssl_ctx, int fd, int flags) {
+    return open_end(ssl_ctx, fd, flags, ossl.SSL_set_accept_state);
+}
+
+struct async_ssl *async_ssl_connect(void *ssl_ctx, int fd, int flags) {
+    return open_end(ssl_ctx, fd, flags, ossl.SSL_set_connect_state);
 }
 
 const struct async_step *async_ssl_step(struct async_ssl *a) {

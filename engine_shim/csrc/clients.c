@@ -36,3 +36,8 @@ int clients_revoke(void *ssl_ctx, const void *der, size_t length) {
     ossl.X509_CRL_free(crl);
     return added ? SHIM_OK : (int)errors_keep(SHIM_ERR_OPENSSL);
 }
+
+int clients_flags(void *ssl_ctx, unsigned long flags) {
+    int set = ossl.X509_STORE_set_flags(ossl.SSL_CTX_get_cert_store(ssl_ctx), flags);
+    return set == 1 ? SHIM_OK : (int)errors_keep(SHIM_ERR_OPENSSL);
+}

@@ -39,11 +39,13 @@ typedef struct x509_store_ctx_st X509_STORE_CTX;
 typedef struct crypto_ex_data_st CRYPTO_EX_DATA;
 typedef struct X509_crl_st X509_CRL;
 typedef struct x509_store_st X509_STORE;
+typedef struct X509_VERIFY_PARAM_st X509_VERIFY_PARAM;
 typedef struct stack_st OPENSSL_STACK;
 typedef struct asn1_string_st ASN1_TIME;
 typedef struct ssl_session_st SSL_SESSION;
 typedef struct stack_st OPENSSL_STACK;
 struct stack_st_X509;
+struct stack_st_SSL_CIPHER;
 
 typedef struct ossl_dispatch_st {
     int function_id;
@@ -267,6 +269,8 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define SSL_SESS_CACHE_CLIENT 0x0001
 #define SSL_SESS_CACHE_NO_INTERNAL 0x0300
 #define TLSEXT_STATUSTYPE_ocsp 1
+#define SSL_CTRL_SET_TLSEXT_HOSTNAME 55
+#define X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS 0x4
 
 /* ssl.h and tls1.h, for staple.c */
 #define SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB 63

@@ -14,6 +14,24 @@ struct sessions {
     unsigned count;
 };
 
+int peer_ask_name(void *ssl, const char *name) {
+    /* libssl reads the text only: its prototype has no const. */
+    long done = ossl.SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, (void *)(uintptr_t)name);
+    return done == 1 ? SHIM_OK : (int)errors_keep(SHIM_ERR_OPENSSL);
+}
+
+/* X509_check_host(3); a wildcard stands for a whole label, as RFC 9525, 6.3 has it. */
+int peer_expect_name(void *ssl, const char *name) {
+    X509_VERIFY_PARAM *expected = ossl.SSL_get0_param(ssl);
+    ossl.X509_VERIFY_PARAM_set_hostflags(expected, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    return ossl.X509_VERIFY_PARAM_set1_host(expected, name, 0) == 1 ? SHIM_OK : (int)errors_keep(SHIM_ERR_OPENSSL);
+}
+
+int peer_expect_ip(void *ssl, const void *ip, size_t length) {
+    int done = ossl.X509_VERIFY_PARAM_set1_ip(ossl.SSL_get0_param(ssl), ip, length);
+    return done == 1 ? SHIM_OK : (int)errors_keep(SHIM_ERR_OPENSSL);
+}
+
 int peer_ask_staple(void *ssl) {
     long done = ossl.SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_STATUS_REQ_TYPE, TLSEXT_STATUSTYPE_ocsp, NULL);
     if (done != 1) return errors_keep(SHIM_ERR_OPENSSL);

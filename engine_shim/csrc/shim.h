@@ -225,7 +225,8 @@ struct async_step {
     int asks;        /* 1: the paused call asks what async_ssl_question() gives */
 };
 struct async_ssl *async_ssl_new(void *ssl, int flags);
-struct async_ssl *async_ssl_accept(void *ssl_ctx, int fd, int flags); /* borrows fd until it is closed */
+struct async_ssl *async_ssl_accept(void *ssl_ctx, int fd, int flags);  /* borrows fd until it is closed */
+struct async_ssl *async_ssl_connect(void *ssl_ctx, int fd, int flags); /* the client's end, as above */
 const struct async_step *async_ssl_step(struct async_ssl *a);
 int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length); /* fills the step, returns its status */
 const struct async_error *async_ssl_errors(struct async_ssl *a);
@@ -374,6 +375,7 @@ void ticket_keys_free(struct ticket_keys *k);
 void clients_ask(void *ssl_ctx, int required, int depth, int partial);       /* partial: chains may end below a root */
 int clients_trust(void *ssl_ctx, const void *der, size_t length, int named); /* named: to the client as well */
 int clients_revoke(void *ssl_ctx, const void *der, size_t length);           /* a CRL: from now on all are checked */
+int clients_flags(void *ssl_ctx, unsigned long flags);                        /* of the verification, beside the others */
 
 /* client_hook.c: handshakes that ask about a client's certificate, before the SSL_CTX's first SSL. */
 void client_hook_set(void *ssl_ctx); /* they have to run in jobs */
@@ -452,6 +454,9 @@ void client_context_read_ahead(void *ssl_ctx);
 void client_context_believe(void *ssl_ctx); /* certificates are not verified, only the signature made with their key */
 
 /* peer.c: what a client learns of its server. One thread: the client's. */
+int peer_ask_name(void *ssl, const char *name);         /* before the handshake: the server name (RFC 6066, 3) */
+int peer_expect_name(void *ssl, const char *name);      /* before the handshake: whom the certificate must be for */
+int peer_expect_ip(void *ssl, const void *ip, size_t length);
 int peer_ask_staple(void *ssl);                         /* before the handshake: for an OCSP response (RFC 6066 8) */
 long peer_staple(void *ssl, const unsigned char **out); /* its length, 0: none came; borrowed from the SSL */
 const char *peer_verify_reason(void *ssl, int *number); /* X509_V_ERR_..., and its words */
@@ -459,6 +464,13 @@ int peer_renegotiates_securely(void *ssl);              /* RFC 5746; 1: the serv
 int peer_has_ticket(void *ssl);                         /* 1: the session has come as a ticket (RFC 5077) */
 int peer_count_sessions(void *ssl_ctx);                 /* before its first SSL */
 unsigned peer_sessions(void *ssl_ctx);                  /* how many have come since, over all connections */
+
+/* facts.c: what a handshake has come to, beside async_ssl_settled(). The connection's thread, after its handshake. */
+size_t facts_finished(void *ssl, int peers, unsigned char *out, size_t room); /* the Finished message; its length */
+enum { FACTS_CIPHER_IN_USE = 0, FACTS_CIPHERS_OWN = 1, FACTS_CIPHERS_PEERS = 2 };
+int facts_cipher(void *ssl, int list, int at, const char **name, const char **version, int *bits); /* 0: no such one */
+size_t facts_sent_chain(void *ssl, unsigned char *out, size_t room); /* as sent, not verified; peer_chain.h; its length */
+int facts_pending(void *ssl);                                        /* decrypted bytes that wait to be read */
 
 /*
  * staple.c: an OCSP response, DER, to send with the current certificate of an SSL_CTX, which must be there already, until

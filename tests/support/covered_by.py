@@ -7,6 +7,10 @@ from __future__ import annotations
 COVERED_BY = {
     "tlsserver/faults.py": "test_session.py",
     "tlsserver/asking.py": "test_job_stack.py",
+    "tlsserver/plain_answer.py": "test_bad_clients.py",
+    "tlsserver/job_line.py": "test_service_jobs.py",
+    "tlsserver/loop_engines.py": "test_turns.py",
+    "tlsserver/offers.py": "test_service.py",
     # Server names.
     "tlsserver/policy/files.py": "test_certificates.py",
     "tlsserver/client_hello.py": "test_certificates_on_demand.py",

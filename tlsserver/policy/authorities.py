@@ -1,0 +1,63 @@
+"""Certificates of authorities that are given as data, and not as files."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+from tlsserver.errors import ConfigurationError
+
+__all__ = ["read_authorities"]
+
+_PEM = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.+?)-----END", re.DOTALL)
+_SEQUENCE = 0x30
+_LONG = 0x80  # the length has bytes of its own (X.690, 8.1.3.5)
+_HEAD = 2
+
+
+def read_authorities(data: str | bytes) -> list[bytes]:
+    """Take certificates apart, as `ssl.SSLContext.load_verify_locations` does with ``cadata``.
+
+    Args:
+        data: PEM, as text or bytes; or, as bytes, DER, one behind the other.
+
+    Returns:
+        Each in DER, which nobody has looked into yet.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    raw = data.encode("ascii", "replace") if isinstance(data, str) else bytes(data)
+    if b"-----BEGIN" in raw:
+        found = [_decoded(match[1]) for match in _PEM.finditer(raw)]
+    else:
+        found = _split(raw)
+    if not found:
+        raise ConfigurationError("no certificate of an authority in what was given: give PEM, or DER as bytes")
+    return found
+
+
+def _decoded(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(text)
+    except ValueError as error:
+        raise ConfigurationError("a certificate of an authority is damaged: its PEM is no base64") from error
+
+
+def _split(der: bytes) -> list[bytes]:
+    found, at = [], 0
+    while at < len(der):
+        end = _end(der, at)
+        if der[at] != _SEQUENCE or end > len(der):
+            raise ConfigurationError("a certificate of an authority is damaged: it is neither PEM nor DER")
+        found.append(der[at:end])
+        at = end
+    return found
+
+
+def _end(der: bytes, at: int) -> int:
+    first = der[at + 1] if at + 1 < len(der) else 0
+    if not first & _LONG:
+        return at + _HEAD + first
+    count = first & ~_LONG
+    return at + _HEAD + count + int.from_bytes(der[at + _HEAD : at + _HEAD + count], "big")

@@ -71,7 +71,13 @@ LAYERS = (
     ("tlsserver.client_hello", "tlsserver.policy"),
     ("tlsserver.questions",),
     ("tlsserver.faults",),
-    ("tlsserver.session", "tlsserver.context", "tlsserver.client_context", "tlsserver.connection", "tlsserver.transport"),
+    (
+        "tlsserver.session",
+        "tlsserver.context",
+        "tlsserver.client_context",
+        "tlsserver.connection",
+        "tlsserver.transport",
+    ),
     # Keys that are elsewhere.
     ("tlsserver.signers.breaker", "tlsserver.signers.base", "tlsserver.signers.seldom"),
     ("tlsserver.signers.callable_calls",),
@@ -108,6 +114,18 @@ LAYERS = (
     ("tlsserver.service", "tlsserver.engine_sums"),
     ("tlsserver.signers.keyserver",),
     ("tlsserver.server", "tlsserver.reload"),
+    # The same on asyncio's loops.
+    ("tlsserver.asyncio.errors", "tlsserver.asyncio.sockets", "tlsserver.asyncio.reactor"),
+    ("tlsserver.asyncio.context", "tlsserver.asyncio.ssl_object"),
+    ("tlsserver.asyncio.contexts", "tlsserver.asyncio.audience", "tlsserver.asyncio.home"),
+    ("tlsserver.asyncio.transport", "tlsserver.asyncio.terms"),
+    ("tlsserver.asyncio.endpoint",),
+    ("tlsserver.asyncio.server",),
+    ("tlsserver.asyncio.listen",),
+    ("tlsserver.asyncio.upgrade",),
+    ("tlsserver.asyncio.client",),
+    ("tlsserver.asyncio.loops", "tlsserver.asyncio.streams"),
+    ("tlsserver.asyncio",),
     # The load generator: beside the server, not on it.
     ("tlsserver.bench.settings", "tlsserver.bench.addresses", "tlsserver.bench.failures", "tlsserver.bench.answer"),
     ("tlsserver.bench.client", "tlsserver.bench.tally", "tlsserver.bench.report"),

@@ -20,7 +20,10 @@ class Audience:
     Attributes:
         protocol: The user's protocol, from `meet` until `lose`.
         limits: The write buffer's marks, ``(low, high)`` in bytes.
+        forgives_truncation: Whether the end of the TCP stream without close_notify is an end like any other to it.
     """
+
+    forgives_truncation = False
 
     __slots__ = ("_factory", "_peer", "_writing_paused", "limits", "protocol")
 

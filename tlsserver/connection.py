@@ -339,7 +339,9 @@ class Connection:
             self._life.parking.bytes_wait = True
 
     def _handshake_failed(self, error: TLSServerError, now: float) -> None:
-        logger.info("handshake with %s failed: %s", self._peer, error)
+        # A client's failure is somebody's exception; a server's is nobody's.
+        level = logging.INFO if self._wire.peer == "client" else logging.DEBUG
+        logger.log(level, "handshake with %s failed: %s", self._peer, error)
         if isinstance(error, PlainHTTPError):
             self._answer_plain(PLAIN_HTTP_ANSWER, Event.ANSWERED_PLAIN, now)
         else:

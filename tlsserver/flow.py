@@ -265,7 +265,7 @@ class Flow:
             self._read_wants = step
         elif self._notified:
             self._end(None, now)
-        elif step is _CLOSED:
+        elif step is _CLOSED or (step is _EOF and self._audience.forgives_truncation):
             self._peer_closed = True
             self._offer_half_close(now)
         elif step is _EOF:

@@ -65,13 +65,15 @@ _BACKLOG_SECONDS = 0.002
 class Reactor:
     """A selector loop. Everything but `call_soon_threadsafe` and `stop` belongs to the loop's thread."""
 
-    def __init__(self, selector: SelectorLike | None = None) -> None:
+    def __init__(self, selector: SelectorLike | None = None, *, crowd: SelectorLike | None = None) -> None:
         """Make a loop that does not run yet.
 
         Args:
             selector: Any `selectors.BaseSelector`, or one of selectors2, empty; it becomes the reactor's, and closed
                 with it.
                 None: selectors2's best one.
+            crowd: For those who are not urgent, with a descriptor of its own; it becomes the reactor's. None: another
+                of the same kind, or the same one.
         """
         self._selector: SelectorLike = new_selector() if selector is None else selector
         self._registrations: dict[int, Registration] = {}
@@ -83,9 +85,9 @@ class Reactor:
         self._thread: int | None = None
         self._stopping = self._is_hurried = False
         self._is_barred = self._forked = self._closed = False  # barred: either of the others
-        self._crowd = nestable(self._selector) or self._selector
+        self._crowd = crowd or nestable(self._selector) or self._selector
         self._pipe = WakePipe()
-        self.add(self._pipe.read_fd, EVENT_READ, self._pipe.drain, urgent=True)
+        self.add(self._pipe.read_fd, EVENT_READ, self._woken, urgent=True)
         if self._crowd is not self._selector:
             self.add(self._crowd.fileno(), EVENT_READ, self._gather, urgent=True)  # type: ignore[attr-defined]
         _alive.add(self)
@@ -298,6 +300,9 @@ class Reactor:
                 self._serve(registration, events)
             else:
                 backlog[registration] = events | backlog.get(registration, 0)
+
+    def _woken(self, events: int) -> None:
+        self._pipe.drain(events)
 
     def _gather(self, _events: int) -> None:
         """Some who are not urgent have events: look which, when those of the last time are served."""

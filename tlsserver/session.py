@@ -187,6 +187,11 @@ class Session:
         self.written = 0
 
     @property
+    def tls(self) -> engine_shim.AsyncSSL:
+        """What OpenSSL knows of the connection."""
+        return self._tls
+
+    @property
     def asks(self) -> bool:
         """Whether the policy hook has not answered yet."""
         return self._request is not None and not self._request.is_answered

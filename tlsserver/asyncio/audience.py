@@ -1,0 +1,136 @@
+"""The protocol above a connection, called as asyncio calls protocols."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from tlsserver.asyncio.errors import as_asyncio
+from tlsserver.audience import Audience
+
+if TYPE_CHECKING:
+    import contextvars
+    from collections.abc import Callable
+
+__all__ = ["LoopAudience"]
+
+
+class LoopAudience(Audience):
+    """Calls the protocol in the context of whoever made the connection; errors go to the loop's exception handler.
+
+    A context cannot be entered twice, and a protocol may be called from within a call of its own (a write in
+    ``data_received`` may lead to ``pause_writing``): the inner call finds itself in the right context already.
+    """
+
+    forgives_truncation = True
+
+    __slots__ = ("_announces", "_context", "_is_inside", "_loop", "_transport", "_waiter")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        factory: Callable[[], asyncio.BaseProtocol],
+        peer: object,
+        limits: tuple[int, int],
+        *,
+        context: contextvars.Context,
+        waiter: asyncio.Future[asyncio.BaseTransport] | None = None,
+        announces: bool = True,
+    ) -> None:
+        """Prepare for a protocol.
+
+        Args:
+            loop: The connection's.
+            factory: Makes the protocol, or returns it.
+            peer: The other end; its text is for the log.
+            limits: The write buffer's marks, ``(low, high)`` in bytes.
+            context: What the protocol's context variables begin with.
+            waiter: Told of the end of the handshake; None: nobody waits.
+            announces: Whether the protocol is told ``connection_made``.
+        """
+        super().__init__(factory, peer, limits)
+        self._loop = loop
+        self._context = context
+        self._waiter = waiter
+        self._announces = announces
+        self._is_inside = False
+        self._transport: asyncio.BaseTransport | None = None
+
+    def meet(self, transport: asyncio.BaseTransport) -> Exception | None:
+        """Make the protocol, tell it ``connection_made``, and whoever waits that the handshake is done."""
+        self._transport = transport
+        try:
+            self.protocol = self._run(self._factory, ())  # type: ignore[assignment]
+        except Exception as error:  # noqa: BLE001 - the user's code
+            self._report("protocol_factory", error)
+            self._wake(error)
+            return error
+        failed = self.call("connection_made", transport) if self._announces else None
+        self._wake(failed)
+        return failed
+
+    def receive(self, data: bytes) -> Exception | None:
+        """Hand over what has come, to protocols of either kind."""
+        protocol = self.protocol
+        if isinstance(protocol, asyncio.BufferedProtocol):
+            return self._try("buffer_updated", _fill, (protocol, data))[1]
+        return self._try("data_received", protocol.data_received, (data,))[1]  # type: ignore[union-attr]
+
+    def ask(self, method: str, *args: object) -> tuple[object, Exception | None]:
+        """Call a method of the protocol; return its answer and what it raised."""
+        return self._try(method, getattr(self.protocol, method), args)
+
+    def _try(self, name: str, method: Callable[..., Any], args: tuple[Any, ...]) -> tuple[object, Exception | None]:
+        try:
+            return self._run(method, args), None
+        except Exception as error:  # noqa: BLE001 - the user's code
+            self._report(name, error)
+            return None, error
+
+    def _run(self, method: Callable[..., Any], args: tuple[Any, ...]) -> object:
+        if self._is_inside:
+            return method(*args)
+        self._is_inside = True
+        try:
+            return self._context.run(method, *args)
+        finally:
+            self._is_inside = False
+
+    def lose(self, error: BaseException | None) -> None:
+        """Tell it ``connection_lost``, once, if it was ever told of the connection."""
+        shown = as_asyncio(error)
+        self._wake(shown or ConnectionAbortedError("the TLS handshake was aborted"))
+        super().lose(shown)
+        self._transport = None
+
+    def _wake(self, error: BaseException | None) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is None or waiter.done():
+            return
+        if error is not None:
+            waiter.set_exception(error)
+        elif self._transport is not None:
+            waiter.set_result(self._transport)
+
+    def _report(self, name: str, error: Exception) -> None:
+        self._loop.call_exception_handler(
+            {
+                "message": f"Fatal error: protocol.{name}() call failed.",
+                "exception": error,
+                "transport": self._transport,
+                "protocol": self.protocol,
+            }
+        )
+
+
+def _fill(protocol: asyncio.BufferedProtocol, data: bytes) -> None:
+    """Copy into the buffers that the protocol gives."""
+    rest = memoryview(data)
+    while rest:
+        with memoryview(protocol.get_buffer(len(rest))) as room, room.cast("B") as octets:
+            count = min(len(octets), len(rest))
+            octets[:count] = rest[:count]
+        if not count:
+            raise RuntimeError("get_buffer() returned an empty buffer")
+        protocol.buffer_updated(count)
+        rest = rest[count:]

@@ -1,0 +1,135 @@
+"""TLS as a client: `create_connection` and `create_unix_connection`, with asyncio's arguments.
+
+The loop's own `create_connection` connects (names, several addresses, happy eyeballs), without TLS; what follows is
+`tlsserver.asyncio.upgrade`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from tlsserver.asyncio.terms import Terms, terms_of
+from tlsserver.asyncio.upgrade import begin, taken_over
+from tlsserver.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tlsserver.asyncio.contexts import AnyContext
+    from tlsserver.config import ServerConfig
+
+__all__ = ["create_connection", "create_unix_connection"]
+
+
+async def create_connection(
+    loop: asyncio.AbstractEventLoop,
+    protocol_factory: Callable[[], asyncio.BaseProtocol],
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    ssl: AnyContext,
+    server_hostname: str | None = None,
+    ssl_handshake_timeout: float | None = None,
+    ssl_shutdown_timeout: float | None = None,
+    config: ServerConfig | None = None,
+    **connecting: Any,  # noqa: ANN401 - asyncio's own arguments
+) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+    """Connect to a TLS server (https://docs.python.org/3/library/asyncio-eventloop.html#asyncio.loop.create_connection).
+
+    A client's key may be in any engine: mutual TLS with the key in an HSM.
+
+    Args:
+        loop: The loop.
+        protocol_factory: Makes the protocol when the handshake is done.
+        host: Whom to connect to.
+        port: The same.
+        ssl: A client's context.
+        server_hostname: The name of the server's certificate; None: ``host``; "": no name is sent.
+        ssl_handshake_timeout: Seconds, parked time included; None: 10.
+        ssl_shutdown_timeout: Seconds to wait for the peer's close_notify; None: 5.
+        config: Further limits.
+        connecting: Whatever the loop's own takes: ``sock``, ``family``, ``local_addr``, ``happy_eyeballs_delay`` ...
+
+    Returns:
+        The transport and its protocol.
+
+    Raises:
+        ssl.SSLError: The handshake failed; `ssl.SSLCertVerificationError`: the server's certificate is not accepted.
+        OSError: There is no connection.
+        TypeError: The context is not ours, or not a client's.
+        ValueError: The arguments do not fit each other, or the context cannot work.
+    """
+    terms = terms_of(
+        ssl, config, ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout
+    )
+    if server_hostname is None and not host:
+        raise ConfigurationError("You must set server_hostname when using ssl without a host")
+    name = host if server_hostname is None else server_hostname
+    connect = original(loop, "create_connection")
+    plain, _ = await connect(asyncio.Protocol, host, port, **connecting)
+    return await _upgraded(loop, plain, protocol_factory, terms, name)
+
+
+async def create_unix_connection(
+    loop: asyncio.AbstractEventLoop,
+    protocol_factory: Callable[[], asyncio.BaseProtocol],
+    path: str | bytes | Path | None = None,
+    *,
+    ssl: AnyContext,
+    server_hostname: str | None = None,
+    ssl_handshake_timeout: float | None = None,
+    ssl_shutdown_timeout: float | None = None,
+    config: ServerConfig | None = None,
+    **connecting: Any,  # noqa: ANN401 - asyncio's own arguments
+) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+    """Connect to a TLS server on a Unix socket: see `create_connection` and `asyncio.loop.create_unix_connection`.
+
+    Args:
+        loop: See there, as for all that is not named here.
+        protocol_factory: See there.
+        path: Of the socket.
+        ssl: See there.
+        server_hostname: The name of the server's certificate; needed, because a path is none.
+        ssl_handshake_timeout: See there.
+        ssl_shutdown_timeout: See there.
+        config: See there.
+        connecting: ``sock``.
+
+    Returns:
+        The transport and its protocol.
+
+    Raises:
+        ssl.SSLError: See there.
+        OSError: See there.
+        TypeError: See there.
+        ValueError: See there.
+    """
+    terms = terms_of(
+        ssl, config, ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout
+    )
+    if server_hostname is None:
+        raise ConfigurationError("you have to pass server_hostname when using ssl")
+    connect = original(loop, "create_unix_connection")
+    plain, _ = await connect(asyncio.Protocol, path, **connecting)
+    return await _upgraded(loop, plain, protocol_factory, terms, server_hostname)
+
+
+def original(loop: asyncio.AbstractEventLoop, name: str) -> Callable[..., Any]:
+    """Return a method of the loop's own, also where `tlsserver.asyncio.patch_loop` has put ours before it."""
+    method = getattr(loop, name)
+    before: Callable[..., Any] = getattr(method, "original", method)
+    return before
+
+
+async def _upgraded(
+    loop: asyncio.AbstractEventLoop,
+    plain: asyncio.BaseTransport,
+    protocol_factory: Callable[[], asyncio.BaseProtocol],
+    terms: Terms,
+    name: str | None,
+) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+    sock = await taken_over(loop, plain)
+    transport = await begin(loop, sock, protocol_factory, terms, server_side=False, server_hostname=name or None)
+    return transport, transport.get_protocol()

@@ -1,0 +1,64 @@
+"""What the arguments of asyncio's functions come to: a context of ours, and the limits of its connections."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tlsserver.asyncio.contexts import is_ours
+from tlsserver.config import ServerConfig
+
+if TYPE_CHECKING:
+    from tlsserver.asyncio.contexts import AnyContext
+
+__all__ = ["Terms", "terms_of"]
+
+# What runs on asyncio's loops decides for itself how long its connections may be idle.
+_DEFAULT = ServerConfig(timeout_idle=None)
+
+
+class Terms(NamedTuple):
+    """What connections are made with.
+
+    Attributes:
+        context: As the user gave it.
+        config: Limits and deadlines.
+    """
+
+    context: AnyContext
+    config: ServerConfig
+
+
+def terms_of(
+    context: object,
+    config: ServerConfig | None,
+    *,
+    ssl_handshake_timeout: float | None,
+    ssl_shutdown_timeout: float | None,
+    backlog: int | None = None,
+) -> Terms:
+    """Check what was given as ``ssl=``, and lay asyncio's arguments upon the limits.
+
+    Args:
+        context: What was given.
+        config: What is laid upon; None: the defaults, without a limit to idling.
+        ssl_handshake_timeout: Seconds, parked time included; None: the config's (10).
+        ssl_shutdown_timeout: Seconds to wait for the peer's close_notify; None: the config's (5).
+        backlog: Of listen(2); None: the config's.
+
+    Raises:
+        TypeError: The context is not ours.
+        ValueError: A limit cannot work.
+    """
+    if not is_ours(context):
+        kind = f"{type(context).__module__}.{type(context).__qualname__}"
+        raise TypeError(
+            f"ssl is a {kind}: give a tlsserver.asyncio.SSLContext, a tlsserver.TLSContext or a tlsserver.ClientContext"
+        )
+    named: dict[str, Any] = {
+        "timeout_handshake": ssl_handshake_timeout,
+        "timeout_shutdown": ssl_shutdown_timeout,
+        "backlog": backlog,
+    }
+    given = {name: value for name, value in named.items() if value is not None}
+    return Terms(context, replace(config or _DEFAULT, **given))

@@ -1,0 +1,137 @@
+"""asyncio's transport over a TLS connection on its own socket, and what it tells about the connection."""
+
+from __future__ import annotations
+
+import contextlib
+from asyncio.trsock import TransportSocket
+from typing import TYPE_CHECKING, Any
+
+from tlsserver import transport
+from tlsserver.asyncio.ssl_object import SSLObject
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from tlsserver.asyncio.contexts import AnyContext
+    from tlsserver.client_certificate import ClientCertificate
+    from tlsserver.connection import Connection
+    from tlsserver.offers import Offer
+    from tlsserver.session import Session
+
+__all__ = ["Peer", "Transport"]
+
+
+class Transport(transport.Transport):
+    """An open TLS connection, as a protocol of asyncio sees it.
+
+    `get_extra_info` knows what asyncio's own TLS transport does (``sslcontext``, ``ssl_object``, ``peercert``,
+    ``cipher``, ``compression``, ``socket``, ``peername``, ``sockname``) and what `tlsserver.transport.Transport` does.
+    """
+
+    __slots__ = ()
+
+    # What asyncio's own start_tls() asks for: the standard library's TLS may run inside ours.
+    _start_tls_compatible = True
+
+
+class Peer:
+    """The other end of a connection, and what is known of the connection beyond its state."""
+
+    __slots__ = ("_sock", "_ssl_object", "address", "context", "offer", "server_hostname", "session")
+
+    def __init__(
+        self,
+        offer: Offer,
+        session: Session,
+        sock: socket.socket,
+        *,
+        address: Any,  # noqa: ANN401 - its form depends on the family
+        context: AnyContext,
+        server_hostname: str | None,
+    ) -> None:
+        """Remember.
+
+        Args:
+            offer: What the connections of its context have in common.
+            session: Its TLS.
+            sock: Its socket.
+            address: Of the other end.
+            context: As the user gave it.
+            server_hostname: A client's: whom it wants to talk to.
+        """
+        self.offer = offer
+        self.session = session
+        self.address = address
+        self.context = context
+        self.server_hostname = server_hostname
+        self._sock = sock
+        self._ssl_object: SSLObject | None = None
+
+    def __str__(self) -> str:
+        """Return the address as the log shows it."""
+        if not isinstance(self.address, tuple):
+            return str(self.address) or f"a local {self.session.peer}"
+        host, port = self.address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def transport(self, connection: Connection) -> Transport:
+        """Make the transport of the open connection."""
+        info = connection.tls
+        certificate = self.session.peer_certificate
+        if info is not None:
+            self._ssl_object = SSLObject(
+                self.context,
+                self.session.tls,
+                info,
+                () if certificate is None else certificate.chain,
+                server_side=self.session.peer == "client",
+                server_hostname=self.server_hostname,
+            )
+        return Transport(connection, self.offer.clock, self)
+
+    def get(self, name: str, default: Any) -> Any:  # noqa: ANN401 - its type depends on the name
+        """Return what `Transport.get_extra_info` tells about it."""
+        fact = _FACTS.get(name)
+        return default if fact is None else fact(self)
+
+    @property
+    def ssl_object(self) -> SSLObject:
+        """The handshake's outcome; only after the handshake."""
+        if self._ssl_object is None:
+            message = "the handshake is not done"
+            raise RuntimeError(message)
+        return self._ssl_object
+
+    @property
+    def sock(self) -> TransportSocket:
+        """The socket, for its addresses and options."""
+        return TransportSocket(self._sock)
+
+    @property
+    def own_address(self) -> Any:  # noqa: ANN401 - its form depends on the family
+        """Our end's address; None when the socket is closed."""
+        with contextlib.suppress(OSError):
+            return self._sock.getsockname()
+        return None
+
+    @property
+    def client_certificate(self) -> ClientCertificate | None:
+        """The client's certificate, at the server's end."""
+        return self.session.peer_certificate if self.session.peer == "client" else None
+
+
+_FACTS: dict[str, Callable[[Peer], Any]] = {
+    "sslcontext": lambda peer: peer.context,
+    "ssl_object": lambda peer: peer.ssl_object,
+    "peercert": lambda peer: peer.ssl_object.getpeercert(),
+    "cipher": lambda peer: peer.ssl_object.cipher(),
+    "compression": lambda peer: peer.ssl_object.compression(),
+    "socket": lambda peer: peer.sock,
+    "peername": lambda peer: peer.address,
+    "sockname": lambda peer: peer.own_address,
+    "engine": lambda peer: peer.offer.engine,
+    "wait_context": lambda peer: peer.session.wait_context,
+    "client_certificate": lambda peer: peer.client_certificate,
+    "peer_certificate": lambda peer: peer.session.peer_certificate,
+}

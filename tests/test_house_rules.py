@@ -126,6 +126,10 @@ LAYERS = (
     ("tlsserver.asyncio.client",),
     ("tlsserver.asyncio.loops", "tlsserver.asyncio.streams"),
     ("tlsserver.asyncio",),
+    # Under the servers and frameworks of others.
+    ("tlsserver.integrations.environ",),
+    ("tlsserver.integrations.asgi",),
+    ("tlsserver.integrations",),
     # The load generator: beside the server, not on it.
     ("tlsserver.bench.settings", "tlsserver.bench.addresses", "tlsserver.bench.failures", "tlsserver.bench.answer"),
     ("tlsserver.bench.client", "tlsserver.bench.tally", "tlsserver.bench.report"),

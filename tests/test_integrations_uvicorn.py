@@ -14,7 +14,6 @@ from cryptography import x509
 
 from support import asgi_app, web_clients
 from support.framework_site import uvicorn_site
-from support.leaks import wait_until
 from support.loop_thread import LOOPS
 from support.web_clients import NUMBERS, http_client, open_tls, websocket
 from tlsserver import TLSContext
@@ -98,7 +97,7 @@ def test_websockets(site: LoopThread, identity: Identity) -> None:
         for message in ("hello", b"\0" * 100_000, "w" * 70_000):
             talk.send(message)
             assert talk.recv() == message
-    wait_until(lambda: asgi_app.EVENTS.seen == ["websocket 1000"])
+    asgi_app.EVENTS.expect("websocket 1000")
 
 
 def test_streams_both_ways(site: LoopThread, identity: Identity) -> None:
@@ -119,11 +118,11 @@ def test_curl(site: LoopThread, identity: Identity) -> None:
 def test_a_client_that_leaves(site: LoopThread, identity: Identity) -> None:
     with http_client(site.port, identity) as client, client.stream("GET", "/until-gone") as answer:
         assert next(answer.iter_bytes()) == b"begun\n"
-    wait_until(lambda: asgi_app.EVENTS.seen == ["client gone"])
+    asgi_app.EVENTS.expect("client gone")
     asgi_app.EVENTS.seen.clear()
     with open_tls(site.port, identity) as tls:
         tls.sendall(b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf")
-    wait_until(lambda: asgi_app.EVENTS.seen == ["upload cut off"])
+    asgi_app.EVENTS.expect("upload cut off")
 
 
 def test_who_leaves_in_the_handshake_or_does_not_speak_tls(site: LoopThread, identity: Identity) -> None:

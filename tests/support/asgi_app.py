@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import Any
 
+from support.leaks import wait_until
+
 CHUNKS = 64
 CHUNK = bytes(range(256)) * 64
 
@@ -15,6 +17,11 @@ class Events:
 
     def __init__(self) -> None:
         self.seen: list[str] = []
+
+    def expect(self, event: str) -> None:
+        """Wait until it has happened last."""
+        wait_until(lambda: self.seen[-1:] == [event])
+        assert self.seen[-1:] == [event]
 
 
 EVENTS = Events()

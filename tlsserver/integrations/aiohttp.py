@@ -70,7 +70,7 @@ class TLSSite(BaseSite):
     def port(self) -> int | None:
         """Where it listens; before it does, what was asked for."""
         found = self._bound()
-        return found[1] if found else self._address[1]
+        return found[1] if isinstance(found, tuple) else self._address[1]
 
     @property
     def name(self) -> str:
@@ -78,7 +78,8 @@ class TLSSite(BaseSite):
         found = self._bound()
         if isinstance(found, str):
             return f"https://unix:{found}:"
-        return str(URL.build(scheme="https", host=self._address[0] or "0.0.0.0", port=self.port))  # noqa: S104 - shown, not bound
+        host = self._address[0] or (found[0] if found else "0.0.0.0")  # noqa: S104 - shown, not bound
+        return str(URL.build(scheme="https", host=host, port=self.port))
 
     def _bound(self) -> Any:  # noqa: ANN401 - its form depends on the family
         sockets = getattr(self._server, "sockets", ())

@@ -120,7 +120,8 @@ def test_a_client_that_leaves(site: LoopThread, identity: Identity) -> None:
         assert next(answer.iter_bytes()) == b"begun\n"
     asgi_app.EVENTS.expect("client gone")
     asgi_app.EVENTS.seen.clear()
-    with open_tls(site.port, identity) as tls:
+    # Not TLS 1.3: unread tickets would make a reset of the end, which may overtake the request.
+    with open_tls(site.port, identity, "1.2") as tls:
         tls.sendall(b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf")
     asgi_app.EVENTS.expect("upload cut off")
 

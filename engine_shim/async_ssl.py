@@ -186,6 +186,11 @@ class AsyncSSL:
         return int(self._step.count)
 
     @property
+    def drained(self) -> bool:
+        """After a read that was DONE: nothing is left behind it, so the next one waits until the socket is readable."""
+        return bool(self._step.drained)
+
+    @property
     def system_error(self) -> int:
         """After SYSCALL: errno, or 0 where the peer left without close_notify."""
         return int(self._step.system_error)

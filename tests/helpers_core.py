@@ -49,6 +49,7 @@ class FakeWire:
 
     def __init__(self) -> None:
         self.received = b""
+        self.drained = False
         self.written = 0
         self.calls: list[str] = []
         self.sent = bytearray()

@@ -80,6 +80,7 @@ class Connection:
         "_error",
         "_flow",
         "_handshake_wants",
+        "_hold",
         "_is_begun",
         "_life",
         "_make_transport",
@@ -105,6 +106,7 @@ class Connection:
         drain: Drain,
         peer: object,
         now: float,
+        hold: Callable[[], None] | None = None,
     ) -> None:
         """Begin with a connection that was just accepted.
 
@@ -119,6 +121,8 @@ class Connection:
             drain: The jobs of its engine that go on without their connections.
             peer: The client; its text is for the log.
             now: The time in seconds.
+            hold: Has the driver `uncork` this connection as soon as the loop has done what it is doing; None: what is
+                written goes out at once.
         """
         self.tls: TLSInfo | None = None
         self.audience = audience
@@ -127,6 +131,7 @@ class Connection:
         self._counters = counters
         self._make_transport = make_transport
         self._touch = touch
+        self._hold = hold
         self._peer = peer
         self._drain = drain
         self._life = Life(wire, counters, place, drain)
@@ -227,6 +232,7 @@ class Connection:
             self._flow.settle(now)
         if self._life.state in states.GONE:
             self._touch = _nothing
+            self._hold = None
             self.audience.lose(self._error)
 
     def wind_down(self, now: float) -> None:
@@ -266,10 +272,20 @@ class Connection:
         return self._flow.is_reading
 
     def write(self, data: bytes, now: float) -> None:
-        """Send what the socket takes now, buffer the rest; dropped unless the connection is open."""
+        """Send what the socket takes now, or soon, buffer the rest; dropped unless the connection is open."""
+        if self._hold is not None:
+            is_first = not self._flow.is_held
+            if self._flow.hold(data):
+                if is_first:
+                    self._hold()
+                return
         self._flow.write(data, now)
         if not self.is_calm:
             self._touch()
+
+    def uncork(self, now: float) -> None:
+        """Send what was held."""
+        self._flow.uncork(now)
 
     def close(self) -> None:
         """Flush, then close; it begins at the end of this turn."""
@@ -279,6 +295,7 @@ class Connection:
 
     def abort(self, now: float, error: BaseException | None = None) -> None:
         """Close at once; ``connection_lost(error)`` is called at the end of this turn."""
+        self._flow.uncork(now)
         self._end(error, now)
         self._touch()
 

@@ -44,6 +44,7 @@ class Hub:
         reactor: The loop.
         wait_fds: The wait fds of all parked connections.
         drivers: Every driver whose connection is not closed.
+        held: Those whose writes wait until the loop has done what it is doing.
         touched: Those to be applied at the end of this turn.
         jobs: Those that wait for a job.
     """
@@ -53,7 +54,14 @@ class Hub:
         self.wait_fds = WaitFds(reactor)
         self.drivers: set[Driver] = set()
         self.touched: list[Driver] = []
+        self.held: list[Driver] = []
         self.jobs = JobQueue()
+
+    def flush(self) -> None:
+        """Let the held writes go."""
+        held, self.held = self.held, []
+        for driver in held:
+            driver.flush()
 
     def touch(self, driver: Driver) -> None:
         """Have a driver applied at the end of this turn."""
@@ -136,6 +144,10 @@ class Driver:
         if not self._is_touched:
             self._is_touched = True
             self._hub.touch(self)
+
+    def flush(self) -> None:
+        """Let its held writes go."""
+        self._feed(self.connection.uncork)
 
     def begin(self) -> None:
         """Begin the handshake: a client speaks first."""

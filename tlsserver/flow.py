@@ -12,6 +12,8 @@ Decision
 - The protocol is called between calls of OpenSSL, never inside one; it may write, close or abort at any moment.
 - Closing: flush, close_notify, FIN, then read on (and throw away) until the peer's close_notify or the deadline.
 - A peer's close_notify is its half of the goodbye: the protocol may go on writing, if it says so in ``eof_received``.
+- Small writes may be held until the end of what the loop is doing: head and body of an answer then are one record, one
+  system call and one segment. A send costs more than all else that a small answer needs.
 """
 
 from __future__ import annotations
@@ -37,6 +39,9 @@ __all__ = ["Flow"]
 # Where data may flow: the handshake is done and nothing is interrupted.
 _FLOWING = frozenset({State.OPEN, State.CLOSING})
 
+# One TLS record: what is longer fills records of its own.
+_HELD_MOST = 16 * 1024
+
 # An attribute of an enumeration costs a call before Python 3.12, and a handshake asks for a hundred of them.
 _CLOSE = Event.CLOSE
 _CLOSING, _OPEN = State.CLOSING, State.OPEN
@@ -56,6 +61,7 @@ class Flow:
 
     Attributes:
         again: A read has more to do, whatever the socket says.
+        is_held: What is unsent waits for `uncork` alone.
         is_reading: False while the protocol wants no data.
     """
 
@@ -75,6 +81,7 @@ class Flow:
         "_wire",
         "_write_wants",
         "again",
+        "is_held",
         "is_reading",
     )
 
@@ -100,6 +107,7 @@ class Flow:
         """
         self.again = False
         self.is_reading = True
+        self.is_held = False
         self._wire = wire
         self._life = life
         self._audience = audience
@@ -124,7 +132,7 @@ class Flow:
     def is_calm(self) -> bool:
         """Whether nothing is under way but waiting for the peer's bytes."""
         return (
-            not self._out.size
+            (not self._out.size or self.is_held)
             and self.is_reading
             and not self.again
             and self._read_wants is _WANT_READ
@@ -198,12 +206,32 @@ class Flow:
         """Send what the socket takes now, buffer the rest; dropped unless the connection is open."""
         if self._life.state not in states.OPEN:
             return
-        was_empty = not self._out.size
+        was_free = not self._out.size or self.is_held
         self._out.add(data)
-        if was_empty:
+        if was_free:
             self._flush(now)
         if self._out.size:
             self._keep_marks(now)
+
+    def hold(self, data: bytes) -> bool:
+        """Keep what is written until `uncork`, if it is little and nothing else is under way.
+
+        Returns:
+            Whether it is kept; if not, `write` it.
+        """
+        size = self._out.size + len(data)
+        if size > _HELD_MOST or size > self._audience.limits[1] or self._life.state is not _OPEN:
+            return False
+        if not self.is_held and (self._out.size or self._write_wants is not _DONE):
+            return False
+        self._out.add(data)
+        self.is_held = True
+        return True
+
+    def uncork(self, now: float) -> None:
+        """Send what is held."""
+        if self.is_held:
+            self._flush(now)
 
     def set_reading(self, *, wanted: bool) -> None:
         """Go on or stop reading."""
@@ -214,6 +242,7 @@ class Flow:
     def drop(self) -> None:
         """The connection ends: forget what is unsent, and whom to tell of an end."""
         self._out.clear()
+        self.is_held = False
         self._end = _nobody
 
     # Reading
@@ -242,6 +271,9 @@ class Flow:
             budget -= len(self._wire.received)
             self._received(self._wire.received, now)
             if not self._can_pull():
+                return
+            if self._wire.drained:
+                self._read_wants = _WANT_READ
                 return
         self.again = True
 
@@ -286,6 +318,7 @@ class Flow:
         return self._out.size > 0 or (self._life.state is _CLOSING and not self._notified)
 
     def _flush(self, now: float) -> None:
+        self.is_held = False
         if self._life.state in _FLOWING:
             self._write_on(now)
 

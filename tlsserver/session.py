@@ -154,6 +154,7 @@ class Session:
         "_socket",
         "_tls",
         "data_takes_job",
+        "drained",
         "handshake_takes_job",
         "peer",
         "peer_certificate",
@@ -184,6 +185,7 @@ class Session:
         self.handshake_takes_job = shared.offloaded
         self.data_takes_job = shared.async_io
         self.received = b""
+        self.drained = False
         self.written = 0
 
     @property
@@ -234,7 +236,11 @@ class Session:
         """Read at most one record into `received` (SSL_read_ex(3))."""
         step = self._step(self._tls.read_into, self._buffer)
         # What was received before is not kept: thousands of connections are idle behind their last request.
-        self.received = self._buffer[: self._tls.count].tobytes() if step is _DONE else b""
+        if step is _DONE:
+            self.received = self._buffer[: self._tls.count].tobytes()
+            self.drained = self._tls.drained
+        else:
+            self.received = b""
         return step
 
     def write(self, data: bytes | memoryview) -> Step:

@@ -86,11 +86,13 @@ class Wire(Protocol):
 
     Attributes:
         received: The data, after `read` came to `Step.DONE`.
+        drained: After `read` came to `Step.DONE`: nothing is left behind it until the socket is readable again.
         written: How many bytes were taken, after `write` came to `Step.DONE`.
         peer: ``"client"`` or ``"server"``: what the other end is.
     """
 
     received: bytes
+    drained: bool
     written: int
     peer: str
 

@@ -179,11 +179,16 @@ static int status_of(const struct async_ssl *a, int outcome) {
     return status == SSL_ERROR_SYSCALL && a->step.error_count > 0 ? SSL_ERROR_SSL : status;
 }
 
+static bool is_drained(const struct async_ssl *a) {
+    return a->bio != NULL && ossl.SSL_has_pending(a->ssl) == 0 && socket_bio_is_drained(a->bio);
+}
+
 /* The call has returned without an error. */
 static void succeed(struct async_ssl *a) {
     a->step.count = a->result;
     a->step.error_count = 0;
     ossl.ERR_clear_error();
+    a->step.drained = a->call == CALL_READ && is_drained(a);
     if (a->call == CALL_HANDSHAKE) a->asynchronous = (a->flags & ASYNC_IO) != 0;
 }
 

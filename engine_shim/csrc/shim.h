@@ -223,6 +223,7 @@ struct async_step {
     uint64_t serial; /* of the only wait fd, if it is ours: no other descriptor ever has it; else 0 */
     int error_count; /* entries that async_ssl_errors() holds */
     int asks;        /* 1: the paused call asks what async_ssl_question() gives */
+    int drained;     /* 1: nothing is left behind what was read, so the next read waits for the socket */
 };
 struct async_ssl *async_ssl_new(void *ssl, int flags);
 struct async_ssl *async_ssl_accept(void *ssl_ctx, int fd, int flags);  /* borrows fd until it is closed */

@@ -8,7 +8,7 @@
  *
  * What it means. One recv(2) of all that has come serves a record or several. After a short one the next read waits
  * instead of asking, once: whoever drives the connection watches a level-triggered selector, which tells what came
- * meanwhile. OpenSSL may hold nothing, and this BIO a record: read until told to wait.
+ * meanwhile. OpenSSL may hold nothing, and this BIO a record: read until told to wait, or that it is drained.
  *
  * Decision. Within a step, one call of async_ssl.c, both directions use buffers of the thread, which no idle connection
  * pays for. At its end the bytes that OpenSSL has not taken move to memory of the BIO's own, freed with the last of
@@ -271,6 +271,12 @@ int socket_bio_end(struct socket_bio *s) {
     s->collects = false;
     give_scratch_back(s);
     return s->lost ? ENOMEM : error;
+}
+
+bool socket_bio_is_drained(struct socket_bio *s) {
+    if (!s->came_short || s->in.left > 0) return false;
+    s->came_short = false;
+    return true;
 }
 
 void socket_bio_drop(struct socket_bio *s) {

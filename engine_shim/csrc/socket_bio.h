@@ -14,6 +14,8 @@ struct socket_bio *socket_bio_attach(SSL *ssl, int fd) MUST_CHECK;
 void socket_bio_begin(struct socket_bio *s, bool collects);
 /* 0: all is sent. Else errno: EAGAIN if the socket is full. What is unsent is kept, and tried again in each step. */
 int socket_bio_end(struct socket_bio *s) MUST_CHECK;
+/* Whether all is taken that had come when recv(2) was last asked; then the next read asks it again. */
+bool socket_bio_is_drained(struct socket_bio *s);
 /* What is unsent is of no use any more. */
 void socket_bio_drop(struct socket_bio *s);
 

@@ -158,6 +158,7 @@ class Endpoint:
             drain=offer.drain,
             peer=peer,
             now=self._home.reactor.time(),
+            hold=lambda: self._home.hold(driver),
         )
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from tlsserver.driver import Driver
     from tlsserver.listener import Listener
 
 __all__ = ["Home", "home_of"]
@@ -66,6 +67,12 @@ class Home:
         self._is_closed = False
         self.reactor.at_end_of_turn(self._end_of_turn)
 
+    def hold(self, driver: Driver) -> None:
+        """Let a connection's writes wait until the loop has done what it is doing."""
+        if not self.hub.held:
+            self.loop.call_soon(self.hub.flush, context=self.reactor.context)
+        self.hub.held.append(driver)
+
     def _jobs_ended(self) -> int:
         return sum(counters.jobs_ended for counters in self.counters)
 
@@ -97,6 +104,7 @@ class Home:
             return
         self._tell()
         self.reactor.leave_loop()
+        self.hub.flush()
         for listener in tuple(self.listeners):
             listener.close()
         self.listeners.clear()

@@ -102,7 +102,11 @@ class LoopSelector:
 
 
 class LoopReactor(Reactor):
-    """A reactor on an asyncio loop, on the loop's thread. Nobody runs it: the loop does."""
+    """A reactor on an asyncio loop, on the loop's thread. Nobody runs it: the loop does.
+
+    Attributes:
+        context: What turns run in: an empty one.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to use a loop.
@@ -114,7 +118,7 @@ class LoopReactor(Reactor):
             ConfigurationError: This machine's selectors cannot be watched, or the loop watches no descriptors.
         """
         self._loop = loop
-        self._context = contextvars.Context()
+        self.context = contextvars.Context()
         self._is_asked_for = self._has_left = False
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
@@ -144,7 +148,7 @@ class LoopReactor(Reactor):
         """Have a turn, if none is asked for yet."""
         if not self._is_asked_for and not self._has_left:
             self._is_asked_for = True
-            self._loop.call_soon(self._turn_asked_for, context=self._context)
+            self._loop.call_soon(self._turn_asked_for, context=self.context)
 
     def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Timer:  # noqa: ANN401 - as in asyncio
         """Call it at a time of this reactor's clock (CLOCK_MONOTONIC), not before."""
@@ -193,14 +197,14 @@ class LoopReactor(Reactor):
             self._alarm.cancel()
         self._alarm_at = when
         delay = max(when - time.monotonic(), 0.0)
-        self._alarm = self._loop.call_later(delay, self._turn_due, context=self._context)
+        self._alarm = self._loop.call_later(delay, self._turn_due, context=self.context)
 
     def _woken(self, events: int) -> None:
         super()._woken(events)
         self.end_turn_soon()
 
     def _gather(self, events: int) -> None:
-        """Look who is ready, and serve them in this iteration, unless a turn is to come anyway."""
+        """Look who is ready; they are served in the turn that comes first in the next iteration, and in no other."""
         super()._gather(events)
-        if not self._is_asked_for:
-            self._context.run(self._turn)
+        if self._backlog:
+            self.end_turn_soon()

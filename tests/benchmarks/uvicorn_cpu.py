@@ -1,0 +1,189 @@
+"""The CPU time of uvicorn hosting a hello application, on our TLS and on the standard library's.
+
+Three loads, each on a server of its own process, whose user and system time is read before and after:
+
+- handshakes: ``tlsserver bench``, full ones, closed at once. ms of CPU for each.
+- requests: ``h2load --h1``, 16 connections that are kept alive. Requests for each second of CPU.
+- download: the same with a body of 32 MiB in pieces of 64 KiB. MB for each second of CPU.
+
+The rounds alternate; printed are the medians, and the median of each round's ratio to the standard library on the same
+loop.
+
+    python tests/benchmarks/uvicorn_cpu.py [--rounds 5] [--loop asyncio --loop uvloop]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
+
+from benchmarks.latency_storm import SPAWN  # noqa: E402 - found by the line above
+from support.certificates import Certificates, Identity  # noqa: E402 - the same
+
+if TYPE_CHECKING:
+    import ssl
+    from multiprocessing.connection import Connection as Pipe
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+PIECE = b"x" * 65536
+PIECES = 512
+HANDSHAKES, REQUESTS, DOWNLOADS = 1500, 6000, 16
+CONNECTIONS = 16
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+async def app(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Send) -> None:
+    """Say hello; at /bulk send 32 MiB."""
+    if scope["type"] != "http":
+        return
+    del receive
+    is_bulk = scope["path"] == "/bulk"
+    length = len(PIECE) * PIECES if is_bulk else 5
+    headers = [(b"content-type", b"text/plain"), (b"content-length", str(length).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for _ in range(PIECES if is_bulk else 0):
+        await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+    await send({"type": "http.response.body", "body": b"" if is_bulk else b"hello"})
+
+
+def new_loop(name: str, *, ours: bool) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return what makes the loop."""
+    import uvloop  # noqa: PLC0415 - the clients do not load it
+
+    base: Callable[[], asyncio.AbstractEventLoop] = (
+        uvloop.new_event_loop if name == "uvloop" else asyncio.SelectorEventLoop
+    )
+    if not ours:
+        return base
+    from tlsserver.asyncio import loop_factory  # noqa: PLC0415 - not for the standard library
+
+    return loop_factory(base)
+
+
+def make_context(whose: str, identity: Identity) -> ssl.SSLContext:
+    """Make what uvicorn's ssl_context_factory returns."""
+    if whose == "stdlib":
+        import ssl  # noqa: PLC0415 - what is compared
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(identity.cert, identity.key)
+        return context
+    from tlsserver.asyncio import SSLContext  # noqa: PLC0415 - not for the standard library
+
+    made = SSLContext(offload=whose)
+    made.load_cert_chain(identity.cert, identity.key)
+    return made
+
+
+def serve(pipe: Pipe, loop: str, whose: str, identity: Identity) -> None:
+    """Run uvicorn until told to stop."""
+    import uvicorn  # noqa: PLC0415 - the clients do not load it
+
+    context = make_context(whose, identity)
+    config = uvicorn.Config(
+        app,
+        port=0,
+        log_level="warning",
+        access_log=False,
+        backlog=4096,
+        ssl_context_factory=lambda _config, _default: context,
+    )
+    server = uvicorn.Server(config)
+
+    async def main() -> None:
+        asyncio.get_running_loop().add_reader(pipe.fileno(), lambda: setattr(server, "should_exit", True))
+        serving = asyncio.ensure_future(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        pipe.send(server.servers[0].sockets[0].getsockname()[1])
+        await serving
+
+    with asyncio.Runner(loop_factory=new_loop(loop, ours=whose != "stdlib")) as runner:
+        runner.run(main())
+
+
+def cpu(pid: int) -> float:
+    """Return the seconds of CPU that a process has used (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def handshakes(port: int) -> float:
+    """Make full handshakes; return how many."""
+    command = [sys.executable, "-m", "tlsserver", "bench", f"127.0.0.1:{port}", "--json"]
+    options = ["--count", str(HANDSHAKES), "--concurrency", "64", "--tls", "1.3"]
+    done = subprocess.run([*command, *options], capture_output=True, check=True, text=True)
+    return float(json.loads(done.stdout)["handshakes"])
+
+
+def h2load(port: int, path: str, count: int) -> float:
+    """Make requests; return how many succeeded."""
+    command = ["h2load", "--h1", "-n", str(count), "-c", str(min(CONNECTIONS, count)), f"https://127.0.0.1:{port}{path}"]
+    done = subprocess.run(command, capture_output=True, check=True, text=True)
+    found = re.search(r"(\d+) succeeded", done.stdout)
+    assert found is not None, done.stdout
+    assert int(found[1]) == count, done.stdout
+    return count
+
+
+def measure(loop: str, whose: str, identity: Identity) -> dict[str, float]:
+    """Put all loads on one server."""
+    ours, theirs = SPAWN.Pipe()
+    server = SPAWN.Process(target=serve, args=(theirs, loop, whose, identity))
+    server.start()
+    port = ours.recv()
+    assert server.pid is not None
+    figures = {}
+    handshakes(port)  # what happens once, happens before
+    begun = cpu(server.pid)
+    count = handshakes(port)
+    figures["handshake, ms"] = (cpu(server.pid) - begun) / count * 1000
+    for name, path, count, unit in (("requests/s", "/", REQUESTS, 1.0), ("MB/s", "/bulk", DOWNLOADS, 33.554432)):
+        begun = cpu(server.pid)
+        done = h2load(port, path, int(count)) * unit
+        figures[name] = done / (cpu(server.pid) - begun)
+    ours.send("stop")
+    server.join()
+    return figures
+
+
+@click.command(help=(__doc__ or "").partition("\n")[0])
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--loop", "loops", multiple=True, type=click.Choice(["asyncio", "uvloop"]), default=["asyncio", "uvloop"])
+@click.option("--offload", "offloads", multiple=True, default=["batch"], show_default=True)
+@click.option("--key", default="rsa2048", show_default=True)
+def main(rounds: int, loops: tuple[str, ...], offloads: tuple[str, ...], key: str) -> None:
+    """Measure and print."""
+    seen: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        identity = Certificates(Path(folder))[key]
+        for _ in range(rounds):
+            for loop in loops:
+                for whose in ("stdlib", *offloads):
+                    seen[loop, whose].append(measure(loop, whose, identity))
+    click.echo(f"{'loop, TLS':<20}" + "".join(f"{name:>16}{'ratio':>8}" for name in seen[loops[0], "stdlib"][0]))
+    for (loop, whose), rows in seen.items():
+        base = seen[loop, "stdlib"]
+        cells = []
+        for name in rows[0]:
+            ratio = statistics.median(row[name] / other[name] for row, other in zip(rows, base, strict=True))
+            cells.append(f"{statistics.median(row[name] for row in rows):>16.3f}{ratio:>8.2f}")
+        click.echo(f"{f'{loop}, {whose}':<20}" + "".join(cells))
+
+
+if __name__ == "__main__":
+    main()

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from tlsserver.session import ContextLike
 
-__all__ = ["Reloadable", "Reloader"]
+__all__ = ["Dates", "Reloadable", "Reloader"]
 
 logger = logging.getLogger(__name__)
 

@@ -98,6 +98,8 @@ def refuse_with_application(options: dict[str, Any], context: click.Context) -> 
         raise ConfigurationError(
             "--reload is not there: install watchfiles, and start `watchfiles 'tlsserver serve MODULE:ATTRIBUTE'`"
         )
+    if options["max_draining"] is not None:
+        raise ConfigurationError("--max-draining cannot be changed with an application: leave it out")
     chosen = [name for name in ("uds", "fd") if options[name] is not None]
     given = [name for name in ("host", "port") if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if len(chosen) > 1 or (chosen and given):

@@ -10,22 +10,29 @@ import asyncio
 import contextlib
 import importlib
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
+import engine_shim
+from tlsserver.asyncio import SSLContext
+from tlsserver.cli.applications import INTERFACES
+from tlsserver.config import ServerConfig
 from tlsserver.errors import ConfigurationError
 from tlsserver.integrations.asgi import wsgi
 from tlsserver.integrations.uvicorn import Config
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Iterator
+    from pathlib import Path
     from socket import socket
 
     from tlsserver.cli.applications import Application
+    from tlsserver.context import TLSContext
+    from tlsserver.reload import Dates
+    from tlsserver.session import ContextLike
 
-__all__ = ["AppServer", "config_of"]
+__all__ = ["AppServer", "ServedContext"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -36,35 +43,36 @@ _MODULES = {
     "ws": {"websockets": "websockets", "websockets-sansio": "websockets", "wsproto": "wsproto"},
 }
 
+# The options that are uvicorn's, under its names.
+_SAME = (
+    *("loop", "http", "ws", "lifespan", "access_log", "proxy_headers", "forwarded_allow_ips", "root_path"),
+    *("limit_concurrency", "limit_max_requests", "backlog", "timeout_keep_alive", "timeout_graceful_shutdown"),
+)
 
-def config_of(application: Application, options: dict[str, Any], context: ssl.SSLContext) -> Config:
-    """Return uvicorn's settings for an application.
 
-    Args:
-        application: What to run; a factory is called now.
-        options: Of `tlsserver serve`.
-        context: Of our connections.
+class ServedContext(SSLContext):
+    """The context of `tlsserver serve`, which is swapped when its files have changed. Any thread."""
 
-    Raises:
-        ConfigurationError: It is no application, or something is not installed that an option names.
-    """
-    for name, modules in _MODULES.items():
-        _check_installed(name, options[name], modules)
-    app, interface = application.make()
-    if interface == "wsgi":
-        app, interface = wsgi(app), "asgi3"
-    same = ("loop", "http", "ws", "lifespan", "access_log", "proxy_headers", "forwarded_allow_ips", "root_path")
-    limits = ("limit_concurrency", "limit_max_requests", "backlog", "timeout_keep_alive", "timeout_graceful_shutdown")
-    return Config(
-        app,
-        context=context,
-        interface=interface,
-        log_config=None,  # as of all our commands: standard error, in one form
-        log_level=options["log_level"].lower(),
-        workers=1,  # not what WEB_CONCURRENCY says
-        server_header=False,
-        **{name: options[name] for name in (*same, *limits)},
-    )
+    @property
+    def current(self) -> TLSContext:
+        """What new connections begin with."""
+        return self._current
+
+    @current.setter
+    def current(self, context: TLSContext) -> None:
+        self._current = context
+
+    def server_context(self) -> TLSContext:
+        """Return what the next connection begins with."""
+        return self._current
+
+
+class _Dates:
+    """What `tlsserver.reload.Dates` asks for, of one context."""
+
+    def __init__(self, context: TLSContext) -> None:
+        self.certificate_expires = context.expires
+        self.ocsp_expires = context.ocsp_expires
 
 
 def _check_installed(name: str, value: str, modules: dict[str, str]) -> None:
@@ -81,19 +89,33 @@ def _check_installed(name: str, value: str, modules: dict[str, str]) -> None:
 
 
 class AppServer(uvicorn.Server):
-    """uvicorn's server, as `tlsserver serve` starts, reloads and stops it."""
+    """uvicorn's server, as `tlsserver serve` starts, reloads and stops it.
 
-    def __init__(self, config: Config, context: ServedContext) -> None:
+    Attributes:
+        interface: What the application speaks, in words.
+    """
+
+    def __init__(self, application: Application, options: dict[str, Any], context: TLSContext) -> None:
         """Prepare.
 
         Args:
-            config: uvicorn's settings.
-            context: The one that is in them.
+            application: What to run; a factory is called now.
+            options: Of `tlsserver serve`.
+            context: Of its first connections.
+
+        Raises:
+            ConfigurationError: It is no application, or something is not installed that an option names.
         """
-        super().__init__(config)
-        self._context = context
+        for name, modules in _MODULES.items():
+            _check_installed(name, options[name], modules)
+        app, interface = application.make()
+        self.interface = INTERFACES[interface]
+        self._context = ServedContext.from_context(context)
+        self._context.current = context
+        super().__init__(_config(app, interface, options, self._context))
         self._on_started: Callable[[], object] = lambda: None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._jobs: int | None = options["async_jobs"]
 
     def serve_on(self, listening: socket, *, started: Callable[[], object]) -> int:
         """Serve on this thread until a signal comes, or the application ends.
@@ -104,8 +126,13 @@ class AppServer(uvicorn.Server):
 
         Returns:
             The exit code: not 0 if the application cannot be started.
+
+        Raises:
+            engine_shim.ShimError: This thread cannot have the jobs that were asked for.
         """
         self._on_started = started
+        if self._jobs is not None:
+            engine_shim.init_thread(self._jobs, 0)
         try:
             self.run(sockets=[listening])
         except SystemExit as error:
@@ -115,19 +142,22 @@ class AppServer(uvicorn.Server):
     def reload(self, make: Callable[[], ContextLike] | None = None, /) -> None:
         """Use another context for new connections; open ones keep theirs. Any thread.
 
+        Args:
+            make: Makes it, of `tlsserver.TLSContext`; None: it is that of now, of files that are read anew.
+
         Raises:
             ConfigurationError: A file cannot be used; nothing has changed.
             engine_shim.ShimError: The key cannot be used; nothing has changed.
         """
-        self._context.reload(make)
+        self._context.current = cast("TLSContext", (make or self._context.current.replace)())
 
     def context_files(self) -> tuple[str | Path, ...]:
         """Return the files that the context is made of."""
-        return self._context.server_context().files
+        return self._context.current.files
 
-    def statistics(self) -> TLSContext:
-        """Return what tells when certificates expire."""
-        return self._context.server_context()
+    def statistics(self) -> Dates:
+        """Return when the context's certificates are over."""
+        return _Dates(self._context.current)
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Start the application, and listen."""
@@ -164,5 +194,26 @@ class AppServer(uvicorn.Server):
         self._loop.call_soon_threadsafe(self._abort)
 
     def _abort(self) -> None:
-        for connection in tuple(self.server_state.connections):
-            connection.transport.abort()
+        for server in self.servers:
+            server.abort_clients()
+
+
+def _config(app: Any, interface: str, options: dict[str, Any], context: ServedContext) -> Config:  # noqa: ANN401 - an application
+    """Return uvicorn's settings."""
+    if interface == "wsgi":
+        app, interface = wsgi(app), "asgi3"
+    limits = ServerConfig(
+        timeout_idle=None,  # uvicorn's business
+        **{name: options[name] for name in ("max_handshakes", "timeout_handshake", "backlog")},
+    )
+    return Config(
+        app,
+        context=context,
+        limits=limits,
+        interface=interface,
+        log_config=None,  # as of all our commands: standard error, in one form
+        log_level=options["log_level"].lower(),
+        workers=1,  # not what WEB_CONCURRENCY says
+        server_header=False,
+        **{name: options[name] for name in _SAME},
+    )

@@ -237,7 +237,7 @@ def _serve_application(application: Application, site: Site) -> int:
 
     listening = app_sockets.listen(site.options)
     try:
-        server = app_server.AppServer.of(application, site.options, site.made.context)
+        server = app_server.AppServer(application, site.options, site.made.context)
         lines = site.banner(f"{application.name} ({server.interface})", listening.where)
         with site.reloading(server), _collected_rarely():
             return server.serve_on(listening.socket, started=lambda: click.echo("\n".join(lines)))

@@ -16,8 +16,8 @@ or, with uvicorn's own `run` and options, workers among them::
 
 from __future__ import annotations
 
+import functools
 import ssl
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -31,6 +31,8 @@ from tlsserver.integrations.asgi import OfConnection
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+
+    from tlsserver.config import ServerConfig
 
 __all__ = ["Config", "HTTPProtocol", "WebSocketProtocol", "ssl_context", "with_tls"]
 
@@ -83,7 +85,7 @@ def _set_version(context: SSLContext, version: int) -> None:
         context.minimum_version = context.maximum_version = only
 
 
-@lru_cache(maxsize=None)  # some five classes of uvicorn's
+@functools.lru_cache(maxsize=None)  # some five classes of uvicorn's
 def with_tls(protocol_class: type[Any]) -> type[Any]:
     """Make a protocol class of uvicorn's whose requests carry the extensions of `tlsserver.integrations.asgi`."""
 
@@ -114,16 +116,25 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - of classes that depend on w
 class Config(uvicorn.Config):
     """uvicorn's settings, served by our loop with our TLS; HTTP requests and websockets carry the extension ``tls``."""
 
-    def __init__(self, app: Any, *, context: ssl.SSLContext | None = None, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
+    def __init__(
+        self,
+        app: Any,  # noqa: ANN401 - uvicorn's
+        *,
+        context: ssl.SSLContext | None = None,
+        limits: ServerConfig | None = None,
+        **options: Any,  # noqa: ANN401 - uvicorn's
+    ) -> None:
         """Take settings.
 
         Args:
             app: The application, or where it is.
             context: A `tlsserver.asyncio.SSLContext`; None: one is made of the settings (`ssl_context`).
+            limits: Of handshakes and goodbyes, such as ``timeout_handshake``; None: the defaults.
             options: As of `uvicorn.Config`.
         """
         super().__init__(app, **options)
         self._context = context
+        self._limits = limits
 
     @property
     def is_ssl(self) -> bool:
@@ -143,4 +154,21 @@ class Config(uvicorn.Config):
 
     def get_loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop]:
         """Let the loop that ``loop`` names take our context."""
-        return loop_factory(super().get_loop_factory())
+        make = loop_factory(super().get_loop_factory())
+        return make if self._limits is None else lambda: self._limited(make())
+
+    def _limited(self, loop: Any) -> asyncio.AbstractEventLoop:  # noqa: ANN401 - its methods are replaced
+        """Give our server its limits, of which uvicorn knows nothing."""
+        for name in ("create_server", "create_unix_server"):
+            setattr(loop, name, self._with_limits(getattr(loop, name)))
+        limited: asyncio.AbstractEventLoop = loop
+        return limited
+
+    def _with_limits(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def call(*args: Any, **named: Any) -> Any:  # noqa: ANN401 - the loop's
+            if named.get("ssl") is not None and named["ssl"] is self.ssl:
+                named["config"] = self._limits
+            return method(*args, **named)
+
+        return call

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import importlib
 import signal
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
@@ -175,7 +176,13 @@ class AppServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Heed the signals while the block runs; they are not raised anew behind it, because they were heeded."""
+        """Heed the signals while the block runs; they are not raised anew behind it, because they were heeded.
+
+        On another thread than the main one it does nothing: only the main thread gets signals.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         previous = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
         try:
             yield
@@ -191,7 +198,8 @@ class AppServer(uvicorn.Server):
         if not self.started or self._loop is None:
             raise KeyboardInterrupt  # the application does not come to its start, and nothing is open
         self.force_exit = True
-        self._loop.call_soon_threadsafe(self._abort)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing is left
+            self._loop.call_soon_threadsafe(self._abort)
 
     def _abort(self) -> None:
         for server in self.servers:

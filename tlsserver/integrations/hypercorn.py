@@ -14,12 +14,13 @@ puts the extension ``tls`` into requests.
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Any
 
 import hypercorn.asyncio
 from hypercorn.config import Config as HypercornConfig
 
-from tlsserver.asyncio import SSLContext, patch_loop
+from tlsserver.asyncio import Server, SSLContext, patch_loop
 from tlsserver.integrations.asgi import TLSExtension, named
 
 if TYPE_CHECKING:
@@ -93,8 +94,16 @@ def _make_ready(loop: asyncio.AbstractEventLoop) -> None:
     patch_loop(loop)
     create_server = loop.create_server
 
+    @functools.wraps(create_server)
     async def create_named(protocol_factory: Any, *args: Any, **kwargs: Any) -> asyncio.AbstractServer:  # noqa: ANN401 - the loop's
-        return await create_server(named(protocol_factory), *args, **kwargs)
+        server = await create_server(named(protocol_factory), *args, **kwargs)
+        if isinstance(server, Server):
+            server.wait_closed = _at_once  # type: ignore[method-assign]
+        return server
 
     loop.create_server = create_named  # type: ignore[method-assign, assignment]
     setattr(loop, _READY, True)
+
+
+async def _at_once() -> None:
+    """hypercorn waits for its connections, too, and unlike a server of asyncio's no longer than `graceful_timeout`."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlsserver.integrations.hypercorn import Config, serve
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
-async def app(scope: Any, _receive: Any, send: Any) -> None:
+
+async def app(scope: dict[str, Any], _receive: object, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
     """Answer with what was negotiated."""
     if scope["type"] != "http":
         return  # the lifespan is of no use here

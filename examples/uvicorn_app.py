@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import ssl
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from tlsserver.integrations.uvicorn import Config
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
-async def app(scope: Any, _receive: Any, send: Any) -> None:
+
+async def app(scope: dict[str, Any], _receive: object, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
     """Greet clients by the names in their certificates."""
     tls = scope["extensions"]["tls"]
     who = tls["client_cert_name"] or "whoever you are"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -30,7 +28,7 @@ from tlsserver.cli.applications import Application
 from tlsserver.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from typing_extensions import Self
 
     from support.certificates import Identity
     from support.client_scene import House
@@ -69,7 +67,7 @@ class OnThread:
         self.code = self.server.serve_on(self.listening, started=self._started.set)
         self._started.set()
 
-    def __enter__(self) -> OnThread:
+    def __enter__(self) -> Self:
         self._thread.start()
         assert self._started.wait(PATIENCE)
         return self

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MODULES = {
-    "good": "async def app(scope, receive, send): ...\nclass inner:\n    app = app\ndef make(): return app\nvalue = 1\n",
+    "good": "async def app(scope, receive, send): ...\nclass inner: app = app\ndef make(): return app\nvalue = 1\n",
     "needs_more": "import surely_not_there\n",
     "broken": "def f(:\n",
     "fails": "raise RuntimeError('no database')\n",

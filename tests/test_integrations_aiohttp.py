@@ -116,9 +116,7 @@ def site(request: pytest.FixtureRequest, identity: Identity, house: House) -> It
 
 
 @pytest.mark.parametrize("version", NUMBERS)
-def test_requests_know_their_connections_tls(
-    site: LoopThread, identity: Identity, house: House, version: str
-) -> None:
+def test_requests_know_their_connections_tls(site: LoopThread, identity: Identity, house: House, version: str) -> None:
     with http_client(site.port, identity, version, house.good) as client:
         first, second = client.get("/told").json(), client.get("/told").json()
     assert first == second, "kept alive"

@@ -10,11 +10,11 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import uvicorn
 from cryptography import x509
 
 from support import asgi_app, web_clients
 from support.framework_site import uvicorn_site
-from support.loop_thread import LOOPS
 from support.web_clients import NUMBERS, http_client, open_tls, websocket
 from tlsserver import TLSContext
 from tlsserver.asyncio import SSLContext
@@ -89,7 +89,11 @@ def test_others_of_the_same_server_do_not_see_it(site: LoopThread, identity: Ide
         http_client(site.port, identity, holder=house.other) as other,
         http_client(site.port, identity) as nobody,
     ):
-        assert [client.get("/told").json()["subject"] for client in (other, nobody, other)] == ["CN=other", None, "CN=other"]
+        assert [client.get("/told").json()["subject"] for client in (other, nobody, other)] == [
+            "CN=other",
+            None,
+            "CN=other",
+        ]
 
 
 def test_websockets(site: LoopThread, identity: Identity) -> None:
@@ -135,7 +139,7 @@ def test_who_leaves_in_the_handshake_or_does_not_speak_tls(site: LoopThread, ide
 
 
 def test_a_stop_lets_requests_and_websockets_end(identity: Identity) -> None:
-    files = {"ssl_certfile": identity.cert, "ssl_keyfile": identity.key}
+    files: dict[str, Any] = {"ssl_certfile": identity.cert, "ssl_keyfile": identity.key}
     with uvicorn_site(**files, lifespan="on") as site, websocket(site.port, identity) as talk:
         talk.send("there")
         assert talk.recv() == "there"
@@ -161,7 +165,7 @@ def test_a_context_that_is_given(identity: Identity) -> None:
 
 
 def test_the_factory_fits_uvicorns_own_settings(identity: Identity) -> None:
-    config = ours.uvicorn.Config(
+    config = uvicorn.Config(
         asgi_app.app,
         ssl_certfile=identity.cert,
         ssl_keyfile=identity.key,

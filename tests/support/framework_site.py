@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import hypercorn.config
 import uvicorn
 
 from support import asgi_app
@@ -15,6 +14,8 @@ from tlsserver.integrations import uvicorn as our_uvicorn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import hypercorn.config
 
 
 class Uvicorn(uvicorn.Server):

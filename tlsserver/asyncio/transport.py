@@ -123,7 +123,7 @@ class Peer:
 
     @property
     def server_certificate(self) -> bytes | None:
-        """The certificate that the client was shown, in DER; None at the client's end, or once the connection is closed."""
+        """The certificate that the client was shown, in DER; None at the client's end, or after the connection's."""
         return facts.own_certificate(self.session.tls) if self.session.peer == "client" else None
 
 

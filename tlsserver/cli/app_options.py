@@ -14,7 +14,7 @@ from tlsserver.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["app_options", "refuse_without_application", "refuse_with_application"]
+__all__ = ["app_options", "refuse_with_application", "refuse_without_application"]
 
 _COUNT = click.IntRange(min=1)
 
@@ -55,10 +55,10 @@ _OPTIONS = (
     click.option("--reload", is_flag=True, help="Not there: for development, let another tool start the server anew."),
 )
 
-NAMES = (
-    "app_dir factory interface uds fd workers limit_concurrency limit_max_requests proxy_headers forwarded_allow_ips "
-    "root_path lifespan access_log loop http ws reload"
-).split()
+NAMES = [
+    *("app_dir", "factory", "interface", "uds", "fd", "workers", "limit_concurrency", "limit_max_requests"),
+    *("proxy_headers", "forwarded_allow_ips", "root_path", "lifespan", "access_log", "loop", "http", "ws", "reload"),
+]
 """What the options are called in Python; a test compares it with the table."""
 
 
@@ -78,8 +78,8 @@ def refuse_without_application(context: click.Context) -> None:
     given = [name for name in NAMES if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if given:
         raise ConfigurationError(
-            f"--{given[0].replace('_', '-')} is for applications, and no application is named: give MODULE:ATTRIBUTE, or "
-            "leave it out"
+            f"--{given[0].replace('_', '-')} is for applications, and none is named: give MODULE:ATTRIBUTE, or leave "
+            "it out"
         )
 
 

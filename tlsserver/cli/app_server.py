@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from socket import socket
 
+    from tlsserver.asyncio import Server
     from tlsserver.cli.applications import Application
     from tlsserver.context import TLSContext
     from tlsserver.reload import Dates
@@ -202,7 +203,7 @@ class AppServer(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._abort)
 
     def _abort(self) -> None:
-        for server in self.servers:
+        for server in cast("list[Server]", self.servers):
             server.abort_clients()
 
 

@@ -66,4 +66,3 @@ def _inherited(number: int, backlog: int) -> Listening:
     found.set_inheritable(False)
     name = found.getsockname()
     return Listening(found, params.url(*name[:2]) if isinstance(name, tuple) else f"unix:{name}")
-

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import inspect
 import logging
+import operator
 import os
 import sys
 import traceback
@@ -79,18 +80,19 @@ def find(name: str, *, app_dir: str, factory: bool, interface: str) -> Applicati
     """
     module_name, _, path = name.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
-        raise ConfigurationError(f"{name!r} is neither a folder nor an application: write MODULE:ATTRIBUTE, as main:app")
+        raise ConfigurationError(
+            f"{name!r} is neither a folder nor an application: write MODULE:ATTRIBUTE, as main:app"
+        )
     folder = os.path.abspath(app_dir or os.curdir)  # noqa: PTH100 - sys.path has strings, without links resolved
     if folder not in sys.path:
         sys.path.insert(0, folder)
     target = _imported(name, module_name, folder)
-    for attribute in path.split("."):
-        try:
-            target = getattr(target, attribute)
-        except AttributeError:
-            raise ConfigurationError(
-                f"application {name!r} cannot be found: {module_name} has no {path!r}; give MODULE:ATTRIBUTE"
-            ) from None
+    try:
+        target = operator.attrgetter(path)(target)
+    except AttributeError:
+        raise ConfigurationError(
+            f"application {name!r} cannot be found: {module_name} has no {path!r}; give MODULE:ATTRIBUTE"
+        ) from None
     found = Application(name, target, factory, interface)
     if not factory:
         found.make()

@@ -1,1 +1,1 @@
-"""The servers and frameworks of others, with our TLS. Each module imports one of them, and no module another one."""
+"""tlsserver under the servers of others: each module needs the framework that it is named after."""

@@ -20,10 +20,10 @@ from tlsserver.asyncio import create_server
 
 if TYPE_CHECKING:
     import socket
-    import ssl
 
     from aiohttp.web_runner import BaseRunner
 
+    from tlsserver.asyncio import SSLContext
     from tlsserver.context import TLSContext
 
 __all__ = ["TLSSite"]
@@ -34,15 +34,15 @@ _PORT = 8443  # as of aiohttp's sites with TLS
 class TLSSite(BaseSite):
     """Where a runner's application is served over HTTPS."""
 
-    __slots__ = ("_address", "_options")
+    __slots__ = ("_address", "_context", "_options")
 
     def __init__(
         self,
-        runner: BaseRunner[Any],
+        runner: BaseRunner,
         host: str | None = None,
         port: int | None = None,
         *,
-        ssl_context: ssl.SSLContext | TLSContext,
+        ssl_context: SSLContext | TLSContext,
         backlog: int = 128,
         sock: socket.socket | None = None,
         **options: Any,  # noqa: ANN401 - of several types
@@ -59,7 +59,8 @@ class TLSSite(BaseSite):
             options: Further ones of `tlsserver.asyncio.create_server`, such as ``reuse_port`` and
                 ``ssl_handshake_timeout``.
         """
-        super().__init__(runner, ssl_context=ssl_context, backlog=backlog)  # type: ignore[arg-type]
+        super().__init__(runner, backlog=backlog)
+        self._context = ssl_context
         self._address: tuple[str | None, int | None] = (host, _PORT if port is None else port)
         self._options = options
         if sock is not None:
@@ -99,5 +100,5 @@ class TLSSite(BaseSite):
         host, port = self._address
         loop = asyncio.get_running_loop()
         self._server = await create_server(
-            loop, factory, host, port, ssl=self._ssl_context, backlog=self._backlog, **self._options
+            loop, factory, host, port, ssl=self._context, backlog=self._backlog, **self._options
         )

@@ -10,12 +10,13 @@ A server of others tells an application nothing of its connection's transport. W
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import ssl
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from tlsserver.integrations.environ import environ as environ_of
+from tlsserver.integrations.environ import tls_environ
 
 if TYPE_CHECKING:
     import asyncio
@@ -48,17 +49,24 @@ def extension(
 
     Returns:
         All keys of the specification. ``client_cert_chain`` is the verified chain, after a resumption the client's own
-        certificate alone; ``client_cert_error`` is None, because a certificate that is not good ends the handshake.
+        certificate alone; ``client_cert_name`` is None also where cryptography, which is stricter than OpenSSL, cannot
+        read the certificate; ``client_cert_error`` is None, because one that is not good ends the handshake.
     """
     chain = () if certificate is None else certificate.chain
     return {
         "server_cert": None if server_certificate is None else _pem(server_certificate),
         "client_cert_chain": [ssl.DER_cert_to_PEM_cert(der) for der in chain],
-        "client_cert_name": None if certificate is None else certificate.subject,
+        "client_cert_name": None if certificate is None else _subject(certificate),
         "client_cert_error": None,
         "tls_version": _VERSIONS.get(info.version),
         "cipher_suite": cipher_suite(info.cipher),
     }
+
+
+def _subject(certificate: ClientCertificate) -> str | None:
+    with contextlib.suppress(ValueError):
+        return certificate.subject
+    return None
 
 
 def cipher_suite(name: str) -> int | None:
@@ -159,7 +167,7 @@ def _extensions_of(transport: asyncio.BaseTransport) -> dict[str, dict[str, Any]
 
 
 def wsgi(app: Callable[[dict[str, Any], Any], Any]) -> Application:
-    """Make an application of WSGI (PEP 3333) one of ASGI; its environ says what `environ.environ` says.
+    """Make an application of WSGI (PEP 3333) one of ASGI; its environ says what `tlsserver.integrations.environ` tells.
 
     Args:
         app: Is called on threads of its own.
@@ -172,10 +180,11 @@ def wsgi(app: Callable[[dict[str, Any], Any], Any]) -> Application:
     def with_environ(environ: dict[str, Any], start_response: Any) -> Any:  # noqa: ANN401 - WSGI's
         told = (environ["asgi.scope"].get("extensions") or {}).get("tlsserver")
         if told is not None:
-            environ.update(environ_of(told["tls"], told["client_certificate"]))
+            environ.update(tls_environ(told["tls"], told["client_certificate"]))
         return app(environ, start_response)
 
-    return WSGIMiddleware(with_environ)  # type: ignore[arg-type]
+    made: Any = WSGIMiddleware(cast("Any", with_environ))
+    return cast("Application", made)
 
 
 @lru_cache(maxsize=16)

@@ -1,4 +1,6 @@
-"""hypercorn with our TLS, HTTP/2 among it. One line changes, the import::
+"""hypercorn with our TLS, HTTP/2 among it.
+
+One line changes, the import::
 
     from tlsserver.integrations.hypercorn import Config, serve
 
@@ -25,6 +27,7 @@ from tlsserver.integrations.asgi import TLSExtension, named
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Awaitable, Callable
 
 __all__ = ["Config", "serve"]
 
@@ -54,7 +57,7 @@ class Config(HypercornConfig):
         """
         if not self.ssl_enabled:
             return None
-        _make_ready(asyncio.get_running_loop())
+        _make_ready(asyncio.get_running_loop(), goodbye=min(self.graceful_timeout, _GOODBYE))
         return self.ssl_context or self._context_of_settings()
 
     def _context_of_settings(self) -> SSLContext:
@@ -87,23 +90,34 @@ async def serve(app: Any, config: HypercornConfig, **options: Any) -> None:  # n
 _READY = "_tlsserver_hypercorn"
 
 
-def _make_ready(loop: asyncio.AbstractEventLoop) -> None:
-    """Let the loop take our context, and tell the tasks of a connection which it is; idempotent."""
+_GOODBYE = 5.0  # seconds, as `tlsserver.ServerConfig` has it
+_SHORT = 0.1  # a round trip, for whoever has no grace
+
+
+def _make_ready(loop: Any, *, goodbye: float) -> None:  # noqa: ANN401 - its method is replaced
+    """Let the loop take our context, and tell the tasks of a connection which it is; idempotent.
+
+    Args:
+        loop: hypercorn's.
+        goodbye: Seconds to wait for a client's close_notify.
+    """
     if hasattr(loop, _READY):
         return
     patch_loop(loop)
-    create_server = loop.create_server
+    create_server: Callable[..., Awaitable[asyncio.AbstractServer]] = loop.create_server
 
     @functools.wraps(create_server)
     async def create_named(protocol_factory: Any, *args: Any, **kwargs: Any) -> asyncio.AbstractServer:  # noqa: ANN401 - the loop's
+        if isinstance(kwargs.get("ssl"), SSLContext):
+            kwargs["ssl_shutdown_timeout"] = max(goodbye, _SHORT)
         server = await create_server(named(protocol_factory), *args, **kwargs)
         if isinstance(server, Server):
             server.wait_closed = _at_once  # type: ignore[method-assign]
         return server
 
-    loop.create_server = create_named  # type: ignore[method-assign, assignment]
+    loop.create_server = create_named
     setattr(loop, _READY, True)
 
 
 async def _at_once() -> None:
-    """hypercorn waits for its connections, too, and unlike a server of asyncio's no longer than `graceful_timeout`."""
+    """Do not wait: hypercorn waits for its connections as well, and no longer than `graceful_timeout`."""

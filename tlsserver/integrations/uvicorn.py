@@ -1,4 +1,6 @@
-"""uvicorn with our TLS. One line changes::
+"""uvicorn with our TLS.
+
+One line changes::
 
     uvicorn.Server(tlsserver.integrations.uvicorn.Config("app:app", ssl_certfile=..., ssl_keyfile=...)).run()
 
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
 
     from tlsserver.config import ServerConfig
 
-__all__ = ["Config", "HTTPProtocol", "WebSocketProtocol", "ssl_context", "with_tls"]
+# And HTTPProtocol and WebSocketProtocol, which are made when they are asked for.
+__all__ = ["Config", "ssl_context", "with_tls"]
 
 # What `ssl_version` may say; None: no bounds but those of the policy.
 _VERSIONS = {
@@ -80,22 +83,27 @@ def _set_version(context: SSLContext, version: int) -> None:
     if version not in _VERSIONS:
         message = f"ssl_version={version!r} cannot work: TLS below 1.2 is not spoken; leave it out"
         raise ConfigurationError(message)
-    only = _VERSIONS[ssl._SSLMethod(version)]  # type: ignore[attr-defined]  # noqa: SLF001 - the enumeration's name
+    only = _VERSIONS[ssl._SSLMethod(version)]  # noqa: SLF001 - the enumeration's name
     if only is not None:
         context.minimum_version = context.maximum_version = only
 
 
-@functools.lru_cache(maxsize=None)  # some five classes of uvicorn's
-def with_tls(protocol_class: type[Any]) -> type[Any]:
+_WITH_TLS: dict[Any, type[Any]] = {}  # some five classes of uvicorn's
+
+
+def with_tls(protocol_class: Any) -> type[Any]:  # noqa: ANN401 - uvicorn's classes have no common type
     """Make a protocol class of uvicorn's whose requests carry the extensions of `tlsserver.integrations.asgi`."""
+    if protocol_class in _WITH_TLS:
+        return _WITH_TLS[protocol_class]
 
     class WithTLS(protocol_class):  # type: ignore[misc]
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
             # Each connection has a protocol of its own, and each protocol asks this attribute for the application.
-            self.app = OfConnection(self.app, transport)
+            self.app: Any = OfConnection(self.app, transport)
 
     WithTLS.__name__ = WithTLS.__qualname__ = f"{protocol_class.__name__}WithTLS"
+    _WITH_TLS[protocol_class] = WithTLS
     return WithTLS
 
 
@@ -106,7 +114,7 @@ def _protocol(name: str, table: dict[str, Any]) -> type[Any] | None:
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - of classes that depend on what is installed
     """Make what uvicorn's ``auto`` would choose here: `HTTPProtocol` and `WebSocketProtocol`."""
-    tables = {"HTTPProtocol": HTTP_PROTOCOLS, "WebSocketProtocol": WS_PROTOCOLS}
+    tables: dict[str, dict[str, Any]] = {"HTTPProtocol": {**HTTP_PROTOCOLS}, "WebSocketProtocol": {**WS_PROTOCOLS}}
     if name not in tables:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)

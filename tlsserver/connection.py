@@ -14,7 +14,6 @@ Decision
 - While parked, the socket only tells whether the client is still there: the end of its stream or an error cancels.
 - What follows the handshake is in `tlsserver.flow`; the last step, to wherever, is `_end`, once.
 - ``connection_lost`` is called in `settle`, so a protocol never meets it inside a call of its own.
-
 - Whoever has waited for a job is looked at once more before it gets one: clients that have given up would otherwise be
   served first, and those who still wait would give up, too.
 
@@ -80,7 +79,6 @@ class Connection:
         "_error",
         "_flow",
         "_handshake_wants",
-        "_hold",
         "_is_begun",
         "_life",
         "_make_transport",
@@ -131,11 +129,10 @@ class Connection:
         self._counters = counters
         self._make_transport = make_transport
         self._touch = touch
-        self._hold = hold
         self._peer = peer
         self._drain = drain
         self._life = Life(wire, counters, place, drain)
-        self._flow = Flow(wire, self._life, self.audience, config=config, counters=counters, end=self._end)
+        self._flow = Flow(wire, self._life, self.audience, config=config, counters=counters, end=self._end, hold=hold)
         self._started = now
         self._deadline_before = now + config.timeout_handshake  # of handshaking, and of lingering
         self._handshake_wants = _WANT_READ
@@ -232,7 +229,6 @@ class Connection:
             self._flow.settle(now)
         if self._life.state in states.GONE:
             self._touch = _nothing
-            self._hold = None
             self.audience.lose(self._error)
 
     def wind_down(self, now: float) -> None:
@@ -260,10 +256,7 @@ class Connection:
 
     @property
     def is_calm(self) -> bool:
-        """Whether it is open and waits for nothing but what its peer sends: there is nothing to `settle`.
-
-        What `watch` returns is then the same as at the last time, but for the deadline, which is later.
-        """
+        """Whether it only waits for what its peer sends: nothing to `settle`, and to `watch` as before, or later."""
         return self._life.state is _OPEN and self._flow.is_calm and self.audience.is_calm
 
     @property
@@ -273,12 +266,6 @@ class Connection:
 
     def write(self, data: bytes, now: float) -> None:
         """Send what the socket takes now, or soon, buffer the rest; dropped unless the connection is open."""
-        if self._hold is not None:
-            is_first = not self._flow.is_held
-            if self._flow.hold(data):
-                if is_first:
-                    self._hold()
-                return
         self._flow.write(data, now)
         if not self.is_calm:
             self._touch()

@@ -72,6 +72,7 @@ class Flow:
         "_end",
         "_goodbye_deadline",
         "_held",
+        "_hold",
         "_last_activity",
         "_life",
         "_notified",
@@ -94,6 +95,7 @@ class Flow:
         config: ServerConfig,
         counters: Counters,
         end: Callable[[BaseException | None, float], None],
+        hold: Callable[[], None] | None,
     ) -> None:
         """Prepare for the end of the handshake.
 
@@ -104,6 +106,7 @@ class Flow:
             config: Budgets and deadlines.
             counters: What is counted.
             end: Ends the connection, with the reason and the time.
+            hold: Asks for `uncork`, as soon as the loop has done what it is doing; None: nothing is held.
         """
         self.again = False
         self.is_reading = True
@@ -114,6 +117,7 @@ class Flow:
         self._config = config
         self._counters = counters
         self._end = end
+        self._hold = hold
         self._out = Outgoing()
         self._read_wants = _WANT_READ
         self._write_wants = _DONE  # DONE: nothing, it can go on at once
@@ -203,8 +207,8 @@ class Flow:
     # What the transport asks
 
     def write(self, data: bytes, now: float) -> None:
-        """Send what the socket takes now, buffer the rest; dropped unless the connection is open."""
-        if self._life.state not in states.OPEN:
+        """Send what the socket takes now, or soon, buffer the rest; dropped unless the connection is open."""
+        if self._life.state not in states.OPEN or (self._hold is not None and self._is_kept(data, self._hold)):
             return
         was_free = not self._out.size or self.is_held
         self._out.add(data)
@@ -213,19 +217,17 @@ class Flow:
         if self._out.size:
             self._keep_marks(now)
 
-    def hold(self, data: bytes) -> bool:
-        """Keep what is written until `uncork`, if it is little and nothing else is under way.
-
-        Returns:
-            Whether it is kept; if not, `write` it.
-        """
+    def _is_kept(self, data: bytes, hold: Callable[[], None]) -> bool:
+        """Keep what is written until `uncork`, if it is little and nothing else is under way; return whether it was."""
         size = self._out.size + len(data)
         if size > _HELD_MOST or size > self._audience.limits[1] or self._life.state is not _OPEN:
             return False
         if not self.is_held and (self._out.size or self._write_wants is not _DONE):
             return False
         self._out.add(data)
-        self.is_held = True
+        if not self.is_held:
+            self.is_held = True
+            hold()
         return True
 
     def uncork(self, now: float) -> None:
@@ -244,6 +246,7 @@ class Flow:
         self._out.clear()
         self.is_held = False
         self._end = _nobody
+        self._hold = None
 
     # Reading
 

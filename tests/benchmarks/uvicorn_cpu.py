@@ -132,7 +132,15 @@ def handshakes(port: int) -> float:
 
 def h2load(port: int, path: str, count: int) -> float:
     """Make requests; return how many succeeded."""
-    command = ["h2load", "--h1", "-n", str(count), "-c", str(min(CONNECTIONS, count)), f"https://127.0.0.1:{port}{path}"]
+    command = [
+        "h2load",
+        "--h1",
+        "-n",
+        str(count),
+        "-c",
+        str(min(CONNECTIONS, count)),
+        f"https://127.0.0.1:{port}{path}",
+    ]
     done = subprocess.run(command, capture_output=True, check=True, text=True)
     found = re.search(r"(\d+) succeeded", done.stdout)
     assert found is not None, done.stdout

@@ -7,9 +7,9 @@ The loop's own `create_connection` connects (names, several addresses, happy eye
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from tlsserver.asyncio.terms import Terms, terms_of
+from tlsserver.asyncio.terms import Limits, Terms, terms_of
 from tlsserver.asyncio.upgrade import begin, taken_over
 from tlsserver.errors import ConfigurationError
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tlsserver.asyncio.contexts import AnyContext
-    from tlsserver.config import ServerConfig
 
 __all__ = ["create_connection", "create_unix_connection"]
 
@@ -31,10 +30,7 @@ async def create_connection(
     *,
     ssl: AnyContext,
     server_hostname: str | None = None,
-    ssl_handshake_timeout: float | None = None,
-    ssl_shutdown_timeout: float | None = None,
-    config: ServerConfig | None = None,
-    **connecting: Any,  # noqa: ANN401 - asyncio's own arguments
+    **arguments: Any,  # noqa: ANN401 - ours and asyncio's own
 ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
     """Connect to a TLS server (https://docs.python.org/3/library/asyncio-eventloop.html#asyncio.loop.create_connection).
 
@@ -47,10 +43,8 @@ async def create_connection(
         port: The same.
         ssl: A client's context.
         server_hostname: The name of the server's certificate; None: ``host``; "": no name is sent.
-        ssl_handshake_timeout: Seconds, parked time included; None: 10.
-        ssl_shutdown_timeout: Seconds to wait for the peer's close_notify; None: 5.
-        config: Further limits.
-        connecting: Whatever the loop's own takes: ``sock``, ``family``, ``local_addr``, ``happy_eyeballs_delay`` ...
+        arguments: The fields of `tlsserver.asyncio.terms.Limits`, and whatever the loop's own takes: ``sock``,
+            ``family``, ``local_addr``, ``happy_eyeballs_delay`` ...
 
     Returns:
         The transport and its protocol.
@@ -61,14 +55,12 @@ async def create_connection(
         TypeError: The context is not ours, or not a client's.
         ValueError: The arguments do not fit each other, or the context cannot work.
     """
-    terms = terms_of(
-        ssl, config, ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout
-    )
+    terms = terms_of(ssl, _limits(arguments))
     if server_hostname is None and not host:
         raise ConfigurationError("You must set server_hostname when using ssl without a host")
     name = host if server_hostname is None else server_hostname
     connect = original(loop, "create_connection")
-    plain, _ = await connect(asyncio.Protocol, host, port, **connecting)
+    plain, _ = await connect(asyncio.Protocol, host, port, **arguments)
     return await _upgraded(loop, plain, protocol_factory, terms, name)
 
 
@@ -79,10 +71,7 @@ async def create_unix_connection(
     *,
     ssl: AnyContext,
     server_hostname: str | None = None,
-    ssl_handshake_timeout: float | None = None,
-    ssl_shutdown_timeout: float | None = None,
-    config: ServerConfig | None = None,
-    **connecting: Any,  # noqa: ANN401 - asyncio's own arguments
+    **arguments: Any,  # noqa: ANN401 - ours and asyncio's own
 ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
     """Connect to a TLS server on a Unix socket: see `create_connection` and `asyncio.loop.create_unix_connection`.
 
@@ -92,10 +81,7 @@ async def create_unix_connection(
         path: Of the socket.
         ssl: See there.
         server_hostname: The name of the server's certificate; needed, because a path is none.
-        ssl_handshake_timeout: See there.
-        ssl_shutdown_timeout: See there.
-        config: See there.
-        connecting: ``sock``.
+        arguments: The fields of `tlsserver.asyncio.terms.Limits`, and ``sock``.
 
     Returns:
         The transport and its protocol.
@@ -106,14 +92,17 @@ async def create_unix_connection(
         TypeError: See there.
         ValueError: See there.
     """
-    terms = terms_of(
-        ssl, config, ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout
-    )
+    terms = terms_of(ssl, _limits(arguments))
     if server_hostname is None:
         raise ConfigurationError("you have to pass server_hostname when using ssl")
     connect = original(loop, "create_unix_connection")
-    plain, _ = await connect(asyncio.Protocol, path, **connecting)
+    plain, _ = await connect(asyncio.Protocol, path, **arguments)
     return await _upgraded(loop, plain, protocol_factory, terms, server_hostname)
+
+
+def _limits(arguments: dict[str, Any]) -> Limits:
+    """Take ours out of the arguments; the rest is for the loop."""
+    return cast("Limits", {name: arguments.pop(name) for name in Limits.__annotations__ if name in arguments})
 
 
 def original(loop: asyncio.AbstractEventLoop, name: str) -> Callable[..., Any]:

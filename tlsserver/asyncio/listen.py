@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from tlsserver.asyncio.home import home_of
 from tlsserver.asyncio.server import Server
 from tlsserver.asyncio.sockets import bound_to, bound_to_path, given
-from tlsserver.asyncio.terms import Terms, terms_of
+from tlsserver.asyncio.terms import Limits, Terms, terms_of
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
     from pathlib import Path
 
+    from typing_extensions import Unpack
+
     from tlsserver.asyncio.contexts import AnyContext
     from tlsserver.asyncio.home import Home
     from tlsserver.asyncio.sockets import Hosts
-    from tlsserver.config import ServerConfig
 
-__all__ = ["create_server", "create_unix_server"]
+__all__ = ["ServerArguments", "create_server", "create_unix_server"]
+
+# asyncio's 100 overflow in a burst of handshakes: what comes then the kernel drops, and clients try again after 1 s.
+_BACKLOG = 1024
+
+_BINDING = {"family": socket.AF_UNSPEC, "flags": socket.AI_PASSIVE, "reuse_address": None, "reuse_port": None}
+
+
+class ServerArguments(Limits, total=False):
+    """Further arguments of `create_server`.
+
+    Attributes:
+        family: Only addresses of this family (AF_INET, AF_INET6).
+        flags: Of getaddrinfo(3); AI_PASSIVE.
+        reuse_address: SO_REUSEADDR; None: yes.
+        reuse_port: SO_REUSEPORT.
+        keep_alive: SO_KEEPALIVE.
+    """
+
+    family: int
+    flags: int
+    reuse_address: bool | None
+    reuse_port: bool | None
+    keep_alive: bool | None
 
 
 async def create_server(
@@ -30,22 +54,12 @@ async def create_server(
     port: int | None = None,
     *,
     ssl: AnyContext,
-    family: int = socket.AF_UNSPEC,
-    flags: int = socket.AI_PASSIVE,
     sock: socket.socket | None = None,
-    backlog: int = 1024,
-    reuse_address: bool | None = None,
-    reuse_port: bool | None = None,
-    keep_alive: bool | None = None,
-    ssl_handshake_timeout: float | None = None,
-    ssl_shutdown_timeout: float | None = None,
+    backlog: int = _BACKLOG,
     start_serving: bool = True,
-    config: ServerConfig | None = None,
+    **arguments: Unpack[ServerArguments],
 ) -> Server:
-    """Listen for TLS connections; their handshakes never hold up the loop.
-
-    The arguments are those of `asyncio.loop.create_server`
-    (https://docs.python.org/3/library/asyncio-eventloop.html#asyncio.loop.create_server), with these differences.
+    """Listen for TLS connections, as `asyncio.loop.create_server` does; no handshake holds up the loop.
 
     Args:
         loop: asyncio's or uvloop's; it runs.
@@ -53,48 +67,38 @@ async def create_server(
         host: One, several, None or "" for all interfaces.
         port: 0 or None: any free one.
         ssl: Certificates, keys and policy.
-        family: Only addresses of this family.
-        flags: Of getaddrinfo(3).
         sock: A socket that is bound already, instead of host and port; it becomes the server's.
-        backlog: Connections that the kernel holds while accepting is paused; asyncio's 100 overflow in a burst.
-        reuse_address: SO_REUSEADDR; None: yes.
-        reuse_port: SO_REUSEPORT.
-        keep_alive: SO_KEEPALIVE.
-        ssl_handshake_timeout: Seconds from accept to the end of the handshake, parked time included; None: 10.
-        ssl_shutdown_timeout: Seconds to wait for the peer's close_notify; None: 5.
+        backlog: Connections that the kernel holds while accepting is paused.
         start_serving: Whether it accepts at once.
-        config: Further limits, such as ``max_handshakes``; asyncio's arguments come before it.
-
-    Returns:
-        The server, listening.
+        arguments: The fields of `ServerArguments` and of `tlsserver.asyncio.terms.Limits`.
 
     Raises:
-        TypeError: ``ssl`` is not ours, or is a client's.
+        TypeError: ``ssl`` is not ours, or is a client's; or there is no such argument.
         ValueError: The arguments do not fit each other, or the context cannot work.
         OSError: An address cannot be listened on.
     """
-    terms = terms_of(
-        ssl,
-        config,
-        ssl_handshake_timeout=ssl_handshake_timeout,
-        ssl_shutdown_timeout=ssl_shutdown_timeout,
-        backlog=backlog,
-    )
-    if sock is None and host is None and port is None:
-        raise ValueError("Neither host/port nor sock were specified")
-    if sock is not None and (host is not None or port is not None):
-        raise ValueError("host/port and sock can not be specified at the same time")
+    binding, limits = _parted(arguments)
+    terms = terms_of(ssl, limits, backlog=backlog)
+    if (sock is not None) == (host is not None or port is not None):
+        raise ValueError("give either host and port, or sock")
     home = home_of(loop)
-    if sock is not None:
-        sockets = [given(sock)]
-    else:
-        sockets = await bound_to(
-            *(loop, host, port), family=family, flags=flags, reuse_address=reuse_address, reuse_port=reuse_port
-        )
+    keep_alive = binding.pop("keep_alive", None)
+    sockets = await bound_to(loop, host, port, **binding) if sock is None else [given(sock)]
     if keep_alive:
         for one in sockets:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return _served(home, sockets, protocol_factory, terms, start_serving=start_serving)
+
+
+def _parted(arguments: ServerArguments) -> tuple[dict[str, Any], Limits]:
+    """Tell what is for the sockets from what is for the connections."""
+    binding: dict[str, Any] = dict(_BINDING)
+    limits: dict[str, Any] = {}
+    for name, value in arguments.items():
+        (binding if name in ServerArguments.__annotations__ and name not in Limits.__annotations__ else limits)[
+            name
+        ] = value
+    return binding, cast("Limits", limits)
 
 
 async def create_unix_server(
@@ -104,43 +108,30 @@ async def create_unix_server(
     *,
     ssl: AnyContext,
     sock: socket.socket | None = None,
-    backlog: int = 1024,
-    ssl_handshake_timeout: float | None = None,
-    ssl_shutdown_timeout: float | None = None,
+    backlog: int = _BACKLOG,
     start_serving: bool = True,
     cleanup_socket: bool = True,
-    config: ServerConfig | None = None,
+    **limits: Unpack[Limits],
 ) -> Server:
-    """Listen for TLS connections on a Unix socket: see `create_server` and `asyncio.loop.create_unix_server`.
+    """Listen for TLS connections on a Unix socket, as `asyncio.loop.create_unix_server` does.
 
     Args:
-        loop: See there, as for all that is not named here.
-        protocol_factory: See there.
+        loop: As for `create_server`.
+        protocol_factory: The same.
         path: Of the socket; one that is left over there gives way.
-        ssl: See there.
+        ssl: As for `create_server`.
         sock: A Unix socket that is bound already, instead of the path.
-        backlog: See there.
-        ssl_handshake_timeout: See there.
-        ssl_shutdown_timeout: See there.
-        start_serving: See there.
+        backlog: As for `create_server`.
+        start_serving: The same.
         cleanup_socket: Whether the path goes when the server closes.
-        config: See there.
-
-    Returns:
-        The server, listening.
+        limits: The fields of `tlsserver.asyncio.terms.Limits`.
 
     Raises:
-        TypeError: See there.
-        ValueError: See there.
+        TypeError: As for `create_server`.
+        ValueError: The same.
         OSError: The path cannot be listened on.
     """
-    terms = terms_of(
-        ssl,
-        config,
-        ssl_handshake_timeout=ssl_handshake_timeout,
-        ssl_shutdown_timeout=ssl_shutdown_timeout,
-        backlog=backlog,
-    )
+    terms = terms_of(ssl, limits, backlog=backlog)
     home = home_of(loop)
     bound = _unix_socket(path, sock)
     made = _served(home, [bound], protocol_factory, terms, start_serving=start_serving)

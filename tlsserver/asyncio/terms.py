@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from tlsserver.asyncio.contexts import is_ours
 from tlsserver.config import ServerConfig
@@ -11,10 +11,25 @@ from tlsserver.config import ServerConfig
 if TYPE_CHECKING:
     from tlsserver.asyncio.contexts import AnyContext
 
-__all__ = ["Terms", "terms_of"]
+__all__ = ["Limits", "Terms", "refuse_unknown", "terms_of"]
 
 # What runs on asyncio's loops decides for itself how long its connections may be idle.
 _DEFAULT = ServerConfig(timeout_idle=None)
+
+
+class Limits(TypedDict, total=False):
+    """Arguments of every function here.
+
+    Attributes:
+        ssl_handshake_timeout: Seconds to the end of the handshake, parked time included; None: the config's (10).
+        ssl_shutdown_timeout: Seconds to wait for the peer's close_notify after ours; None: the config's (5).
+        config: Further limits, such as ``max_handshakes``, upon which the others are laid; None: the defaults, without
+            a limit to idling.
+    """
+
+    ssl_handshake_timeout: float | None
+    ssl_shutdown_timeout: float | None
+    config: ServerConfig | None
 
 
 class Terms(NamedTuple):
@@ -29,25 +44,16 @@ class Terms(NamedTuple):
     config: ServerConfig
 
 
-def terms_of(
-    context: object,
-    config: ServerConfig | None,
-    *,
-    ssl_handshake_timeout: float | None,
-    ssl_shutdown_timeout: float | None,
-    backlog: int | None = None,
-) -> Terms:
+def terms_of(context: object, limits: Limits, *, backlog: int | None = None) -> Terms:
     """Check what was given as ``ssl=``, and lay asyncio's arguments upon the limits.
 
     Args:
         context: What was given.
-        config: What is laid upon; None: the defaults, without a limit to idling.
-        ssl_handshake_timeout: Seconds, parked time included; None: the config's (10).
-        ssl_shutdown_timeout: Seconds to wait for the peer's close_notify; None: the config's (5).
+        limits: asyncio's arguments.
         backlog: Of listen(2); None: the config's.
 
     Raises:
-        TypeError: The context is not ours.
+        TypeError: The context is not ours, or there is no such argument.
         ValueError: A limit cannot work.
     """
     if not is_ours(context):
@@ -55,10 +61,22 @@ def terms_of(
         raise TypeError(
             f"ssl is a {kind}: give a tlsserver.asyncio.SSLContext, a tlsserver.TLSContext or a tlsserver.ClientContext"
         )
+    refuse_unknown(limits, Limits.__annotations__)
     named: dict[str, Any] = {
-        "timeout_handshake": ssl_handshake_timeout,
-        "timeout_shutdown": ssl_shutdown_timeout,
+        "timeout_handshake": limits.get("ssl_handshake_timeout"),
+        "timeout_shutdown": limits.get("ssl_shutdown_timeout"),
         "backlog": backlog,
     }
     given = {name: value for name, value in named.items() if value is not None}
-    return Terms(context, replace(config or _DEFAULT, **given))
+    return Terms(context, replace(limits.get("config") or _DEFAULT, **given))
+
+
+def refuse_unknown(given: Any, known: Any) -> None:  # noqa: ANN401 - arguments, and their names
+    """Refuse what Python itself would, if the arguments were written out.
+
+    Raises:
+        TypeError: There is no such argument.
+    """
+    for name in given:
+        if name not in known:
+            raise TypeError(f"got an unexpected keyword argument {name!r}")

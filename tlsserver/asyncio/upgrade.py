@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from tlsserver.asyncio.endpoint import Endpoint, Entrance
 from tlsserver.asyncio.home import home_of
-from tlsserver.asyncio.terms import Terms, terms_of
+from tlsserver.asyncio.terms import Limits, Terms, terms_of
 from tlsserver.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from typing_extensions import Unpack
+
     from tlsserver.asyncio.contexts import AnyContext
-    from tlsserver.config import ServerConfig
 
 __all__ = ["begin", "connect_accepted_socket", "start_tls", "taken_over"]
 
@@ -159,9 +160,7 @@ async def start_tls(
     *,
     server_side: bool = False,
     server_hostname: str | None = None,
-    ssl_handshake_timeout: float | None = None,
-    ssl_shutdown_timeout: float | None = None,
-    config: ServerConfig | None = None,
+    **limits: Unpack[Limits],
 ) -> asyncio.Transport:
     """Upgrade a plain connection to TLS (https://docs.python.org/3/library/asyncio-eventloop.html#asyncio.loop.start_tls).
 
@@ -172,9 +171,7 @@ async def start_tls(
         sslcontext: For our side.
         server_side: Which end we are.
         server_hostname: A client's: whom it wants to talk to.
-        ssl_handshake_timeout: Seconds, parked time included; None: 10.
-        ssl_shutdown_timeout: Seconds to wait for the peer's close_notify; None: 5.
-        config: Further limits.
+        limits: The fields of `tlsserver.asyncio.terms.Limits`.
 
     Returns:
         The transport to be used from now on.
@@ -185,9 +182,7 @@ async def start_tls(
         TypeError: The transport has TLS already or no socket, or the context is not for that side.
         ConfigurationError: The context cannot work, or a name is missing.
     """
-    terms = terms_of(
-        sslcontext, config, ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout
-    )
+    terms = terms_of(sslcontext, limits)
     name = None if server_side else _checked_name(terms.context, server_hostname)
     sock = await taken_over(loop, transport)
     return await begin(
@@ -213,9 +208,7 @@ async def connect_accepted_socket(
     sock: socket.socket,
     *,
     ssl: AnyContext,
-    ssl_handshake_timeout: float | None = None,
-    ssl_shutdown_timeout: float | None = None,
-    config: ServerConfig | None = None,
+    **limits: Unpack[Limits],
 ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
     """Serve TLS on a socket that was accepted outside of asyncio (`asyncio.loop.connect_accepted_socket`).
 
@@ -224,9 +217,7 @@ async def connect_accepted_socket(
         protocol_factory: Makes the protocol when the handshake is done.
         sock: Connected; it becomes the connection's.
         ssl: A server's context.
-        ssl_handshake_timeout: Seconds, parked time included; None: 10.
-        ssl_shutdown_timeout: Seconds to wait for the peer's close_notify; None: 5.
-        config: Further limits.
+        limits: The fields of `tlsserver.asyncio.terms.Limits`.
 
     Returns:
         The transport and its protocol.
@@ -237,9 +228,7 @@ async def connect_accepted_socket(
         ValueError: It is no stream socket, or the context cannot work.
         TypeError: The context is not ours, or not a server's.
     """
-    terms = terms_of(
-        ssl, config, ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout
-    )
+    terms = terms_of(ssl, limits)
     if sock.type != socket.SOCK_STREAM:
         raise ValueError(f"A Stream Socket was expected, got {sock!r}")
     transport = await begin(loop, sock, protocol_factory, terms, server_side=True)

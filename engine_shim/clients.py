@@ -13,7 +13,10 @@ from engine_shim.native import check, context_address, lib
 if TYPE_CHECKING:
     from OpenSSL import SSL
 
-__all__ = ["ask", "revoke", "set_flags", "trust"]
+__all__ = ["CRL_CHECK", "CRL_CHECK_ALL", "ask", "revoke", "set_flags", "trust"]
+
+# x509_vfy.h: X509_V_FLAG_...
+CRL_CHECK, CRL_CHECK_ALL = 0x4, 0x8
 
 
 def ask(context: SSL.Context, *, required: bool, depth: int, partial: bool = False) -> None:
@@ -48,19 +51,20 @@ def trust(context: SSL.Context, der: bytes, *, named: bool) -> None:
     check(lib.clients_trust(context_address(context), der, len(der), named), "certificate of an authority")
 
 
-def revoke(context: SSL.Context, der: bytes) -> None:
-    """Look every certificate of a chain up in CRLs, this one among them (X509_STORE_add_crl(3)).
+def revoke(context: SSL.Context, der: bytes, flags: int) -> None:
+    """Look certificates up in CRLs, this one among them (X509_STORE_add_crl(3)).
 
     Args:
-        context: The server's.
+        context: Of client or server.
         der: The CRL.
+        flags: Which: `CRL_CHECK` the peer's own, with `CRL_CHECK_ALL` every one of its chain; 0: as the Context has it.
 
     Raises:
         LinkageError: OpenSSL cannot be reached.
         ShimError: OpenSSL cannot read it.
     """
     linkage.attach()
-    check(lib.clients_revoke(context_address(context), der, len(der)), "CRL")
+    check(lib.clients_revoke(context_address(context), der, len(der), flags), "CRL")
 
 
 def set_flags(context: SSL.Context, flags: int) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from OpenSSL import SSL
 
+    from engine_shim.base import BaseEngine
+
 __all__ = ["Identity"]
 
 
@@ -79,6 +81,31 @@ class Identity:
             *(ffi.from_buffer(data), len(data), given, len(secret or b"")),
         )
         return status, what
+
+    def take(self, other: Identity) -> None:
+        """Add all certificates of another one, but those with a kind of key that is here already.
+
+        Raises:
+            MemoryError: There is none.
+        """
+        self._keys += other._keys
+        check(lib.identity_take(self._handle, other._handle), "taking certificates")
+
+    def use(self, context: SSL.Context) -> None:
+        """Make them the certificates of a whole Context, beside those that it has with other kinds of keys.
+
+        Args:
+            context: A pyOpenSSL Context that no Connection was made of yet.
+
+        Raises:
+            ShimError: OpenSSL refuses one, for example because its key is too weak for the security level.
+        """
+        check(lib.identity_use_context(self._handle, context_address(context)), "using a certificate")
+
+    @property
+    def engines(self) -> tuple[BaseEngine, ...]:
+        """The engines that perform its keys; none: OpenSSL does."""
+        return tuple(dict.fromkeys(key.engine for key in self._keys))
 
     def check(self, context: SSL.Context) -> None:
         """Find out whether the connections of a Context take it.

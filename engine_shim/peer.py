@@ -41,18 +41,19 @@ def ask_for_name(tls: AsyncSSL, name: bytes) -> None:
     check(lib.peer_ask_name(tls.raw, name), "asking for a server name")
 
 
-def expect(tls: AsyncSSL, who: bytes | IPAddress) -> None:
+def expect(tls: AsyncSSL, who: bytes | IPAddress, *, common_name: bool = True) -> None:
     """Have OpenSSL refuse every certificate that is not for somebody, before the handshake.
 
     Args:
         tls: The client's end.
         who: A host's name in ASCII, for which a wildcard may stand (RFC 9525, section 6.3), or an address.
+        common_name: Whether the subject's common name counts where a certificate has no DNS name, as of old.
 
     Raises:
         ShimError: OpenSSL refuses it.
     """
     if isinstance(who, bytes):
-        status = lib.peer_expect_name(tls.raw, who)
+        status = lib.peer_expect_name(tls.raw, who, common_name)
     else:
         status = lib.peer_expect_ip(tls.raw, who.packed, len(who.packed))
     check(status, "naming whom a certificate must be for")

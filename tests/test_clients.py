@@ -261,4 +261,4 @@ def test_the_shim_refuses_what_is_no_certificate() -> None:
     with pytest.raises(engine_shim.ShimError, match="certificate of an authority: OpenSSL refused"):
         clients.trust(context, b"\x30\x00", named=True)
     with pytest.raises(engine_shim.ShimError, match="CRL: OpenSSL refused"):
-        clients.revoke(context, b"")
+        clients.revoke(context, b"", clients.CRL_CHECK)

@@ -24,7 +24,7 @@ import engine_shim
 from engine_shim import clients, peer
 from tlsserver.errors import ConfigurationError
 from tlsserver.policy import alpn, groups, identity, key_log, signature_algorithms, suites, versions
-from tlsserver.policy.authorities import read_authorities
+from tlsserver.policy.authorities import read_authorities, read_crls
 from tlsserver.policy.files import readable
 from tlsserver.policy.settings import ContextSettings
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from engine_shim import AsyncSSL, BaseEngine, Engine, Key
+    from engine_shim.identity import Identity
 
 __all__ = ["ClientContext", "ClientOptions"]
 
@@ -65,11 +66,14 @@ class ClientContext:
             is in the certificate's file.
         ca_certs: PEM file of authorities.
         ca_path: Folder of authorities, as c_rehash makes it; looked into when a chain is verified.
-        ca_data: More of them: PEM as text or bytes, or DER one behind the other.
+        ca_data: More of them: PEM as text or bytes, or DER one behind the other. Revocation lists in PEM are looked at
+            with VERIFY_CRL_CHECK_LEAF or VERIFY_CRL_CHECK_CHAIN.
         default_paths: Whether to trust the system's authorities, those of Python's ssl; None: if no others are given.
         verify: Whether the server's certificate is verified. Never False outside of tests.
         check_hostname: Whether it must be for the server's name; not without ``verify``.
-        verify_flags: More flags of the verification (X509_VERIFY_PARAM_set_flags(3)).
+        check_common_name: Whether the subject's common name counts where a certificate has no DNS name, as Python's ssl
+            has it.
+        verify_flags: More flags of the verification (X509_VERIFY_PARAM_set_flags(3)), numbers of `ssl.VerifyFlags`.
         options: Those of servers, too: `ClientOptions`.
 
     Raises:
@@ -78,19 +82,28 @@ class ClientContext:
         TypeError: There is no such option.
     """
 
-    __slots__ = ("__weakref__", "_async_io", "_check_hostname", "_connect", "_engine", "_pyopenssl")
+    __slots__ = (
+        "__weakref__",
+        "_async_io",
+        "_check_common_name",
+        "_check_hostname",
+        "_connect",
+        "_engine",
+        "_pyopenssl",
+    )
 
     def __init__(
         self,
         *,
         certificate: str | Path | None = None,
-        key: Key | str | Path | None = None,
+        key: Key | Identity | str | Path | None = None,
         ca_certs: str | Path | None = None,
         ca_path: str | Path | None = None,
         ca_data: str | bytes | None = None,
         default_paths: bool | None = None,
         verify: bool = True,
         check_hostname: bool = True,
+        check_common_name: bool = True,
         verify_flags: int = 0,
         **options: Unpack[ClientOptions],
     ) -> None:
@@ -114,6 +127,7 @@ class ClientContext:
         key_log.apply(context, settings)  # last: what cannot work makes no file
         self._take(settings.async_io, None if certificate is None else identity.engine_of(settings))
         self._check_hostname = verify and check_hostname
+        self._check_common_name = check_common_name
 
     def _take(self, async_io: bool, engine: BaseEngine | None) -> None:
         self._async_io = async_io
@@ -142,7 +156,7 @@ class ClientContext:
             if isinstance(who, bytes):
                 peer.ask_for_name(tls, who)
             if who is not None and self._check_hostname:
-                peer.expect(tls, who)
+                peer.expect(tls, who, common_name=self._check_common_name)
         except engine_shim.ShimError as error:
             tls.close()
             raise ConfigurationError(f"server name {server_hostname!r} cannot be used: {error}") from error
@@ -217,6 +231,8 @@ def _trust(
     _load(context, ca_certs, ca_path)
     for der in read_authorities(ca_data) if ca_data is not None else ():
         clients.trust(context, der, named=False)
+    for der in read_crls(ca_data) if ca_data is not None else ():
+        clients.revoke(context, der, 0)
 
 
 def _load(context: SSL.Context, file: str | Path | None, folder: str | Path | None) -> None:

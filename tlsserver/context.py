@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from engine_shim import BaseEngine, Key
+    from engine_shim.identity import Identity
     from tlsserver.client_request import ClientCertificateRequest
     from tlsserver.policy.server_names import ServerNames
     from tlsserver.policy.settings import ContextChanges, ContextOptions
@@ -52,7 +53,7 @@ class TLSContext:
     Args:
         certificate: Path of a PEM file: the server's certificate, then its chain.
         key: A :class:`engine_shim.Key`, whose engine performs it, or the path of a private key that OpenSSL
-            performs on the loop's thread.
+            performs on the loop's thread; or an `engine_shim.identity.Identity`, which has the certificates as well.
         options: The fields of `tlsserver.policy.settings.ContextSettings`, which says what each is.
 
     Raises:
@@ -72,7 +73,9 @@ class TLSContext:
         "_settings",
     )
 
-    def __init__(self, certificate: str | Path, key: Key | str | Path, **options: Unpack[ContextOptions]) -> None:
+    def __init__(
+        self, certificate: str | Path, key: Key | Identity | str | Path, **options: Unpack[ContextOptions]
+    ) -> None:
         settings = tickets.opened(ContextSettings(certificate, key, **options))
         engine_shim.attach()
         context = _make_context(ahead=settings.key_exchange_ahead)
@@ -202,8 +205,9 @@ class TLSContext:
     def engines(self) -> tuple[BaseEngine, ...]:
         """All engines that perform keys of this context, as far as its certificates are known."""
         own = () if self._engine is None else (self._engine,)
+        main = () if self._settings is None else getattr(self._settings.key, "engines", ())
         others = () if self._server_names is None else self._server_names.engines
-        return (*own, *(engine for engine in others if engine is not self._engine))
+        return tuple(dict.fromkeys((*own, *main, *others)))
 
     @property
     def server_names(self) -> ServerNames | None:

@@ -26,13 +26,13 @@ int clients_trust(void *ssl_ctx, const void *der, size_t length, int named) {
     return trusted ? SHIM_OK : (int)errors_keep(SHIM_ERR_OPENSSL);
 }
 
-int clients_revoke(void *ssl_ctx, const void *der, size_t length) {
+int clients_revoke(void *ssl_ctx, const void *der, size_t length, unsigned long flags) {
     const unsigned char *at = der;
     if (length > LONG_MAX) return SHIM_ERR_RANGE;
     X509_STORE *store = ossl.SSL_CTX_get_cert_store(ssl_ctx);
     X509_CRL *crl = ossl.d2i_X509_CRL(NULL, &at, (long)length);
-    bool added = crl != NULL && ossl.X509_STORE_add_crl(store, crl) == 1 &&
-                 ossl.X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL) == 1;
+    bool added =
+        crl != NULL && ossl.X509_STORE_add_crl(store, crl) == 1 && ossl.X509_STORE_set_flags(store, flags) == 1;
     ossl.X509_CRL_free(crl);
     return added ? SHIM_OK : (int)errors_keep(SHIM_ERR_OPENSSL);
 }

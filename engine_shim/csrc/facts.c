@@ -40,3 +40,12 @@ size_t facts_own_certificate(void *ssl, unsigned char *out, size_t room) {
 int facts_pending(void *ssl) {
     return ossl.SSL_pending(ssl);
 }
+
+int facts_security_level(void *ssl_ctx) {
+    return ossl.SSL_CTX_get_security_level(ssl_ctx);
+}
+
+/* SSL_CTX_sess_number(3) and its neighbours are macros of this. */
+long facts_session_count(void *ssl_ctx, int number) {
+    return ossl.SSL_CTX_ctrl(ssl_ctx, number, 0, NULL);
+}

@@ -5,6 +5,7 @@
 #include "identity.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "errors.h"
 #include "key.h"
@@ -121,6 +122,41 @@ int identity_add_plain(struct identity *i, const void *pem, size_t length, const
     shim_status status = check_length(length);
     if (status == SHIM_OK) status = key_read_plain(bytes, bytes_length, password, password_length, &key);
     return (int)(status == SHIM_OK ? add(i, pem, length, key) : status);
+}
+
+static bool has_kind(const struct identity *i, const EVP_PKEY *key) {
+    const char *kind = ossl.EVP_PKEY_get0_type_name(key);
+    for (const struct pair *p = i->pairs; p < i->pairs + i->count; p++)
+        if (strcmp(ossl.EVP_PKEY_get0_type_name(p->key), kind) == 0) return true;
+    return false;
+}
+
+static bool copy(const struct pair *p, struct pair *out) {
+    struct stack_st_X509 *chain = ossl.X509_chain_up_ref((struct stack_st_X509 *)p->chain);
+    if (chain == NULL) return false;
+    *out = (struct pair){.leaf = p->leaf, .chain = (OPENSSL_STACK *)chain, .key = p->key};
+    ossl.X509_up_ref(p->leaf);
+    ossl.EVP_PKEY_up_ref(p->key);
+    return true;
+}
+
+int identity_take(struct identity *i, const struct identity *other) {
+    for (const struct pair *p = other->pairs; p < other->pairs + other->count; p++) {
+        if (has_kind(i, p->key)) continue;
+        if (i->count == PAIRS_MOST) return SHIM_ERR_RANGE;
+        if (!copy(p, &i->pairs[i->count])) return SHIM_ERR_MEMORY;
+        i->count++;
+    }
+    return SHIM_OK;
+}
+
+int identity_use_context(const struct identity *i, void *ssl_ctx) {
+    ossl.ERR_clear_error();
+    for (const struct pair *p = i->pairs; p < i->pairs + i->count; p++) {
+        struct stack_st_X509 *chain = (struct stack_st_X509 *)p->chain;
+        if (ossl.SSL_CTX_use_cert_and_key(ssl_ctx, p->leaf, p->key, chain, 1) != 1) return errors_keep(SHIM_ERR_OPENSSL);
+    }
+    return SHIM_OK;
 }
 
 /* libssl takes references of its own to all three. */

@@ -271,6 +271,7 @@ typedef void CRYPTO_EX_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx
 #define TLSEXT_STATUSTYPE_ocsp 1
 #define SSL_CTRL_SET_TLSEXT_HOSTNAME 55
 #define X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS 0x4
+#define X509_CHECK_FLAG_NEVER_CHECK_SUBJECT 0x20
 
 /* ssl.h and tls1.h, for staple.c */
 #define SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB 63

@@ -21,9 +21,10 @@ int peer_ask_name(void *ssl, const char *name) {
 }
 
 /* X509_check_host(3); a wildcard stands for a whole label, as RFC 9525, 6.3 has it. */
-int peer_expect_name(void *ssl, const char *name) {
+int peer_expect_name(void *ssl, const char *name, int common_name) {
     X509_VERIFY_PARAM *expected = ossl.SSL_get0_param(ssl);
-    ossl.X509_VERIFY_PARAM_set_hostflags(expected, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    unsigned flags = X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | (common_name ? 0 : X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
+    ossl.X509_VERIFY_PARAM_set_hostflags(expected, flags);
     return ossl.X509_VERIFY_PARAM_set1_host(expected, name, 0) == 1 ? SHIM_OK : (int)errors_keep(SHIM_ERR_OPENSSL);
 }
 

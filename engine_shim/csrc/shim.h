@@ -375,7 +375,7 @@ void ticket_keys_free(struct ticket_keys *k);
 /* clients.c: certificates of clients, before the SSL_CTX's first SSL. */
 void clients_ask(void *ssl_ctx, int required, int depth, int partial);       /* partial: chains may end below a root */
 int clients_trust(void *ssl_ctx, const void *der, size_t length, int named); /* named: to the client as well */
-int clients_revoke(void *ssl_ctx, const void *der, size_t length);           /* a CRL: from now on all are checked */
+int clients_revoke(void *ssl_ctx, const void *der, size_t length, unsigned long flags); /* a CRL; and see below */
 int clients_flags(void *ssl_ctx, unsigned long flags);                        /* of the verification, beside the others */
 
 /* client_hook.c: handshakes that ask about a client's certificate, before the SSL_CTX's first SSL. */
@@ -396,6 +396,8 @@ struct identity *identity_new(void);
 int identity_add(struct identity *i, const void *pem, size_t length, struct key *k); /* SHIM_ERR_KEY_TYPE: no match */
 int identity_add_plain(struct identity *i, const void *pem, size_t length, const void *bytes, size_t bytes_length,
                        const void *password, size_t password_length);
+int identity_take(struct identity *i, const struct identity *other); /* all of it, but for kinds of keys that are there */
+int identity_use_context(const struct identity *i, void *ssl_ctx);   /* before its first SSL */
 int identity_check(const struct identity *i, void *ssl_ctx); /* would connections of the SSL_CTX take it? */
 void identity_free(struct identity *i);
 
@@ -456,7 +458,8 @@ void client_context_believe(void *ssl_ctx); /* certificates are not verified, on
 
 /* peer.c: what a client learns of its server. One thread: the client's. */
 int peer_ask_name(void *ssl, const char *name);         /* before the handshake: the server name (RFC 6066, 3) */
-int peer_expect_name(void *ssl, const char *name);      /* before the handshake: whom the certificate must be for */
+/* Before the handshake: whom the certificate must be for; common_name: which counts where it has no DNS name. */
+int peer_expect_name(void *ssl, const char *name, int common_name);
 int peer_expect_ip(void *ssl, const void *ip, size_t length);
 int peer_ask_staple(void *ssl);                         /* before the handshake: for an OCSP response (RFC 6066 8) */
 long peer_staple(void *ssl, const unsigned char **out); /* its length, 0: none came; borrowed from the SSL */
@@ -473,6 +476,8 @@ int facts_cipher(void *ssl, int list, int at, const char **name, const char **ve
 size_t facts_sent_chain(void *ssl, unsigned char *out, size_t room); /* as sent, not verified; peer_chain.h; its length */
 size_t facts_own_certificate(void *ssl, unsigned char *out, size_t room); /* what the peer was shown; the same form */
 int facts_pending(void *ssl);                                        /* decrypted bytes that wait to be read */
+int facts_security_level(void *ssl_ctx);
+long facts_session_count(void *ssl_ctx, int number); /* number: ssl.h's SSL_CTRL_SESS_NUMBER and those behind it */
 
 /*
  * staple.c: an OCSP response, DER, to send with the current certificate of an SSL_CTX, which must be there already, until

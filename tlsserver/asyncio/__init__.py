@@ -9,7 +9,7 @@ not know of us.
 from __future__ import annotations
 
 from tlsserver.asyncio.client import create_connection, create_unix_connection
-from tlsserver.asyncio.context import SSLContext
+from tlsserver.asyncio.context import SSLContext, create_default_context
 from tlsserver.asyncio.listen import create_server, create_unix_server
 from tlsserver.asyncio.loops import loop_factory, new_event_loop, patch_loop
 from tlsserver.asyncio.server import Server
@@ -25,6 +25,7 @@ __all__ = [
     "Transport",
     "connect_accepted_socket",
     "create_connection",
+    "create_default_context",
     "create_server",
     "create_unix_connection",
     "create_unix_server",

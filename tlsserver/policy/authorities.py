@@ -7,9 +7,10 @@ import re
 
 from tlsserver.errors import ConfigurationError
 
-__all__ = ["read_authorities"]
+__all__ = ["read_authorities", "read_crls", "split_der"]
 
 _PEM = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.+?)-----END", re.DOTALL)
+_CRL = re.compile(rb"-----BEGIN X509 CRL-----(.+?)-----END", re.DOTALL)
 _SEQUENCE = 0x30
 _LONG = 0x80  # the length has bytes of its own (X.690, 8.1.3.5)
 _HEAD = 2
@@ -28,10 +29,8 @@ def read_authorities(data: str | bytes) -> list[bytes]:
         ConfigurationError: There is none.
     """
     raw = data.encode("ascii", "replace") if isinstance(data, str) else bytes(data)
-    if b"-----BEGIN" in raw:
-        found = [_decoded(match[1]) for match in _PEM.finditer(raw)]
-    else:
-        found = _split(raw)
+    is_pem = b"-----BEGIN" in raw
+    found = [_decoded(match[1]) for match in _PEM.finditer(raw)] if is_pem else split_der(raw)
     if not found:
         raise ConfigurationError("no certificate of an authority in what was given: give PEM, or DER as bytes")
     return found
@@ -41,10 +40,25 @@ def _decoded(text: bytes) -> bytes:
     try:
         return base64.b64decode(text)
     except ValueError as error:
-        raise ConfigurationError("a certificate of an authority is damaged: its PEM is no base64") from error
+        raise ConfigurationError("what was given of an authority is damaged: its PEM is no base64") from error
 
 
-def _split(der: bytes) -> list[bytes]:
+def read_crls(data: str | bytes) -> list[bytes]:
+    """Return the revocation lists that are in PEM, in DER; nothing: there are none.
+
+    Raises:
+        ConfigurationError: One is damaged.
+    """
+    raw = data.encode("ascii", "replace") if isinstance(data, str) else bytes(data)
+    return [_decoded(match[1]) for match in _CRL.finditer(raw)]
+
+
+def split_der(der: bytes) -> list[bytes]:
+    """Take apart what stands one behind the other.
+
+    Raises:
+        ConfigurationError: It is no DER.
+    """
     found, at = [], 0
     while at < len(der):
         end = _end(der, at)

@@ -39,7 +39,7 @@ class Certificate:
     Args:
         certificate: PEM: the certificate, then its chain; a path, or the bytes.
         key: An :class:`engine_shim.Key` of any engine; or a path, or PEM or DER bytes. A path is loaded by the
-            context's ``engine``, if it has one.
+            context's ``engine``, if it has one. Or an `engine_shim.identity.Identity`, which has both.
         names: Host names that it is for, ``*.`` for any one label in front; None: those that it was made for (its
             subjectAltName's DNS names, RFC 9525).
         password: Of the private key, where ``key`` is a path or bytes.
@@ -50,7 +50,7 @@ class Certificate:
     def __init__(
         self,
         certificate: str | Path | bytes,
-        key: Key | str | Path | bytes,
+        key: Key | Identity | str | Path | bytes,
         *,
         names: Sequence[str] | None = None,
         password: str | bytes | None = None,
@@ -111,6 +111,8 @@ class Certificate:
 
     def engine_of(self, engine: Engine | None) -> BaseEngine | None:
         """Return who performs its key, in a context with this engine; None: OpenSSL does."""
+        if isinstance(self.key, Identity):
+            return next(iter(self.key.engines), None)
         return self.key.engine if isinstance(self.key, engine_shim.Key) else engine
 
     def load(self, identity: Identity, engine: Engine | None) -> None:
@@ -123,7 +125,10 @@ class Certificate:
         Raises:
             ConfigurationError: A file cannot be read, or the key is not the certificate's.
         """
-        key: Key | str | Path | bytes = self.key
+        key: Key | Identity | str | Path | bytes = self.key
+        if isinstance(key, Identity):
+            identity.take(key)
+            return
         try:
             if not isinstance(key, engine_shim.Key):
                 with readable("private key", key if isinstance(key, (str, Path)) else "(bytes)"):

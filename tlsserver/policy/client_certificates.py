@@ -34,6 +34,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from tlsserver.asking import complaint
 from tlsserver.errors import ConfigurationError
+from tlsserver.policy.authorities import split_der
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -66,6 +67,9 @@ class ClientCertificates:
             authority needs one.
         depth: How many intermediate authorities a chain may have. 9 is more than any real one has, and bounds what a
             client can make us verify.
+        ca_data: More authorities: PEM as text or bytes, also with revocation lists in it, or as bytes DER.
+        verify_flags: More flags of the verification (X509_VERIFY_PARAM_set_flags(3)), numbers of `ssl.VerifyFlags`.
+            With VERIFY_CRL_CHECK_LEAF alone only the client's own certificate is looked up in the lists.
         on_verified: Asked about each client whose certificate is good, on full handshakes and on resumptions; it
             answers the request, at once or later. Handshakes run in jobs then. None: OpenSSL's verification is enough.
     """
@@ -75,6 +79,8 @@ class ClientCertificates:
     ca_path: str | Path | None = None
     crls: Sequence[str | Path] = ()
     depth: int = 9
+    ca_data: str | bytes = b""
+    verify_flags: int = 0
     on_verified: Callable[[ClientCertificateRequest], object] | None = None
 
     def files(self) -> tuple[str | Path, ...]:
@@ -102,7 +108,7 @@ class ClientCertificates:
     def _wrong_settings(self) -> Iterator[str]:
         if self.mode not in MODES:
             yield f"mode {self.mode!r} is not known: choose from {', '.join(MODES)}"
-        if self.ca_certs is None and self.ca_path is None:
+        if self.ca_certs is None and self.ca_path is None and not self.ca_data:
             yield "no authority is given whose clients may come in: give a CA file or folder"
         if not 0 <= self.depth <= DEPTH_MOST:
             what = "is less than 0" if self.depth < 0 else f"is more than {DEPTH_MOST}"
@@ -114,9 +120,12 @@ class ClientCertificates:
                 yield message
 
     def _where(self) -> str:
-        return " or ".join(str(path) for path in (self.ca_certs, self.ca_path) if path is not None)
+        found = " or ".join(str(path) for path in (self.ca_certs, self.ca_path) if path is not None)
+        return found or "the CA data"
 
     def _authorities(self, problems: list[str]) -> Iterator[_Item]:
+        if self.ca_data:
+            yield from _given(self.ca_data, _CERTIFICATE, x509.load_der_x509_certificate, problems)
         if self.ca_certs is not None:
             yield from _items(Path(self.ca_certs), _CERTIFICATE, x509.load_der_x509_certificate, "CA file", problems)
         if self.ca_path is None:
@@ -129,6 +138,7 @@ class ClientCertificates:
                 yield from _items(path, _CERTIFICATE, x509.load_der_x509_certificate, "CA file", problems)
 
     def _revoked(self, problems: list[str]) -> Iterator[_Item]:
+        yield from _given(self.ca_data, _CRL, x509.load_der_x509_crl, problems)
         for path in self.crls:
             found = list(_items(Path(path), _CRL, x509.load_der_x509_crl, "CRL", problems))
             yield from found
@@ -207,6 +217,23 @@ def _items(path: Path, form: re.Pattern[bytes], load: Any, what: str, problems: 
             problems.append(f"{what} {path}: entry {number} cannot be read: it is damaged, make it anew")
         else:
             yield _Item(path, der, parsed)
+
+
+def _given(data: str | bytes, form: re.Pattern[bytes], load: Any, problems: list[str]) -> Iterator[_Item]:  # noqa: ANN401 - a loader of cryptography's
+    raw = data.encode("ascii", "replace") if isinstance(data, str) else data
+    if form is _CRL and b"-----BEGIN" not in raw:
+        return
+    try:
+        ders = split_der(raw) if b"-----BEGIN" not in raw else list(_ders(raw, form))
+    except ConfigurationError as error:
+        problems.append(f"CA data: {error}")
+        return
+    for number, der in enumerate(ders, 1):
+        parsed = _parsed(der, load)
+        if parsed is None:
+            problems.append(f"CA data: entry {number} cannot be read: it is damaged, make it anew")
+        else:
+            yield _Item(Path("(data)"), der, parsed)
 
 
 def _parsed(der: bytes, load: Any) -> Any:  # noqa: ANN401 - a loader of cryptography's, and what it makes

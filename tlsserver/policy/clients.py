@@ -33,8 +33,11 @@ def apply(context: SSL.Context, settings: ContextSettings) -> None:
     is_named = _size_of_names(trust) <= _NAMES_MOST
     for authority in trust.authorities:
         clients.trust(context, authority.der, named=is_named)
+    whole = clients.CRL_CHECK | clients.CRL_CHECK_ALL
     for crl in trust.crls:
-        clients.revoke(context, crl.der)
+        clients.revoke(context, crl.der, asked.verify_flags & whole or whole)
+    if asked.verify_flags:
+        clients.set_flags(context, asked.verify_flags)
 
 
 def _size_of_names(trust: Trust) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from OpenSSL import SSL
 
 import engine_shim
+from engine_shim.identity import Identity
 from tlsserver import certificates
 from tlsserver.errors import ConfigurationError
 from tlsserver.policy.certificate import LOOKED_AT_MOST
@@ -33,7 +34,9 @@ def apply(context: SSL.Context, settings: ContextSettings) -> None:
 
 
 def engine_of(settings: ContextSettings) -> BaseEngine | None:
-    """Return who performs the key; None: OpenSSL, on the loop's thread."""
+    """Return who performs the key, the first of several; None: OpenSSL, on the loop's thread."""
+    if isinstance(settings.key, Identity):
+        return next(iter(settings.key.engines), None)
     return settings.key.engine if isinstance(settings.key, engine_shim.Key) else settings.engine
 
 
@@ -56,6 +59,8 @@ def set_certificate(context: SSL.Context, settings: ContextSettings) -> None:
     Raises:
         ConfigurationError: The file cannot be read, or is no certificate.
     """
+    if isinstance(settings.key, Identity):  # it comes with its key
+        return
     path = Path(settings.certificate)
     with readable("certificate", path):
         data = path.read_bytes()
@@ -77,6 +82,9 @@ def set_key(context: SSL.Context, settings: ContextSettings) -> None:
         engine_shim.ShimError: It cannot be read or is not the certificate's.
     """
     key, engine, password = settings.key, settings.engine, settings.password
+    if isinstance(key, Identity):
+        key.use(context)
+        return
     if isinstance(key, engine_shim.Key):
         if engine not in (None, key.engine):
             message = f"the key is in engine {key.engine.name}, and the engine {engine.name} is given as well: give one"

@@ -19,6 +19,7 @@ Trade-off
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import engine_shim
@@ -27,6 +28,7 @@ from engine_shim.server_names import MAIN, BadNameError, NameTable, keep_names
 from tlsserver.asking import complaint
 from tlsserver.errors import ConfigurationError
 from tlsserver.policy.certificate import Certificate
+from tlsserver.policy.identity import engine_of
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
@@ -151,7 +153,7 @@ def _checked(settings: ContextSettings) -> tuple[Certificate, ...]:
 
 def _engine_for_paths(settings: ContextSettings) -> Engine | None:
     """Without an engine of the context's the main key's, if it is one that loads keys."""
-    main = settings.key.engine if isinstance(settings.key, engine_shim.Key) else None
+    main = None if isinstance(settings.key, (str, PurePath)) else engine_of(settings)
     return settings.engine or (main if isinstance(main, engine_shim.Engine) else None)
 
 

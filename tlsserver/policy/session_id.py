@@ -46,4 +46,4 @@ def _clients(settings: ContextSettings) -> bytes:
     if asked is None or trust is None:
         return b"clients: anybody"
     hook = "" if asked.on_verified is None else ", asked about"
-    return f"clients: {asked.mode}, depth {asked.depth}{hook}: ".encode() + trust.digest()
+    return f"clients: {asked.mode}, depth {asked.depth}{hook}, flags {asked.verify_flags}: ".encode() + trust.digest()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine_shim import Engine, Key, TicketKeys
+    from engine_shim.identity import Identity
     from tlsserver.client_hello import ClientHelloRequest
     from tlsserver.policy.certificate import Certificate
     from tlsserver.policy.client_certificates import ClientCertificates, Trust
@@ -54,7 +55,7 @@ class ContextChanges(ContextOptions, total=False):
     """What `tlsserver.TLSContext.replace` takes."""
 
     certificate: str | Path
-    key: Key | str | Path
+    key: Key | Identity | str | Path
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class ContextSettings:
     Attributes:
         certificate: Path of a PEM file: the server's certificate, then its chain.
         key: An `engine_shim.Key`, whose engine performs it, or the path of a private key (or whatever else ``engine``
-            loads keys by), which is read anew for each context.
+            loads keys by), which is read anew for each context; or an `engine_shim.identity.Identity`, which has the
+            certificates as well, so that ``certificate`` is only what they were read from.
         password: Of the private key, where ``key`` is a path.
         engine: Performs a key that is given by its path; None: OpenSSL does, on the loop's thread.
         alpn: Application protocols in the order of preference (RFC 7301); empty: the extension is ignored.
@@ -104,7 +106,7 @@ class ContextSettings:
     """
 
     certificate: str | Path
-    key: Key | str | Path
+    key: Key | Identity | str | Path
     password: str | bytes | None = None
     engine: Engine | None = None
     alpn: Sequence[str] = ()

@@ -41,7 +41,8 @@ def main(certificate: str, key: str, port: str = "8443") -> None:
     config.certfile, config.keyfile = certificate, key
     config.errorlog = None  # what it says at its start is below
     sockets = config.create_sockets()
-    config.create_sockets = lambda: sockets  # type: ignore[method-assign]
+    config.create_sockets = lambda: sockets  # made here, because the port may be any free one
+    sockets.secure_sockets[0].listen()
     print("listening on {}:{}".format(*sockets.secure_sockets[0].getsockname()), flush=True)
     asyncio.run(run(config))
 

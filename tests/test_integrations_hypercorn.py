@@ -7,6 +7,7 @@ import json
 import ssl
 from typing import TYPE_CHECKING
 
+import hypercorn.asyncio
 import pytest
 
 from support import asgi_app, web_clients
@@ -15,6 +16,8 @@ from support.loop_thread import LOOPS
 from support.web_clients import NUMBERS, http_client, open_tls, websocket
 from tlsserver import TLSContext
 from tlsserver.asyncio import SSLContext
+from tlsserver.integrations.asgi import TLSExtension
+from tlsserver.integrations.hypercorn import Config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,3 +134,19 @@ def test_a_context_that_is_given(identity: Identity) -> None:
     context = SSLContext.from_context(TLSContext(identity.cert, identity.key, alpn=["h2"]))
     with hypercorn_site(ssl_context=context) as site, http_client(site.port, identity, http2=True) as client:
         assert client.get("/told").json()["http_version"] == "2"
+
+
+def test_hypercorns_own_workers_take_the_settings(identity: Identity) -> None:
+    """They ask a Config for its sockets and its context; the application is wrapped by hand."""
+    files = {"certfile": str(identity.cert), "keyfile": str(identity.key)}
+    app = TLSExtension(asgi_app.app)
+    with hypercorn_site(app=app, serve=hypercorn.asyncio.serve, **files) as site:
+        with http_client(site.port, identity, http2=True) as client:
+            assert client.get("/told").json()["version"] == "TLSv1.3"
+        assert site.ask(lambda: site.loop.create_server).__name__ == "create_server"
+
+
+def test_without_a_certificate_nothing_is_ours() -> None:
+    config = Config.from_mapping(bind=["127.0.0.1:0"])
+    assert not config.ssl_enabled
+    assert config.create_ssl_context() is None

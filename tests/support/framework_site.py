@@ -53,19 +53,22 @@ def uvicorn_site(loop: str = "asyncio", app: Any = asgi_app.app, **options: Any)
     return LoopThread(program, config.get_loop_factory())
 
 
-def hypercorn_site(loop: str = "asyncio", app: Any = asgi_app.app, **options: Any) -> LoopThread:
+def hypercorn_site(
+    loop: str = "asyncio", app: Any = asgi_app.app, serve: Any = our_hypercorn.serve, **options: Any
+) -> LoopThread:
     """Serve with hypercorn.
 
     Args:
         loop: One of `support.loop_thread.LOOPS`.
         app: The application.
+        serve: Ours, or hypercorn's.
         options: Attributes of `tlsserver.integrations.hypercorn.Config`.
     """
     config = our_hypercorn.Config.from_mapping(bind=["127.0.0.1:0"], errorlog=None, **options)
 
     async def program(thread: LoopThread) -> None:
         _listen_first(config, thread.started)
-        await our_hypercorn.serve(app, config, shutdown_trigger=thread.stop.wait)
+        await serve(app, config, shutdown_trigger=thread.stop.wait)
 
     return LoopThread(program, lambda: new_loop(loop))
 

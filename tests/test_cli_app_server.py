@@ -19,6 +19,7 @@ from helpers_web import Serving, serving
 
 from engine_shim import LatencyEngine
 from support import asgi_app
+from support.loop_thread import LOOPS
 from support.running import PATIENCE
 from support.web_clients import NUMBERS, http_client, open_tls, websocket
 from tlsserver import TLSContext, cli, local_certificate
@@ -260,15 +261,24 @@ def test_a_limit_of_requests(context: TLSContext, identity: Identity) -> None:
         assert served.wait() == 0
 
 
-async def failing(scope: Any, receive: Any, send: Any) -> None:
-    del scope
-    await receive()
-    await send({"type": "lifespan.startup.failed", "message": "no database"})
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_application_that_does_not_start(identity: Identity, loop: str) -> None:
+    arguments = ("support.asgi_app:failing", f"--app-dir={TESTS}", "--port=0", f"--loop={loop}")
+    assert cli.run(["serve", *arguments, *of(identity)]) == 3
 
 
-def test_an_application_that_does_not_start(context: TLSContext) -> None:
-    with OnThread(context, failing) as served:
-        assert served.wait() == 3
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_factory(identity: Identity, loop: str) -> None:
+    application = Application("here:make", asgi_app.make, factory=True, interface="auto")
+    context = TLSContext(identity.cert, identity.key)
+    server = AppServer(application, defaults(loop=loop), context)
+    assert server.interface == "ASGI 3"
+
+
+def test_a_factory_that_fails(identity: Identity, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("support.asgi_app:not_callable", f"--app-dir={TESTS}", "--port=0", "--factory")
+    assert cli.run(["serve", *arguments, *of(identity)]) == 2
+    assert "support.asgi_app:not_callable" in capsys.readouterr().err
 
 
 def test_a_signal_while_it_starts(context: TLSContext) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import pickle
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvicorn
 from cryptography import x509
+from helpers_web import FakeTransport
 
 from support import asgi_app, web_clients
 from support.framework_site import uvicorn_site
@@ -20,6 +22,7 @@ from tlsserver import TLSContext
 from tlsserver.asyncio import SSLContext
 from tlsserver.errors import ConfigurationError
 from tlsserver.integrations import uvicorn as ours
+from tlsserver.integrations.asgi import OfConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -192,6 +195,34 @@ def test_what_cannot_be_served(identity: Identity, setting: dict[str, Any], word
     options = {"ssl_certfile": identity.cert, "ssl_keyfile": identity.key, "log_config": None}
     with pytest.raises(ConfigurationError, match=words):
         ours.Config(asgi_app.app, **{**options, **setting}).load()
+
+
+class Chosen(asyncio.Protocol):
+    """What a dispatcher chooses."""
+
+    def __init__(self) -> None:
+        self.app: Any = asgi_app.app
+
+
+class Dispatcher(asyncio.Protocol):
+    """As uvicorn's, which chooses by ALPN: it has no application itself."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.set_protocol(Chosen())
+
+
+def test_a_dispatcher_hands_the_application_on() -> None:
+    class Handed(FakeTransport):
+        def set_protocol(self, protocol: Any) -> None:
+            self.protocol = protocol
+
+        def get_protocol(self) -> asyncio.BaseProtocol:
+            return self.protocol
+
+    transport = Handed(asyncio.Protocol())
+    ours.with_tls(Dispatcher)().connection_made(transport)
+    assert isinstance(transport.protocol, Chosen)
+    assert isinstance(transport.protocol.app, OfConnection)
 
 
 def test_no_other_names() -> None:

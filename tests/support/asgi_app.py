@@ -133,6 +133,12 @@ ROUTES = {
 }
 
 
+async def failing(_scope: Any, receive: Any, send: Any) -> None:
+    """Refuses to start."""
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+
 def make() -> Any:
     """A factory."""
     return app

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from uvicorn.config import HTTP_PROTOCOLS, WS_PROTOCOLS
@@ -99,8 +99,10 @@ def with_tls(protocol_class: Any) -> type[Any]:  # noqa: ANN401 - uvicorn's clas
     class WithTLS(protocol_class):  # type: ignore[misc]
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
-            # Each connection has a protocol of its own, and each protocol asks this attribute for the application.
-            self.app: Any = OfConnection(self.app, transport)
+            # Each connection has a protocol of its own, and each protocol asks this attribute for the application. Who
+            # has none has handed over to another one by now, as uvicorn's dispatcher of HTTP/2 does.
+            holder: Any = self if hasattr(self, "app") else cast("asyncio.Transport", transport).get_protocol()
+            holder.app = OfConnection(holder.app, transport)
 
     WithTLS.__name__ = WithTLS.__qualname__ = f"{protocol_class.__name__}WithTLS"
     _WITH_TLS[protocol_class] = WithTLS

@@ -187,12 +187,27 @@ def test_the_factory_fits_uvicorns_own_settings(identity: Identity) -> None:
 
 
 @pytest.mark.parametrize(
+    ("setting", "wanted"),
+    [("TLSv1", None), ("ECDHE-ECDSA-AES128-GCM-SHA256", ["ECDHE-ECDSA-AES128-GCM-SHA256"])],
+    ids=["what uvicorn once had by default", "a choice"],
+)
+def test_suites(identity: Identity, setting: str, wanted: list[str] | None) -> None:
+    options = {"ssl_certfile": identity.cert, "ssl_keyfile": identity.key, "log_config": None, "ssl_ciphers": setting}
+    config = ours.Config(asgi_app.app, ssl_version=ssl.PROTOCOL_TLSv1_2, **options)
+    config.load()
+    assert isinstance(config.ssl, SSLContext)
+    names = [suite["name"] for suite in config.ssl.get_ciphers() if not suite["name"].startswith("TLS_")]
+    assert names == wanted or (wanted is None and len(names) > 3)
+    assert config.ssl.minimum_version is config.ssl.maximum_version is ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.parametrize(
     ("setting", "words"),
     [({"ssl_certfile": None}, "give ssl_certfile"), ({"ssl_version": ssl.PROTOCOL_TLSv1_1}, "below 1.2 is not spoken")],
     ids=["no certificate", "an old version"],
 )
 def test_what_cannot_be_served(identity: Identity, setting: dict[str, Any], words: str) -> None:
-    options = {"ssl_certfile": identity.cert, "ssl_keyfile": identity.key, "log_config": None}
+    options: dict[str, Any] = {"ssl_certfile": identity.cert, "ssl_keyfile": identity.key, "log_config": None}
     with pytest.raises(ConfigurationError, match=words):
         ours.Config(asgi_app.app, **{**options, **setting}).load()
 

@@ -14,6 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 
 import engine_shim
 from tlsserver.asyncio import SSLContext
@@ -138,8 +139,8 @@ class AppServer(uvicorn.Server):
         try:
             self.run(sockets=[listening])
         except SystemExit as error:
-            return error.code if isinstance(error.code, int) else 1
-        return 0
+            return error.code if isinstance(error.code, int) else STARTUP_FAILURE
+        return 0 if self.started else STARTUP_FAILURE
 
     def reload(self, make: Callable[[], ContextLike] | None = None, /) -> None:
         """Use another context for new connections; open ones keep theirs. Any thread.

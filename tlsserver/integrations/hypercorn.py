@@ -55,16 +55,16 @@ class Config(HypercornConfig):
             ssl.SSLError: A file is not what it should be.
             OSError: It cannot be read.
         """
-        if not self.ssl_enabled:
+        if self.ssl_context is None and self.certfile is None:
             return None
         _make_ready(asyncio.get_running_loop(), goodbye=min(self.graceful_timeout, _GOODBYE))
-        return self.ssl_context or self._context_of_settings()
+        return self.ssl_context or self._context_of_settings(self.certfile or "")
 
-    def _context_of_settings(self) -> SSLContext:
+    def _context_of_settings(self, certfile: str) -> SSLContext:
         made = SSLContext()
         made.set_ciphers(self.ciphers)
         made.set_alpn_protocols(list(self.alpn_protocols))
-        made.load_cert_chain(self.certfile, self.keyfile, self.keyfile_password)
+        made.load_cert_chain(certfile, self.keyfile, self.keyfile_password)
         if self.ca_certs is not None:
             made.load_verify_locations(self.ca_certs)
         if self.verify_mode is not None:

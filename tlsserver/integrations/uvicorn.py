@@ -46,6 +46,9 @@ _VERSIONS = {
     ssl.PROTOCOL_TLSv1_2: ssl.TLSVersion.TLSv1_2,
 }
 
+# uvicorn's default of `ssl_ciphers` for a long time, which leaves TLS 1.2 nothing but CBC with SHA-1.
+_NOT_SAID = "TLSv1"
+
 
 def ssl_context(config: uvicorn.Config, default: Callable[[], ssl.SSLContext] | None = None) -> SSLContext:
     """Make our context of uvicorn's settings: for its ``ssl_context_factory``, also of workers.
@@ -69,7 +72,7 @@ def ssl_context(config: uvicorn.Config, default: Callable[[], ssl.SSLContext] | 
     made.verify_mode = ssl.VerifyMode(config.ssl_cert_reqs)
     if config.ssl_ca_certs:
         made.load_verify_locations(config.ssl_ca_certs)
-    if config.ssl_ciphers:
+    if config.ssl_ciphers and config.ssl_ciphers != _NOT_SAID:
         made.set_ciphers(config.ssl_ciphers)
     _set_version(made, config.ssl_version)
     # Only after uvicorn has chosen the protocol, which may speak more than one.
@@ -142,22 +145,14 @@ class Config(uvicorn.Config):
             limits: Of handshakes and goodbyes, such as ``timeout_handshake``; None: the defaults.
             options: As of `uvicorn.Config`.
         """
-        super().__init__(app, **options)
-        self._context = context
+        if context is not None:
+            options["ssl_context_factory"] = lambda *_: context
+        super().__init__(app, **{"ssl_context_factory": ssl_context, **options})
         self._limits = limits
-
-    @property
-    def is_ssl(self) -> bool:
-        """Whether uvicorn has to speak HTTPS: always, but while it loads, so that it makes no context of its own."""
-        return self.loaded
 
     def load(self) -> None:
         """Load application, protocols and context; uvicorn calls this once in each process that serves."""
-        factory = getattr(self, "ssl_context_factory", None)  # not of all releases
-        self.ssl_context_factory = None
         super().load()
-        self.ssl_context_factory = factory
-        self.ssl = self._context or (factory or ssl_context)(self, lambda: ssl_context(self))
         self.http_protocol_class = with_tls(self.http_protocol_class)
         if self.ws_protocol_class is not None:
             self.ws_protocol_class = with_tls(self.ws_protocol_class)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import atexit
 
-from engine_shim.async_ssl import Acceptor, AsyncSSL, Connector, OpenSSLError, Settled, Status, job_is_current, set_alpn
+from engine_shim.alpn import set_alpn
+from engine_shim.async_ssl import Acceptor, AsyncSSL, Connector, OpenSSLError, Settled, Status, job_is_current
 from engine_shim.base import BaseEngine, EngineStatistics
 from engine_shim.batches import BatchCosts
 from engine_shim.choice import EngineChoice, choose_engine

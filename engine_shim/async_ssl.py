@@ -15,8 +15,6 @@ from engine_shim.questions import ClientQuestion, split_chain
 from engine_shim.wait import WaitContextView
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from typing_extensions import Buffer
 
 
@@ -398,28 +396,3 @@ class _ConnectionsWaitContext(WaitContextView):
 def job_is_current() -> bool:
     """Tell whether this code runs on a job's stack, where no Python frame ever should."""
     return bool(lib.async_job_is_current())
-
-
-_LONGEST_PROTOCOL = 255
-
-
-def set_alpn(context: SSL.Context, protocols: Sequence[str]) -> None:
-    """Choose the application protocol in C, in the server's order (RFC 7301).
-
-    Args:
-        context: A pyOpenSSL Context that no Connection was made of yet.
-        protocols: Names such as ``h2`` and ``http/1.1``; a client that offers ALPN and none of them is refused.
-
-    Raises:
-        LinkageError: OpenSSL cannot be reached.
-        ValueError: A name is empty or longer than 255 bytes.
-    """
-    linkage.attach()
-    names = [name.encode("ascii") for name in protocols]
-    if not names or not all(0 < len(name) <= _LONGEST_PROTOCOL for name in names):
-        message = f"ALPN protocols are {list(protocols)}, each must be 1 to {_LONGEST_PROTOCOL} bytes long"
-        raise ValueError(message)
-    wire = b"".join(bytes([len(name)]) + name for name in names)
-    status = lib.callbacks_set_alpn(context_address(context), wire, len(wire))
-    if status != lib.SHIM_OK:
-        raise_status(status, "setting ALPN")

@@ -5,13 +5,16 @@ Nothing is parsed before it is asked for: a handshake keeps the bytes, some 1 KB
 
 from __future__ import annotations
 
+import ipaddress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cryptography import x509
+from cryptography.x509.oid import AuthorityInformationAccessOID
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Iterable
 
 __all__ = ["ClientCertificate", "SubjectAltName"]
 
@@ -68,7 +71,7 @@ class ClientCertificate:
         return tuple(_san(name) for name in extension.value)
 
     def peercert(self) -> dict[str, Any]:
-        """Return it as `ssl.SSLSocket.getpeercert` does, without the addresses of CRLs and OCSP."""
+        """Return it as `ssl.SSLSocket.getpeercert` does."""
         found = self.x509
         told = {
             "subject": _as_rdns(found.subject),
@@ -78,8 +81,21 @@ class ClientCertificate:
             "notBefore": _as_time(found, "not_valid_before"),
             "notAfter": _as_time(found, "not_valid_after"),
         }
-        names = tuple(_as_pair(san) for san in self.sans)
-        return {**told, "subjectAltName": names} if names else told
+        found_names = self._extension(x509.SubjectAlternativeName) or ()
+        more: dict[str, tuple[Any, ...]] = {"subjectAltName": tuple(_as_pair(name) for name in found_names)}
+        about = tuple(self._extension(x509.AuthorityInformationAccess) or ())
+        for kind, oid in _ABOUT.items():
+            more[kind] = _uris(one.access_location for one in about if one.access_method == oid)
+        points = self._extension(x509.CRLDistributionPoints) or ()
+        more["crlDistributionPoints"] = _uris(name for point in points for name in point.full_name or ())
+        return {**told, **{name: value for name, value in more.items() if value}}
+
+    def _extension(self, kind: Any) -> Any:  # noqa: ANN401 - a class of cryptography's, and what it makes
+        """Return an extension; None: it has none, or one that only OpenSSL can read."""
+        try:
+            return self.x509.extensions.get_extension_for_class(kind).value
+        except (x509.ExtensionNotFound, ValueError):
+            return None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ClientCertificate) and self.der == other.der
@@ -111,10 +127,15 @@ def _san(name: x509.GeneralName) -> SubjectAltName:
 
 # As Python's ssl has it.
 
-_PYTHONS_KINDS = {"IP": "IP Address", "directory": "DirName", "OID": "Registered ID", "other": "othername"}
+_ABOUT = {"OCSP": AuthorityInformationAccessOID.OCSP, "caIssuers": AuthorityInformationAccessOID.CA_ISSUERS}
+
+# OpenSSL's long names that cryptography's constants do not tell.
+_IN_CAPITALS = ("INN", "OGRN", "SNILS")
 
 
 def _long_name(constant: str) -> str:
+    if constant in _IN_CAPITALS:
+        return constant
     first, *rest = constant.lower().split("_")
     return first + "".join(word.capitalize() for word in rest)
 
@@ -125,13 +146,41 @@ _LONG_NAMES = {
 
 
 def _as_rdns(name: x509.Name) -> tuple[tuple[tuple[str, str], ...], ...]:
-    return tuple(
-        tuple((_LONG_NAMES.get(one.oid, one.oid.dotted_string), str(one.value)) for one in rdn) for rdn in name.rdns
-    )
+    return tuple(tuple((_named(one.oid), str(one.value)) for one in _as_encoded(rdn)) for rdn in name.rdns)
 
 
-def _as_pair(san: SubjectAltName) -> tuple[str, str]:
-    return _PYTHONS_KINDS.get(san.kind, san.kind), san.value
+def _as_encoded(rdn: x509.RelativeDistinguishedName) -> list[x509.NameAttribute[Any]]:
+    """Put the few that have several parts in the order of their DER (X.690, 11.6), which cryptography forgets."""
+    parts = list(rdn)
+    return parts if len(parts) == 1 else sorted(parts, key=lambda one: x509.Name([one]).public_bytes())
+
+
+def _named(oid: x509.ObjectIdentifier) -> str:
+    return _LONG_NAMES.get(oid, oid.dotted_string)
+
+
+def _as_pair(name: x509.GeneralName) -> tuple[str, Any]:
+    if isinstance(name, x509.DirectoryName):
+        return "DirName", _as_rdns(name.value)
+    if isinstance(name, x509.RegisteredID):
+        return "Registered ID", _named(name.value)
+    if isinstance(name, x509.OtherName):
+        return "othername", "<unsupported>"
+    if isinstance(name, x509.IPAddress):
+        return "IP Address", _as_address(str(name.value))
+    return _KINDS[type(name)], str(name.value)
+
+
+def _as_address(text: str) -> str:
+    """Of IPv6 all eight groups, in capitals; a network, which has no place there, as it is."""
+    if ":" not in text or "/" in text:
+        return text
+    packed = ipaddress.IPv6Address(text).packed
+    return ":".join(f"{int.from_bytes(packed[at : at + 2], 'big'):X}" for at in range(0, len(packed), 2))
+
+
+def _uris(names: Iterable[x509.GeneralName]) -> tuple[str, ...]:
+    return tuple(str(name.value) for name in names if isinstance(name, x509.UniformResourceIdentifier))
 
 
 def _hex(number: int) -> str:

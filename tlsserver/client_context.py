@@ -107,6 +107,9 @@ class ClientContext:
         verify_flags: int = 0,
         **options: Unpack[ClientOptions],
     ) -> None:
+        unknown = options.keys() - ClientOptions.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"ClientContext() got an unexpected keyword argument {min(unknown)!r}")
         # A client has the settings of a server, but for what only a server decides.
         settings = ContextSettings(certificate or "", key or certificate or "", **options)
         if certificate is None and key is not None:

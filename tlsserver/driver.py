@@ -60,14 +60,16 @@ class Hub:
     def flush(self) -> None:
         """Let the held writes go."""
         held, self.held = self.held, []
-        for driver in held:
-            driver.flush()
+        try:
+            while held:
+                held.pop().flush()
+        finally:
+            self.held += held  # nothing, unless the loop is being interrupted
 
     def touch(self, driver: Driver) -> None:
         """Have a driver applied at the end of this turn."""
-        if not self.touched:
-            self.reactor.end_turn_soon()
         self.touched.append(driver)
+        self.reactor.end_turn_soon()
 
     def apply(self) -> None:
         """Apply what this turn did; what that does (a protocol uses another connection) waits for the next turn."""
@@ -290,4 +292,9 @@ class Driver:
             if timer is not None:
                 timer.cancel()
         self._socket.close()
-        self._on_closed()
+        on_closed, self._on_closed = self._on_closed, _nothing
+        on_closed()
+
+
+def _nothing() -> None:
+    """What is left to call once all is over: so no cycle of references outlives it."""

@@ -21,6 +21,7 @@ import click
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
 from benchmarks.latency_storm import SPAWN, Result, client_context, make_engine, median, ping  # noqa: E402 - as above
+
 from support.certificates import Certificates, Identity  # noqa: E402 - the same
 from support.storm import Storm  # noqa: E402 - the same
 

@@ -32,6 +32,7 @@ import click
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
 from benchmarks.latency_storm import SPAWN  # noqa: E402 - found by the line above
+
 from support.certificates import Certificates, Identity  # noqa: E402 - the same
 
 if TYPE_CHECKING:
@@ -102,15 +103,17 @@ def serve(pipe: Pipe, loop: str, whose: str, identity: Identity) -> None:
         backlog=4096,
         ssl_context_factory=lambda _config, _default: context,
     )
-    server = uvicorn.Server(config)
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            pipe.send(self.servers[0].sockets[0].getsockname()[1])
+
+    server = Server(config)
 
     async def main() -> None:
         asyncio.get_running_loop().add_reader(pipe.fileno(), lambda: setattr(server, "should_exit", True))
-        serving = asyncio.ensure_future(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        pipe.send(server.servers[0].sockets[0].getsockname()[1])
-        await serving
+        await server.serve()
 
     with asyncio.Runner(loop_factory=new_loop(loop, ours=whose != "stdlib")) as runner:
         runner.run(main())

@@ -8,6 +8,7 @@ COVERED_BY = {
     "tlsserver/faults.py": "test_session.py",
     "tlsserver/asking.py": "test_job_stack.py",
     "tlsserver/plain_answer.py": "test_bad_clients.py",
+    "engine_shim/alpn.py": "test_async_ssl.py",
     "tlsserver/job_line.py": "test_service_jobs.py",
     "tlsserver/loop_engines.py": "test_turns.py",
     "tlsserver/offers.py": "test_service.py",

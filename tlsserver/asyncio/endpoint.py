@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tlsserver.asyncio.home import Home
     from tlsserver.asyncio.terms import Terms
+    from tlsserver.drains import Drains
     from tlsserver.stats import Counters
 
 __all__ = ["Endpoint", "Entrance"]
@@ -62,13 +63,14 @@ class Endpoint:
         config: Limits and deadlines.
     """
 
-    def __init__(self, home: Home, terms: Terms, counters: Counters, *, server_side: bool) -> None:
+    def __init__(self, home: Home, terms: Terms, counters: Counters, drains: Drains, *, server_side: bool) -> None:
         """Begin without connections.
 
         Args:
             home: What the loop's connections share.
             terms: Context and limits.
             counters: What is counted.
+            drains: The jobs that go on without their connections.
             server_side: Whether it accepts connections, or makes them.
 
         Raises:
@@ -84,7 +86,7 @@ class Endpoint:
             home.engines,
             home.buffer,
             counters=counters,
-            drains=home.drains,
+            drains=drains,
             current_context=(server_source if server_side else client_source)(terms.context),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ class Home:
         hub: All connections.
         engines: Those that it uses.
         buffer: Every session's, for reading.
-        drains: The jobs that go on without their connections.
+        drains: The jobs that go on without their connections, of those that are no server's.
         counters: One for each server, and one for whatever is no server's.
         listeners: Those that accept.
         others: What is counted of connections that are no server's.
@@ -64,14 +65,26 @@ class Home:
         self.listeners: set[Listener] = set()
         self._line = JobLine(self.reactor, self.hub.jobs, self._jobs_ended)
         self._close_loop = loop.close
-        self._is_closed = False
+        self._is_closed = self._is_flush_asked_for = False
         self.reactor.at_end_of_turn(self._end_of_turn)
 
     def hold(self, driver: Driver) -> None:
         """Let a connection's writes wait until the loop has done what it is doing."""
-        if not self.hub.held:
-            self.loop.call_soon(self.hub.flush, context=self.reactor.context)
         self.hub.held.append(driver)
+        self._ask_for_flush()
+
+    def _ask_for_flush(self) -> None:
+        if not self._is_flush_asked_for:
+            self._is_flush_asked_for = True
+            self.loop.call_soon(self._flush, context=self.reactor.context)
+
+    def _flush(self) -> None:
+        self._is_flush_asked_for = False
+        try:
+            self.hub.flush()
+        finally:
+            if self.hub.held:
+                self._ask_for_flush()
 
     def _jobs_ended(self) -> int:
         return sum(counters.jobs_ended for counters in self.counters)
@@ -89,7 +102,8 @@ class Home:
         Raises:
             RuntimeError: The loop runs.
         """
-        if not self.loop.is_running() and not self._is_closed:
+        # At the interpreter's end nothing can be driven any more; what the shim has at exit it drains by itself.
+        if not (self.loop.is_running() or self._is_closed or sys.is_finalizing()):
             self._is_closed = True
             try:
                 self._end()

@@ -164,7 +164,7 @@ class LoopReactor(Reactor):
         if self._alarm is not None:
             self._alarm.cancel()
         watched = [one for one in self._registrations.values() if one.urgent and one.events]
-        alone: SelectorLike = new_selector()
+        alone: SelectorLike = type(self._crowd)()
         for registration in watched:
             self._selector.unregister(registration.fd)
             alone.register(registration.fd, registration.events, registration)

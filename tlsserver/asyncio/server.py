@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlsserver import state as states
 from tlsserver.asyncio.endpoint import Endpoint, Entrance
+from tlsserver.drains import Drains
 from tlsserver.listener import Listener
 from tlsserver.stats import Counters, EngineNumbers
 
@@ -57,7 +58,8 @@ class Server(asyncio.AbstractServer):
         self._factory = protocol_factory
         self._config = terms.config
         self._counters = Counters()
-        self._endpoint = Endpoint(home, terms, self._counters, server_side=True)
+        self._drains = Drains(terms.config.draining_most)
+        self._endpoint = Endpoint(home, terms, self._counters, self._drains, server_side=True)
         self._endpoint.prepare()
         self._context = contextvars.copy_context()
         self._listeners: list[Listener] = []
@@ -163,7 +165,7 @@ class Server(asyncio.AbstractServer):
 
     def statistics(self) -> Statistics:
         """Take a snapshot of the server's numbers: handshakes, parked ones, times."""
-        return self._counters.snapshot(EngineNumbers(), draining_by_engine=self._home.drains.by_name())
+        return self._counters.snapshot(EngineNumbers(), draining_by_engine=self._drains.by_name())
 
     def remove_at_close(self, path: str | bytes) -> None:
         """Remove a Unix socket's path when the server closes; not one in the abstract namespace (unix(7))."""

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["SSLObject"]
 
 _Cipher = tuple[str, str, int]
+# What is told of a suite is the same for all connections, so it is known when one has asked.
+_SUITES: dict[str, _Cipher] = {}
 
 
 class SSLObject(ssl.SSLObject):
     """The facts of one connection, for the loop's thread.
 
     Args:
-        context: What it was made with; None: of none that is an `ssl.SSLContext`.
+        context: What the user gave for it: an `SSLContext`, or a context of tlsserver itself.
         tls: The connection, after its handshake.
         info: What that has settled.
         chain: The peer's verified certificates in DER, its own first; empty: it has shown none.
@@ -36,7 +38,7 @@ class SSLObject(ssl.SSLObject):
 
     def __init__(
         self,
-        context: ssl.SSLContext | None,
+        context: object,
         tls: AsyncSSL,
         info: TLSInfo,
         chain: tuple[bytes, ...],
@@ -51,8 +53,7 @@ class SSLObject(ssl.SSLObject):
         self._chain = chain
         self._server_side = server_side
         self._server_hostname = server_hostname
-        cipher = facts.cipher(tls)
-        self._cipher = None if cipher is None else _as_tuple(cipher)
+        self._is_verified = server_side or _verifies(context)
         self._shared: list[_Cipher] | None = None
         self._sent: tuple[bytes, ...] = ()
         self._binding: bytes | None = None
@@ -96,7 +97,13 @@ class SSLObject(ssl.SSLObject):
 
     def cipher(self) -> _Cipher | None:
         """Return the suite's name, the version that it is from, and the bits of its secret."""
-        return self._cipher
+        name = self._info.cipher
+        known = _SUITES.get(name)
+        if known is None:
+            found = facts.cipher(self._tls)
+            if found is not None and found.name == name:
+                known = _SUITES[name] = _as_tuple(found)
+        return known
 
     def shared_ciphers(self) -> list[_Cipher] | None:
         """Return the suites that both ends have, in the server's order; None: a client, who does not learn them."""
@@ -126,11 +133,7 @@ class SSLObject(ssl.SSLObject):
             return None
         if binary_form:
             return self._chain[0]
-        return ClientCertificate(self._chain).peercert() if self._is_verified() else {}
-
-    def _is_verified(self) -> bool:
-        # A server takes none that it has not asked for and verified.
-        return self._server_side or self._context is None or self._context.verify_mode != ssl.CERT_NONE
+        return ClientCertificate(self._chain).peercert() if self._is_verified else {}
 
     def get_verified_chain(self) -> list[bytes]:
         """Return the peer's certificates up to the authority, in DER, its own first."""
@@ -209,6 +212,13 @@ class SSLObject(ssl.SSLObject):
     def __repr__(self) -> str:
         side = "server" if self._server_side else "client"
         return f"<tlsserver.asyncio.SSLObject {side} {self._info.version} {self._info.cipher}>"
+
+
+def _verifies(context: object) -> bool:
+    """Tell whether a client verifies its server; a server takes no certificate that it has not verified."""
+    if isinstance(context, ssl.SSLContext):
+        return context.verify_mode != ssl.CERT_NONE
+    return bool(getattr(context, "verify", True))
 
 
 def _as_tuple(cipher: facts.Cipher) -> _Cipher:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from tlsserver.asyncio.contexts import is_ours
 from tlsserver.config import ServerConfig
+from tlsserver.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from tlsserver.asyncio.contexts import AnyContext
@@ -67,8 +68,13 @@ def terms_of(context: object, limits: Limits, *, backlog: int | None = None) -> 
         "timeout_shutdown": limits.get("ssl_shutdown_timeout"),
         "backlog": backlog,
     }
+    config = limits.get("config") or _DEFAULT
+    if config.async_jobs is not None:
+        raise ConfigurationError(
+            "async_jobs is a thread's, not a server's: call engine_shim.init_thread() before the loop runs"
+        )
     given = {name: value for name, value in named.items() if value is not None}
-    return Terms(context, replace(limits.get("config") or _DEFAULT, **given))
+    return Terms(context, replace(config, **given))
 
 
 def refuse_unknown(given: Any, known: Any) -> None:  # noqa: ANN401 - arguments, and their names

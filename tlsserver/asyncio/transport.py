@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tlsserver.connection import Connection
     from tlsserver.offers import Offer
     from tlsserver.session import Session
+    from tlsserver.wire import TLSInfo
 
 __all__ = ["Peer", "Transport"]
 
@@ -39,7 +40,7 @@ class Transport(transport.Transport):
 class Peer:
     """The other end of a connection, and what is known of the connection beyond its state."""
 
-    __slots__ = ("_sock", "_ssl_object", "address", "context", "offer", "server_hostname", "session")
+    __slots__ = ("_info", "_sock", "_ssl_object", "address", "context", "offer", "server_hostname", "session")
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class Peer:
         self.context = context
         self.server_hostname = server_hostname
         self._sock = sock
+        self._info: TLSInfo | None = None
         self._ssl_object: SSLObject | None = None
 
     def __str__(self) -> str:
@@ -78,17 +80,7 @@ class Peer:
 
     def transport(self, connection: Connection) -> Transport:
         """Make the transport of the open connection."""
-        info = connection.tls
-        certificate = self.session.peer_certificate
-        if info is not None:
-            self._ssl_object = SSLObject(
-                self.context,
-                self.session.tls,
-                info,
-                () if certificate is None else certificate.chain,
-                server_side=self.session.peer == "client",
-                server_hostname=self.server_hostname,
-            )
+        self._info = connection.tls
         return Transport(connection, self.offer.clock, self)
 
     def get(self, name: str, default: Any) -> Any:  # noqa: ANN401 - its type depends on the name
@@ -98,10 +90,19 @@ class Peer:
 
     @property
     def ssl_object(self) -> SSLObject:
-        """The handshake's outcome; only after the handshake."""
+        """The handshake's outcome, made when somebody asks; only after the handshake."""
         if self._ssl_object is None:
-            message = "the handshake is not done"
-            raise RuntimeError(message)
+            if self._info is None:
+                raise RuntimeError("the handshake is not done")
+            certificate = self.session.peer_certificate
+            self._ssl_object = SSLObject(
+                self.context,
+                self.session.tls,
+                self._info,
+                () if certificate is None else certificate.chain,
+                server_side=self.session.peer == "client",
+                server_hostname=self.server_hostname,
+            )
         return self._ssl_object
 
     @property

@@ -137,7 +137,7 @@ async def begin(
     try:
         sock.setblocking(False)
         home = home_of(loop)
-        endpoint = Endpoint(home, terms, home.others, server_side=server_side)
+        endpoint = Endpoint(home, terms, home.others, home.drains, server_side=server_side)
         waiter: asyncio.Future[Any] = loop.create_future()
         entrance = Entrance(factory, server_hostname=server_hostname, waiter=waiter, announces=announces)
         driver = endpoint.open(sock, _address(sock), entrance, endpoint.close)

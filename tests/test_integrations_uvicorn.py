@@ -192,8 +192,8 @@ def test_the_factory_fits_uvicorns_own_settings(identity: Identity) -> None:
     ids=["what uvicorn once had by default", "a choice"],
 )
 def test_suites(identity: Identity, setting: str, wanted: list[str] | None) -> None:
-    options = {"ssl_certfile": identity.cert, "ssl_keyfile": identity.key, "log_config": None, "ssl_ciphers": setting}
-    config = ours.Config(asgi_app.app, ssl_version=ssl.PROTOCOL_TLSv1_2, **options)
+    options: dict[str, Any] = {"ssl_certfile": identity.cert, "ssl_keyfile": identity.key, "ssl_ciphers": setting}
+    config = ours.Config(asgi_app.app, ssl_version=ssl.PROTOCOL_TLSv1_2, log_config=None, **options)
     config.load()
     assert isinstance(config.ssl, SSLContext)
     names = [suite["name"] for suite in config.ssl.get_ciphers() if not suite["name"].startswith("TLS_")]

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 PIECE = b"x" * 65536
 PIECES = 512
-HANDSHAKES, REQUESTS, DOWNLOADS = 1500, 6000, 16
+HANDSHAKES, REQUESTS, DOWNLOADS = 2000, 20000, 24
 CONNECTIONS = 16
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -115,8 +115,9 @@ def serve(pipe: Pipe, loop: str, whose: str, identity: Identity) -> None:
         asyncio.get_running_loop().add_reader(pipe.fileno(), lambda: setattr(server, "should_exit", True))
         await server.serve()
 
-    with asyncio.Runner(loop_factory=new_loop(loop, ours=whose != "stdlib")) as runner:
-        runner.run(main())
+    runs = new_loop(loop, ours=whose != "stdlib")()
+    runs.run_until_complete(main())
+    runs.close()
 
 
 def cpu(pid: int) -> float:

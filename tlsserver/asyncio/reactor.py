@@ -35,22 +35,22 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
 
-    from tlsserver.reactor import Timer
+    from tlsserver.reactor import Registration, Timer
 
 __all__ = ["LoopReactor", "LoopSelector"]
 
 
 class LoopSelector:
-    """An asyncio loop as a selector: what is ready is served by the loop at once, so `select` finds nothing.
+    """An asyncio loop as a selector: the loop makes the callbacks of registrations itself, so `select` finds nothing.
+
+    An event of this iteration whose registration is gone meanwhile is cancelled by the loop.
 
     Args:
         loop: Has ``add_reader`` and ``add_writer``.
-        serve: Called with what was registered, and the event.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, serve: Callable[[Any, int], object]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._serve = serve
         self._watched: dict[int, tuple[int, Any]] = {}
 
     def register(self, fileobj: int, events: int, data: Any = None) -> None:  # noqa: ANN401 - as in selectors
@@ -89,16 +89,16 @@ class LoopSelector:
         """Forget everything."""
         self._watched.clear()
 
-    def _change(self, fd: int, before: int, after: int, data: object) -> None:
+    def _change(self, fd: int, before: int, after: int, data: Registration) -> None:
         gone, new = before & ~after, after & ~before
         if gone & EVENT_READ:
             self._loop.remove_reader(fd)
         if gone & EVENT_WRITE:
             self._loop.remove_writer(fd)
         if new & EVENT_READ:
-            self._loop.add_reader(fd, self._serve, data, EVENT_READ)
+            self._loop.add_reader(fd, data.callback, EVENT_READ)
         if new & EVENT_WRITE:
-            self._loop.add_writer(fd, self._serve, data, EVENT_WRITE)
+            self._loop.add_writer(fd, data.callback, EVENT_WRITE)
 
 
 class LoopReactor(Reactor):
@@ -127,7 +127,7 @@ class LoopReactor(Reactor):
             message = "this machine has no selector with a descriptor (epoll, kqueue): asyncio cannot be used"
             raise ConfigurationError(message)
         try:
-            super().__init__(LoopSelector(loop, self._serve), crowd=crowd)
+            super().__init__(LoopSelector(loop), crowd=crowd)
         except NotImplementedError as error:
             crowd.close()
             message = f"{type(loop).__name__} cannot watch descriptors: use a selector loop of asyncio, or uvloop"

@@ -89,8 +89,10 @@ class _Connection:
         if extensions is None:
             extensions = self._extensions = _extensions_of(self._transport)
         if extensions and scope["type"] != "lifespan":
-            copies = {name: dict(content) for name, content in extensions.items()}
-            scope["extensions"] = {**(scope.get("extensions") or {}), **copies}
+            others = scope.get("extensions")
+            told = scope["extensions"] = others.copy() if others else {}
+            for name, content in extensions.items():
+                told[name] = content.copy()
 
 
 _connection: contextvars.ContextVar[_Connection | None] = contextvars.ContextVar("connection", default=None)

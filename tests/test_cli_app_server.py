@@ -254,6 +254,48 @@ def test_what_does_not_end_is_ended(context: TLSContext, identity: Identity) -> 
         silent.close()
 
 
+def test_who_does_not_shake_hands_is_dropped(context: TLSContext) -> None:
+    with (
+        OnThread(context, timeout_handshake=0.1) as served,
+        socket.create_connection(("127.0.0.1", served.port)) as raw,
+    ):
+        raw.settimeout(PATIENCE)
+        assert raw.recv(1) == b"", "the limit of `serve` holds, not uvicorn's or asyncio's"
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_jobs_are_bounded(identity: Identity, loop: str) -> None:
+    """Two handshakes have the only job one after the other."""
+    with LatencyEngine(0.05) as engine:
+        context = TLSContext(identity.cert, engine.load_key(identity.key))
+        with OnThread(context, loop=loop, async_jobs=1) as served:
+            tunnels = [ssl_begun(socket.create_connection(("127.0.0.1", served.port)), identity) for _ in range(2)]
+            for tunnel in tunnels:
+                tunnel.settimeout(PATIENCE)
+                tunnel.do_handshake()
+                tunnel.close()
+
+
+OPTIONS = {
+    "root_path": "/below",
+    "limit_concurrency": 5,
+    "proxy_headers": False,
+    "lifespan": "off",
+    "forwarded_allow_ips": "10.0.0.0/8",
+    "timeout_keep_alive": 2.5,
+    "http": "h11",
+    "ws": "none",
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_are_uvicorns(context: TLSContext, name: str) -> None:
+    application = Application("here:app", asgi_app.app, factory=False, interface="auto")
+    config = AppServer(application, defaults(**{name: OPTIONS[name]}), context).config
+    assert getattr(config, name) == OPTIONS[name]
+    assert (config.workers, config.host) == (1, "127.0.0.1"), "not what WEB_CONCURRENCY says"
+
+
 def test_a_limit_of_requests(context: TLSContext, identity: Identity) -> None:
     with OnThread(context, limit_max_requests=2) as served:
         with http_client(served.port, identity) as client:

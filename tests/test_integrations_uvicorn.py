@@ -8,6 +8,7 @@ import json
 import pickle
 import socket
 import ssl
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from helpers_web import FakeTransport
 
 from support import asgi_app, web_clients
 from support.framework_site import uvicorn_site
+from support.leaks import PATIENCE
 from support.web_clients import NUMBERS, http_client, open_tls, websocket
 from tlsserver import TLSContext
 from tlsserver.asyncio import SSLContext
@@ -120,6 +122,28 @@ def test_curl(site: LoopThread, identity: Identity) -> None:
     said = web_clients.run("curl", "-sv", "--cacert", identity.ca, url, url)
     assert said.startswith("hellohello")
     assert "Re-using existing connection" in said
+
+
+@pytest.mark.parametrize("version", NUMBERS)
+def test_s_client(site: LoopThread, identity: Identity, version: str) -> None:
+    command = [
+        "openssl",
+        "s_client",
+        "-connect",
+        f"127.0.0.1:{site.port}",
+        f"-tls{version.replace('.', '_')}",
+        "-quiet",
+    ]
+    sent = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    done = subprocess.run(
+        [*command, "-CAfile", str(identity.ca), "-verify_return_error"],
+        input=sent,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert done.stdout.startswith(b"HTTP/1.1 200")
+    assert done.stdout.endswith(b"hello")
 
 
 def test_a_client_that_leaves(site: LoopThread, identity: Identity) -> None:

@@ -23,11 +23,12 @@ class EngineSums:
     closed has done nothing for this server since.
     """
 
-    def __init__(self, context: ContextLike) -> None:
-        """Begin with the engines of a context."""
+    def __init__(self, context: ContextLike | None = None) -> None:
+        """Begin with the engines of a context, or with none."""
         # Replaced as a whole: any thread may read it.
         self._known: tuple[tuple[Any, ...], EngineNumbers] = ((), EngineNumbers())
-        self.add(context)
+        if context is not None:
+            self.add(context)
 
     def add(self, context: ContextLike) -> None:
         """Count the engines of another context as well."""

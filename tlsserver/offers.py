@@ -51,6 +51,7 @@ class Offers:
         counters: Counters,
         drains: Drains,
         current_context: Callable[[], ContextLike],
+        changed: Callable[[ContextLike], object] | None = None,
     ) -> None:
         """Begin without an offer.
 
@@ -61,6 +62,7 @@ class Offers:
             counters: What is counted.
             drains: The jobs that go on without their connections.
             current_context: Tells the context of the next connection.
+            changed: Told of each context that is another one.
         """
         self._reactor = reactor
         self._engines = engines
@@ -68,6 +70,7 @@ class Offers:
         self._counters = counters
         self._drains = drains
         self._current_context = current_context
+        self._changed = changed
         self._offer: Offer | None = None
         self._keep_up_timer: Timer | None = None
 
@@ -83,6 +86,8 @@ class Offers:
             shared = Shared(context, self._buffer, self._maybe_questions(context))
             offer = self._offer = Offer(context, shared, engine, drain, self._reactor, self._reactor.time)
             self._keep_up()
+            if self._changed is not None:
+                self._changed(context)
         return offer
 
     def close(self) -> None:

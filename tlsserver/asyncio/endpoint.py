@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tlsserver.asyncio.home import Home
     from tlsserver.asyncio.terms import Terms
     from tlsserver.drains import Drains
+    from tlsserver.session import ContextLike
     from tlsserver.stats import Counters
 
 __all__ = ["Endpoint", "Entrance"]
@@ -63,7 +64,16 @@ class Endpoint:
         config: Limits and deadlines.
     """
 
-    def __init__(self, home: Home, terms: Terms, counters: Counters, drains: Drains, *, server_side: bool) -> None:
+    def __init__(
+        self,
+        home: Home,
+        terms: Terms,
+        counters: Counters,
+        drains: Drains,
+        *,
+        server_side: bool,
+        changed: Callable[[ContextLike], object] | None = None,
+    ) -> None:
         """Begin without connections.
 
         Args:
@@ -72,6 +82,7 @@ class Endpoint:
             counters: What is counted.
             drains: The jobs that go on without their connections.
             server_side: Whether it accepts connections, or makes them.
+            changed: Told of each context that is another one.
 
         Raises:
             TypeError: The context is not for that side.
@@ -88,6 +99,7 @@ class Endpoint:
             counters=counters,
             drains=drains,
             current_context=(server_source if server_side else client_source)(terms.context),
+            changed=changed,
         )
 
     def prepare(self) -> None:

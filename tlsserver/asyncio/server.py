@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from tlsserver import state as states
 from tlsserver.asyncio.endpoint import Endpoint, Entrance
 from tlsserver.drains import Drains
+from tlsserver.engine_sums import EngineSums
 from tlsserver.listener import Listener
-from tlsserver.stats import Counters, EngineNumbers
+from tlsserver.stats import Counters
 
 if TYPE_CHECKING:
     import socket
@@ -59,7 +60,10 @@ class Server(asyncio.AbstractServer):
         self._config = terms.config
         self._counters = Counters()
         self._drains = Drains(terms.config.draining_most)
-        self._endpoint = Endpoint(home, terms, self._counters, self._drains, server_side=True)
+        self._engines = EngineSums()
+        self._endpoint = Endpoint(
+            *(home, terms, self._counters, self._drains), server_side=True, changed=self._engines.add
+        )
         self._endpoint.prepare()
         self._context = contextvars.copy_context()
         self._listeners: list[Listener] = []
@@ -164,8 +168,13 @@ class Server(asyncio.AbstractServer):
     # Beyond it
 
     def statistics(self) -> Statistics:
-        """Take a snapshot of the server's numbers: handshakes, parked ones, times."""
-        return self._counters.snapshot(EngineNumbers(), draining_by_engine=self._drains.by_name())
+        """Take a snapshot of the server's numbers. Any thread.
+
+        The ops are those of the engines of its contexts, which other servers may use as well.
+        """
+        return self._counters.snapshot(
+            self._engines.numbers(), draining_by_engine=self._drains.by_name(), signers=self._engines.signers()
+        )
 
     def remove_at_close(self, path: str | bytes) -> None:
         """Remove a Unix socket's path when the server closes; not one in the abstract namespace (unix(7))."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -178,6 +179,20 @@ def test_before_it_listens(identity: Identity) -> None:
         await runner.cleanup()
         with pytest.raises(RuntimeError, match="cleaned up"):
             await site.start()
+        thread.started(None)
+
+    with LoopThread(run, lambda: new_loop("asyncio")):
+        pass
+
+
+def test_a_context_of_others_is_refused() -> None:
+    async def run(thread: LoopThread) -> None:
+        runner = web.AppRunner(web.Application())
+        await runner.setup()
+        plain: Any = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with pytest.raises(TypeError, match="give a tlsserver.asyncio.SSLContext or a tlsserver.TLSContext"):
+            await TLSSite(runner, "127.0.0.1", 0, ssl_context=plain).start()
+        await runner.cleanup()
         thread.started(None)
 
     with LoopThread(run, lambda: new_loop("asyncio")):

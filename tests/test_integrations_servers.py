@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import socket
 import ssl
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from support import leaks, web_clients
 from support.framework_site import hypercorn_site, uvicorn_site
 from support.loop_thread import LOOPS, LoopThread, new_loop
 from support.web_clients import NUMBERS
-from tlsserver import TLSContext
+from tlsserver import Certificate, TLSContext
 from tlsserver.asyncio import SSLContext
 from tlsserver.integrations.aiohttp import TLSSite
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine_shim import ManualEngine
-    from support.certificates import Identity
+    from support.certificates import Certificates, Identity
 
 PARKED = 20
 
@@ -107,6 +108,26 @@ def get(tls: ssl.SSLSocket) -> bytes:
     """Send a request over a connection that may stay open, and return the beginning of the answer."""
     tls.sendall(b"GET /told HTTP/1.1\r\nHost: localhost\r\n\r\n")
     return tls.recv(4096)
+
+
+@pytest.mark.parametrize("version", NUMBERS)
+def test_the_certificate_that_was_shown_is_told(certificates: Certificates, identity: Identity, version: str) -> None:
+    """With a certificate for each name, and also when a session is resumed, in which none is shown."""
+    other = certificates.for_names("other-name", "p256", "other.localhost")
+    names = Certificate(other.cert, other.key, names=("other.localhost",))
+    context = TLSContext(identity.cert, identity.key, certificates=[names])
+    made = web_clients.context(identity, version)
+    with uvicorn(context, "asyncio") as site:
+        for name, shown in (("localhost", identity), ("other.localhost", other)):
+            session = None
+            for reused in (False, True):
+                raw = socket.create_connection(("127.0.0.1", site.port), timeout=leaks.PATIENCE)
+                with made.wrap_socket(raw, server_hostname=name, session=session) as tls:
+                    told = json.loads(get(tls).partition(b"\r\n\r\n")[2])
+                    assert tls.session_reused == reused
+                    session = tls.session
+                pem = told["tls"]["server_cert"]
+                assert ssl.PEM_cert_to_DER_cert(pem) == ssl.PEM_cert_to_DER_cert(shown.cert.read_text())
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What a WSGI application reads about TLS and the client's certificate: the names that Apache's mod_ssl gives them.
+r"""What a WSGI application reads about TLS and the client's certificate: the names that Apache's mod_ssl gives them.
 
 https://httpd.apache.org/docs/2.4/mod/mod_ssl.html#envvars. cheroot's own adapter uses the same names.
 
@@ -9,7 +9,7 @@ Facts
 
 Decision
 - Text is UTF-8 behind Latin-1, as under Apache and mod_wsgi, and control characters are escaped as RFC 4514 has it
-  (``\\0A``).
+  (``\0A``).
 - Names are in the order of RFC 4514, the last first, as mod_ssl has had them since 2.3.11.
 """
 
@@ -24,11 +24,10 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 
-from tlsserver.client_certificate import ClientCertificate
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tlsserver.client_certificate import ClientCertificate
     from tlsserver.wire import TLSInfo
 
 __all__ = ["tls_environ"]

@@ -224,6 +224,15 @@ def test_other_interfaces(context: TLSContext, identity: Identity, app: Any, int
     assert served.code == 0
 
 
+@pytest.mark.parametrize("interface", ["asgi3", "asgi2"])
+def test_nobody_calls_it_without_its_arguments(context: TLSContext, interface: str) -> None:
+    """uvicorn would, to see whether it is a factory."""
+    called: list[Any] = []
+    application = Application("here:app", lambda *given: called.append(given), factory=False, interface=interface)
+    AppServer(application, defaults(), context).config.load()
+    assert called == []
+
+
 def test_a_reload_is_for_new_connections(context: TLSContext, identity: Identity) -> None:
     with OnThread(context) as served, http_client(served.port, identity) as client:
         before = client.get("/told").json()

@@ -208,16 +208,36 @@ class AppServer(uvicorn.Server):
             server.abort_clients()
 
 
+def _asgi3(app: Any) -> Any:  # noqa: ANN401 - an application
+    """Give it exactly its arguments: uvicorn tries without any whether it is a factory, which has been seen to here."""
+
+    def call(scope: Any, receive: Any, send: Any) -> Any:  # noqa: ANN401 - the same
+        return app(scope, receive, send)
+
+    return call
+
+
+def _asgi2(app: Any) -> Any:  # noqa: ANN401 - an application
+    """The same of the older interface."""
+
+    def call(scope: Any) -> Any:  # noqa: ANN401 - the same
+        return app(scope)
+
+    return call
+
+
+_SHAPES: dict[str, Any] = {"asgi3": _asgi3, "asgi2": _asgi2, "wsgi": wsgi}
+
+
 def _config(app: Any, interface: str, options: dict[str, Any], context: ServedContext) -> Config:  # noqa: ANN401 - an application
     """Return uvicorn's settings."""
-    if interface == "wsgi":
-        app, interface = wsgi(app), "asgi3"
+    served, interface = _SHAPES[interface](app), "asgi3" if interface == "wsgi" else interface
     limits = ServerConfig(
         timeout_idle=None,  # uvicorn's business
         **{name: options[name] for name in ("max_handshakes", "timeout_handshake", "backlog")},
     )
     return Config(
-        app,
+        served,
         context=context,
         limits=limits,
         interface=interface,

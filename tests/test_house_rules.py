@@ -118,6 +118,14 @@ LAYERS = (
     ("tlsserver.listener", "tlsserver.waitfds", "tlsserver.turns", "tlsserver.job_line"),
     ("tlsserver.loop_engines", "tlsserver.driver"),
     ("tlsserver.offers",),
+    # Under the servers of others.
+    ("tlsserver.integrations.environ", "tlsserver.integrations.mailbox", "tlsserver.integrations.engine_thread"),
+    ("tlsserver.integrations.blocking_handshake", "tlsserver.integrations.twisted_loop"),
+    ("tlsserver.integrations.cheroot_socket", "tlsserver.integrations.twisted_hub"),
+    ("tlsserver.integrations.twisted_handshake",),
+    ("tlsserver.integrations.twisted_connection",),
+    ("tlsserver.integrations.cheroot", "tlsserver.integrations.twisted"),
+    ("tlsserver.integrations",),
     # Where loop, TLS and protocol meet.
     ("tlsserver.signers.keyserver_stream", "tlsserver.signers.keyserver_process"),
     ("tlsserver.signers.keyserver_local",),
@@ -135,10 +143,9 @@ LAYERS = (
     ("tlsserver.asyncio.client",),
     ("tlsserver.asyncio.loops", "tlsserver.asyncio.streams"),
     ("tlsserver.asyncio",),
-    # Under the servers and frameworks of others.
-    ("tlsserver.integrations.environ",),
+    # Under the servers of others that run on them.
     ("tlsserver.integrations.asgi",),
-    ("tlsserver.integrations",),
+    ("tlsserver.integrations.uvicorn", "tlsserver.integrations.hypercorn", "tlsserver.integrations.aiohttp"),
     # The load generator: beside the server, not on it.
     ("tlsserver.bench.settings", "tlsserver.bench.addresses", "tlsserver.bench.failures", "tlsserver.bench.answer"),
     ("tlsserver.bench.client", "tlsserver.bench.tally", "tlsserver.bench.report"),
@@ -167,6 +174,7 @@ PYOPENSSL = (
     "tlsserver.bench.load",
     "tlsserver.probe.client",
     "tlsserver.signers.remote_tls",
+    "tlsserver.integrations",
 )
 
 # Who may call OpenSSL's ASYNC_*: what a job is, no other file has to know.

@@ -12,6 +12,12 @@ COVERED_BY = {
     "tlsserver/job_line.py": "test_service_jobs.py",
     "tlsserver/loop_engines.py": "test_turns.py",
     "tlsserver/offers.py": "test_service.py",
+    # Under the servers of others.
+    "tlsserver/integrations/twisted_*.py": "test_integrations_twisted.py",
+    "tlsserver/integrations/cheroot_socket.py": "test_integrations_cheroot.py",
+    "tlsserver/integrations/blocking_handshake.py": "test_integrations_cheroot.py",
+    "tlsserver/integrations/mailbox.py": "test_integrations_cheroot.py",
+    "tlsserver/integrations/engine_thread.py": "test_integrations_engines.py",
     # Server names.
     "tlsserver/policy/files.py": "test_certificates.py",
     "tlsserver/client_hello.py": "test_certificates_on_demand.py",

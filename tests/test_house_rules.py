@@ -72,15 +72,6 @@ LAYERS = (
     ("tlsserver.client_hello", "tlsserver.policy"),
     ("tlsserver.questions",),
     ("tlsserver.faults",),
-    ("tlsserver.session", "tlsserver.context", "tlsserver.connection", "tlsserver.transport"),
-    ("tlsserver.client_context",),
-    # What asyncio's frameworks take for contexts and connections of Python's ssl.
-    ("tlsserver.asyncio.plain",),
-    ("tlsserver.asyncio.asked",),
-    ("tlsserver.asyncio.identities",),
-    ("tlsserver.asyncio.changing",),
-    ("tlsserver.asyncio.verification", "tlsserver.asyncio.negotiation", "tlsserver.asyncio.refused"),
-    ("tlsserver.asyncio.context", "tlsserver.asyncio.ssl_object"),
     (
         "tlsserver.session",
         "tlsserver.context",
@@ -88,6 +79,13 @@ LAYERS = (
         "tlsserver.connection",
         "tlsserver.transport",
     ),
+    # What asyncio's frameworks take for contexts and connections of Python's ssl.
+    ("tlsserver.asyncio.plain",),
+    ("tlsserver.asyncio.asked",),
+    ("tlsserver.asyncio.identities",),
+    ("tlsserver.asyncio.changing",),
+    ("tlsserver.asyncio.verification", "tlsserver.asyncio.negotiation", "tlsserver.asyncio.refused"),
+    ("tlsserver.asyncio.context", "tlsserver.asyncio.ssl_object"),
     # Keys that are elsewhere.
     ("tlsserver.signers.breaker", "tlsserver.signers.base", "tlsserver.signers.seldom"),
     ("tlsserver.signers.callable_calls",),

@@ -44,7 +44,7 @@ def uvicorn_site(loop: str = "asyncio", app: Any = asgi_app.app, **options: Any)
         options: Of `tlsserver.integrations.uvicorn.Config`.
     """
     config = our_uvicorn.Config(
-        app, **{"port": 0, "loop": loop, "log_config": None, "timeout_graceful_shutdown": 5, **options}
+        app, **{"port": 0, "loop": loop, "log_config": None, "timeout_graceful_shutdown": 20, **options}
     )
 
     async def program(thread: LoopThread) -> None:

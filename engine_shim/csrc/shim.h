@@ -478,7 +478,6 @@ size_t facts_sent_chain(void *ssl, unsigned char *out,
                         size_t room); /* as sent, not verified; peer_chain.h; its length */
 size_t facts_own_certificate(void *ssl, unsigned char *out, size_t room); /* what the peer was shown; the same form */
 int facts_pending(void *ssl);                                             /* decrypted bytes that wait to be read */
-int facts_pending(void *ssl);                                             /* decrypted bytes that wait to be read */
 int facts_security_level(void *ssl_ctx);
 long facts_session_count(void *ssl_ctx, int number); /* number: ssl.h's SSL_CTRL_SESS_NUMBER and those behind it */
 

@@ -147,6 +147,9 @@ LAYERS = (
     ("tlsserver.task_stream",),
     ("tlsserver.trio",),
     ("tlsserver.anyio",),
+    # Under the servers of others that run on them.
+    ("tlsserver.integrations.asgi",),
+    ("tlsserver.integrations.uvicorn", "tlsserver.integrations.hypercorn", "tlsserver.integrations.aiohttp"),
     # The load generator: beside the server, not on it.
     ("tlsserver.bench.settings", "tlsserver.bench.addresses", "tlsserver.bench.failures", "tlsserver.bench.answer"),
     ("tlsserver.bench.client", "tlsserver.bench.tally", "tlsserver.bench.report"),

@@ -20,12 +20,13 @@ class Audience:
     Attributes:
         protocol: The user's protocol, from `meet` until `lose`.
         limits: The write buffer's marks, ``(low, high)`` in bytes.
+        held: What was read and the protocol has not taken, because it reads no more.
         forgives_truncation: Whether the end of the TCP stream without close_notify is an end like any other to it.
     """
 
     forgives_truncation = False
 
-    __slots__ = ("_factory", "_peer", "_writing_paused", "limits", "protocol")
+    __slots__ = ("_factory", "_peer", "_writing_paused", "held", "limits", "protocol")
 
     def __init__(self, factory: Callable[[], asyncio.BaseProtocol], peer: object, limits: tuple[int, int]) -> None:
         """Prepare for a protocol that is made later.
@@ -37,6 +38,7 @@ class Audience:
         """
         self.protocol: asyncio.BaseProtocol | None = None
         self.limits = limits
+        self.held = b""
         self._factory = factory
         self._peer = peer
         self._writing_paused = False
@@ -68,7 +70,7 @@ class Audience:
             return None, error
 
     def receive(self, data: bytes) -> Exception | None:
-        """Hand over what has come."""
+        """Hand over what has come; what the protocol does not take is `held`."""
         return self.call("data_received", data)
 
     def can(self, method: str) -> bool:
@@ -89,6 +91,9 @@ class Audience:
 
     def lose(self, error: BaseException | None) -> None:
         """Tell it ``connection_lost``, once, if it was ever told of the connection."""
-        if self.protocol is not None:
+        if self.protocol is None:
+            return
+        try:
             self.call("connection_lost", error)
+        finally:
             self.protocol = None

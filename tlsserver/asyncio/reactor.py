@@ -24,7 +24,6 @@ Trade-off
 from __future__ import annotations
 
 import contextvars
-import time
 from typing import TYPE_CHECKING, Any
 
 from tlsserver.errors import ConfigurationError
@@ -127,8 +126,9 @@ class LoopReactor(Reactor):
             message = "this machine has no selector with a descriptor (epoll, kqueue): asyncio cannot be used"
             raise ConfigurationError(message)
         try:
-            super().__init__(LoopSelector(loop), crowd=crowd)
+            self.context.run(super().__init__, LoopSelector(loop), crowd=crowd)
         except NotImplementedError as error:
+            self._pipe.close()
             crowd.close()
             message = f"{type(loop).__name__} cannot watch descriptors: use a selector loop of asyncio, or uvloop"
             raise ConfigurationError(message) from error
@@ -183,7 +183,11 @@ class LoopReactor(Reactor):
     def _turn(self) -> None:
         if self._has_left:
             return
-        self.run_turn(0)
+        try:
+            self.run_turn(0)
+        except BaseException:  # KeyboardInterrupt of a protocol: the loop may go on
+            self.end_turn_soon()
+            raise
         if self._backlog:
             self.end_turn_soon()
         self._set_alarm()
@@ -196,7 +200,7 @@ class LoopReactor(Reactor):
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm_at = when
-        delay = max(when - time.monotonic(), 0.0)
+        delay = max(when - self.time(), 0.0)
         self._alarm = self._loop.call_later(delay, self._turn_due, context=self.context)
 
     def _woken(self, events: int) -> None:

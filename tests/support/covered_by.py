@@ -12,6 +12,12 @@ COVERED_BY = {
     "tlsserver/job_line.py": "test_service_jobs.py",
     "tlsserver/loop_engines.py": "test_turns.py",
     "tlsserver/offers.py": "test_service.py",
+    # On asyncio's loops.
+    "tlsserver/asyncio/contexts.py": "test_asyncio_listen.py",
+    "tlsserver/asyncio/endpoint.py": "test_asyncio_server.py",
+    "tlsserver/asyncio/errors.py": "test_asyncio_client.py",
+    "tlsserver/asyncio/sockets.py": "test_asyncio_listen.py",
+    "tlsserver/asyncio/terms.py": "test_asyncio_listen.py",
     # Server names.
     "tlsserver/policy/files.py": "test_certificates.py",
     "tlsserver/client_hello.py": "test_certificates_on_demand.py",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -278,6 +279,22 @@ def test_round_trips() -> None:
     only = json.loads(lines)
     assert 0 < only["p50"] <= only["p99"] <= only["worst"]
     assert only["rate"] > 0
+
+
+def test_the_storm_on_asyncio() -> None:
+    row = "uvloop,ours,latency:200,rsa2048"
+    lines = start(BENCHMARKS / "asyncio_storm.py", "--rounds", "1", "--clients", "5", "--only", row)
+    total, p50, p99, worst = map(float, lines.splitlines()[-1].rpartition("rsa2048")[2].split())
+    assert total >= 0.2
+    assert 0 < p50 <= p99 <= worst
+
+
+@pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load (nghttp2-client) is not installed")
+def test_uvicorn_beside_the_standard_library() -> None:
+    lines = start(BENCHMARKS / "uvicorn_cpu.py", "--rounds", "1", "--loop", "asyncio", "--share", "0.02")
+    names, stdlib, ours = lines.splitlines()
+    assert names.split() == ["loop,", "TLS", "handshake,", "ms", "ratio", "requests/s", "ratio", "MB/s", "ratio"]
+    assert all(float(figure) > 0 for line in (stdlib, ours) for figure in line.split()[2:])
 
 
 def test_memory() -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TESTS = {"slow_key_test.py": "third second first\n", "scripted_provider_test.py": "served meanwhile\n"}
+OTHERS = ("twisted_server.py", "cheroot_server.py")
 SERVERS = ("echo_server.py", "hello_http.py", "existing_context.py")
 
 
@@ -171,8 +172,25 @@ def test_softhsm(softhsm: SoftHsm, web: str, identity: Identity, tmp_path: Path)
     assert (process.returncode, errors, output) == (0, "", "1 signatures by pkcs11:web\n")
 
 
+@pytest.mark.parametrize("name", OTHERS)
+def test_servers_of_others(identity: Identity, name: str) -> None:
+    process = start(name, identity.cert, identity.key, 0, *([0] if name == "twisted_server.py" else []))
+    assert process.stdout is not None
+    port = int(process.stdout.readline().rpartition(":")[2])
+    for version in ("1.2", "1.3"):
+        command = ["curl", "-sS", "--cacert", str(identity.ca), "--resolve", f"localhost:{port}:127.0.0.1"]
+        command += [f"--tlsv{version}", "--tls-max", version, f"https://localhost:{port}/"]
+        done = subprocess.run(command, capture_output=True, timeout=30, check=True)
+        expected = b"hello over HTTP/2\n" if name == "twisted_server.py" else f"hello over TLSv{version}, ".encode()
+        assert done.stdout.startswith(expected)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+
+
 def test_every_example_is_short_and_run_here() -> None:
     for path in EXAMPLES.glob("*.py"):
         assert len(path.read_text().splitlines()) < 70, path
         own = ("softhsm.py", "kms_signer.py", "sign_documents.py", "mutual_tls.py", "certificates_on_demand.py")
-        assert path.name in (*SERVERS, *TESTS, *own), f"{path.name} is not run by a test"
+        asgi = ("uvicorn_app.py", "hypercorn_http2.py", "aiohttp_site.py")  # tests/test_examples_asgi.py
+        assert path.name in (*SERVERS, *TESTS, *own, *OTHERS, *asgi), f"{path.name} is not run by a test"

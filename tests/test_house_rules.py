@@ -72,15 +72,6 @@ LAYERS = (
     ("tlsserver.client_hello", "tlsserver.policy"),
     ("tlsserver.questions",),
     ("tlsserver.faults",),
-    ("tlsserver.session", "tlsserver.context", "tlsserver.connection", "tlsserver.transport"),
-    ("tlsserver.client_context",),
-    # What asyncio's frameworks take for contexts and connections of Python's ssl.
-    ("tlsserver.asyncio.plain",),
-    ("tlsserver.asyncio.asked",),
-    ("tlsserver.asyncio.identities",),
-    ("tlsserver.asyncio.changing",),
-    ("tlsserver.asyncio.verification", "tlsserver.asyncio.negotiation", "tlsserver.asyncio.refused"),
-    ("tlsserver.asyncio.context", "tlsserver.asyncio.ssl_object"),
     (
         "tlsserver.session",
         "tlsserver.context",
@@ -88,6 +79,13 @@ LAYERS = (
         "tlsserver.connection",
         "tlsserver.transport",
     ),
+    # What asyncio's frameworks take for contexts and connections of Python's ssl.
+    ("tlsserver.asyncio.plain",),
+    ("tlsserver.asyncio.asked",),
+    ("tlsserver.asyncio.identities",),
+    ("tlsserver.asyncio.changing",),
+    ("tlsserver.asyncio.verification", "tlsserver.asyncio.negotiation", "tlsserver.asyncio.refused"),
+    ("tlsserver.asyncio.context", "tlsserver.asyncio.ssl_object"),
     # Keys that are elsewhere.
     ("tlsserver.signers.breaker", "tlsserver.signers.base", "tlsserver.signers.seldom"),
     ("tlsserver.signers.callable_calls",),
@@ -118,6 +116,14 @@ LAYERS = (
     ("tlsserver.listener", "tlsserver.waitfds", "tlsserver.turns", "tlsserver.job_line"),
     ("tlsserver.loop_engines", "tlsserver.driver"),
     ("tlsserver.offers",),
+    # Under the servers of others.
+    ("tlsserver.integrations.environ", "tlsserver.integrations.mailbox", "tlsserver.integrations.engine_thread"),
+    ("tlsserver.integrations.blocking_handshake", "tlsserver.integrations.twisted_loop"),
+    ("tlsserver.integrations.cheroot_socket", "tlsserver.integrations.twisted_hub"),
+    ("tlsserver.integrations.twisted_handshake",),
+    ("tlsserver.integrations.twisted_connection",),
+    ("tlsserver.integrations.cheroot", "tlsserver.integrations.twisted"),
+    ("tlsserver.integrations",),
     # Where loop, TLS and protocol meet.
     ("tlsserver.signers.keyserver_stream", "tlsserver.signers.keyserver_process"),
     ("tlsserver.signers.keyserver_local",),
@@ -135,6 +141,9 @@ LAYERS = (
     ("tlsserver.asyncio.client",),
     ("tlsserver.asyncio.loops", "tlsserver.asyncio.streams"),
     ("tlsserver.asyncio",),
+    # Under the servers of others that run on them.
+    ("tlsserver.integrations.asgi",),
+    ("tlsserver.integrations.uvicorn", "tlsserver.integrations.hypercorn", "tlsserver.integrations.aiohttp"),
     # The load generator: beside the server, not on it.
     ("tlsserver.bench.settings", "tlsserver.bench.addresses", "tlsserver.bench.failures", "tlsserver.bench.answer"),
     ("tlsserver.bench.client", "tlsserver.bench.tally", "tlsserver.bench.report"),
@@ -163,6 +172,7 @@ PYOPENSSL = (
     "tlsserver.bench.load",
     "tlsserver.probe.client",
     "tlsserver.signers.remote_tls",
+    "tlsserver.integrations",
 )
 
 # Who may call OpenSSL's ASYNC_*: what a job is, no other file has to know.

@@ -206,7 +206,7 @@ def test_revocation_lists(house: House) -> None:
     plain.load_cert_chain(revoked.cert, revoked.key)
     both = house.root.pem.decode() + crl
     assert works(plain, ClientContext(ca_data=both, check_hostname=False))
-    flags = {"check_hostname": False, "verify_flags": int(ssl.VERIFY_CRL_CHECK_LEAF)}
+    flags: dict[str, Any] = {"check_hostname": False, "verify_flags": int(ssl.VERIFY_CRL_CHECK_LEAF)}
     with shaken(plain, ClientContext(ca_data=both, **flags)) as (_, client):
         assert "revoked" in client.error
     with shaken(plain, ClientContext(ca_data=house.root.pem, **flags)) as (_, client):
@@ -258,7 +258,12 @@ def test_what_is_negotiated(certificates: Certificates, version: str) -> None:
     identity = certificates["rsa2048"]  # in TLS 1.2 the groups are those of certificates, too
     server = pythons(identity)
     server.set_alpn_protocols(["http/1.1", "h2"])
-    options = {"min_version": version, "max_version": version, "alpn": ("h2", "http/1.1"), "groups": "P-384"}
+    options: dict[str, Any] = {
+        "min_version": version,
+        "max_version": version,
+        "alpn": ("h2", "http/1.1"),
+        "groups": "P-384",
+    }
     with shaken(server, trusting(identity, **options)) as (_, client):
         info = client.info()
         assert (info.version, info.alpn) == (f"TLSv{version}", "http/1.1")

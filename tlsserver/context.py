@@ -215,6 +215,11 @@ class TLSContext:
         return self._server_names
 
     @property
+    def alpn(self) -> tuple[str, ...] | None:
+        """The application protocols that it negotiates; empty: none; None: unknown (after `from_pyopenssl`)."""
+        return None if self._settings is None else tuple(self._settings.alpn)
+
+    @property
     def async_io(self) -> bool:
         """Whether reading and writing run in jobs as well."""
         return self._async_io

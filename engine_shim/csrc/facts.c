@@ -14,7 +14,7 @@ size_t facts_finished(void *ssl, int peers, unsigned char *out, size_t room) {
 static const SSL_CIPHER *cipher_of(SSL *ssl, int list, int at) {
     if (list == FACTS_CIPHER_IN_USE) return at == 0 ? ossl.SSL_get_current_cipher(ssl) : NULL;
     const OPENSSL_STACK *all = (const OPENSSL_STACK *)(list == FACTS_CIPHERS_PEERS ? ossl.SSL_get_client_ciphers(ssl)
-                                                                                  : ossl.SSL_get_ciphers(ssl));
+                                                                                   : ossl.SSL_get_ciphers(ssl));
     return all != NULL && at < ossl.OPENSSL_sk_num(all) ? ossl.OPENSSL_sk_value(all, at) : NULL;
 }
 
@@ -31,6 +31,10 @@ int facts_cipher(void *ssl, int list, int at, const char **name, const char **ve
 /* A server is not told the client's own certificate as part of it (SSL_get_peer_cert_chain(3)). */
 size_t facts_sent_chain(void *ssl, unsigned char *out, size_t room) {
     return peer_chain_write(ossl.SSL_get_peer_cert_chain(ssl), NULL, out, room);
+}
+
+size_t facts_own_certificate(void *ssl, unsigned char *out, size_t room) {
+    return peer_chain_write(NULL, ossl.SSL_get_certificate(ssl), out, room);
 }
 
 int facts_pending(void *ssl) {

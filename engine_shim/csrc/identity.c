@@ -154,7 +154,8 @@ int identity_use_context(const struct identity *i, void *ssl_ctx) {
     ossl.ERR_clear_error();
     for (const struct pair *p = i->pairs; p < i->pairs + i->count; p++) {
         struct stack_st_X509 *chain = (struct stack_st_X509 *)p->chain;
-        if (ossl.SSL_CTX_use_cert_and_key(ssl_ctx, p->leaf, p->key, chain, 1) != 1) return errors_keep(SHIM_ERR_OPENSSL);
+        if (ossl.SSL_CTX_use_cert_and_key(ssl_ctx, p->leaf, p->key, chain, 1) != 1)
+            return errors_keep(SHIM_ERR_OPENSSL);
     }
     return SHIM_OK;
 }

@@ -376,7 +376,7 @@ void ticket_keys_free(struct ticket_keys *k);
 void clients_ask(void *ssl_ctx, int required, int depth, int partial);       /* partial: chains may end below a root */
 int clients_trust(void *ssl_ctx, const void *der, size_t length, int named); /* named: to the client as well */
 int clients_revoke(void *ssl_ctx, const void *der, size_t length, unsigned long flags); /* a CRL; and see below */
-int clients_flags(void *ssl_ctx, unsigned long flags);                        /* of the verification, beside the others */
+int clients_flags(void *ssl_ctx, unsigned long flags); /* of the verification, beside the others */
 
 /* client_hook.c: handshakes that ask about a client's certificate, before the SSL_CTX's first SSL. */
 void client_hook_set(void *ssl_ctx); /* they have to run in jobs */
@@ -396,9 +396,10 @@ struct identity *identity_new(void);
 int identity_add(struct identity *i, const void *pem, size_t length, struct key *k); /* SHIM_ERR_KEY_TYPE: no match */
 int identity_add_plain(struct identity *i, const void *pem, size_t length, const void *bytes, size_t bytes_length,
                        const void *password, size_t password_length);
-int identity_take(struct identity *i, const struct identity *other); /* all of it, but for kinds of keys that are there */
-int identity_use_context(const struct identity *i, void *ssl_ctx);   /* before its first SSL */
-int identity_check(const struct identity *i, void *ssl_ctx); /* would connections of the SSL_CTX take it? */
+int identity_take(struct identity *i,
+                  const struct identity *other);                   /* all of it, but for kinds of keys that are there */
+int identity_use_context(const struct identity *i, void *ssl_ctx); /* before its first SSL */
+int identity_check(const struct identity *i, void *ssl_ctx);       /* would connections of the SSL_CTX take it? */
 void identity_free(struct identity *i);
 
 /*
@@ -457,7 +458,7 @@ void client_context_read_ahead(void *ssl_ctx);
 void client_context_believe(void *ssl_ctx); /* certificates are not verified, only the signature made with their key */
 
 /* peer.c: what a client learns of its server. One thread: the client's. */
-int peer_ask_name(void *ssl, const char *name);         /* before the handshake: the server name (RFC 6066, 3) */
+int peer_ask_name(void *ssl, const char *name); /* before the handshake: the server name (RFC 6066, 3) */
 /* Before the handshake: whom the certificate must be for; common_name: which counts where it has no DNS name. */
 int peer_expect_name(void *ssl, const char *name, int common_name);
 int peer_expect_ip(void *ssl, const void *ip, size_t length);
@@ -473,8 +474,10 @@ unsigned peer_sessions(void *ssl_ctx);                  /* how many have come si
 size_t facts_finished(void *ssl, int peers, unsigned char *out, size_t room); /* the Finished message; its length */
 enum { FACTS_CIPHER_IN_USE = 0, FACTS_CIPHERS_OWN = 1, FACTS_CIPHERS_PEERS = 2 };
 int facts_cipher(void *ssl, int list, int at, const char **name, const char **version, int *bits); /* 0: no such one */
-size_t facts_sent_chain(void *ssl, unsigned char *out, size_t room); /* as sent, not verified; peer_chain.h; its length */
-int facts_pending(void *ssl);                                        /* decrypted bytes that wait to be read */
+size_t facts_sent_chain(void *ssl, unsigned char *out,
+                        size_t room); /* as sent, not verified; peer_chain.h; its length */
+size_t facts_own_certificate(void *ssl, unsigned char *out, size_t room); /* what the peer was shown; the same form */
+int facts_pending(void *ssl);                                             /* decrypted bytes that wait to be read */
 int facts_security_level(void *ssl_ctx);
 long facts_session_count(void *ssl_ctx, int number); /* number: ssl.h's SSL_CTRL_SESS_NUMBER and those behind it */
 

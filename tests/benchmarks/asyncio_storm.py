@@ -129,9 +129,10 @@ def one_round(run: Run, identity: Identity, clients: int) -> Result:
 @click.command(help=(__doc__ or "").partition("\n")[0])
 @click.option("--clients", default=500, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
-def main(clients: int, rounds: int) -> None:
+@click.option("--only", multiple=True, type=click.Choice([",".join(run) for run in RUNS]), help="Rows.")
+def main(clients: int, rounds: int, only: tuple[str, ...]) -> None:
     """Measure and print."""
-    results: dict[Run, list[Result]] = {run: [] for run in RUNS}
+    results: dict[Run, list[Result]] = {run: [] for run in RUNS if not only or ",".join(run) in only}
     with tempfile.TemporaryDirectory() as folder:
         certificates = Certificates(Path(folder))
         for _ in range(rounds):

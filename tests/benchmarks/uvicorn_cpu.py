@@ -126,10 +126,10 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def handshakes(port: int) -> float:
+def handshakes(port: int, how_many: int) -> float:
     """Make full handshakes; return how many."""
     command = [sys.executable, "-m", "tlsserver", "bench", f"127.0.0.1:{port}", "--json"]
-    options = ["--count", str(HANDSHAKES), "--concurrency", "64", "--tls", "1.3"]
+    options = ["--count", str(how_many), "--concurrency", "64", "--tls", "1.3"]
     done = subprocess.run([*command, *options], capture_output=True, check=True, text=True)
     return float(json.loads(done.stdout)["handshakes"])
 
@@ -152,22 +152,22 @@ def h2load(port: int, path: str, count: int) -> float:
     return count
 
 
-def measure(loop: str, whose: str, identity: Identity) -> dict[str, float]:
-    """Put all loads on one server."""
+def measure(loop: str, whose: str, identity: Identity, share: float) -> dict[str, float]:
+    """Put all loads on one server, or a share of them."""
     ours, theirs = SPAWN.Pipe()
     server = SPAWN.Process(target=serve, args=(theirs, loop, whose, identity))
     server.start()
     port = ours.recv()
     assert server.pid is not None
     figures = {}
-    handshakes(port)  # what happens once, happens before
+    handshakes(port, int(HANDSHAKES * share))  # what happens once, happens before
     begun = cpu(server.pid)
-    count = handshakes(port)
+    count = handshakes(port, int(HANDSHAKES * share))
     figures["handshake, ms"] = (cpu(server.pid) - begun) / count * 1000
     for name, path, count, unit in (("requests/s", "/", REQUESTS, 1.0), ("MB/s", "/bulk", DOWNLOADS, 33.554432)):
         begun = cpu(server.pid)
-        done = h2load(port, path, int(count)) * unit
-        figures[name] = done / (cpu(server.pid) - begun)
+        done = h2load(port, path, max(int(count * share), 1)) * unit
+        figures[name] = done / max(cpu(server.pid) - begun, 1 / TICKS)
     ours.send("stop")
     server.join()
     return figures
@@ -178,7 +178,8 @@ def measure(loop: str, whose: str, identity: Identity) -> dict[str, float]:
 @click.option("--loop", "loops", multiple=True, type=click.Choice(["asyncio", "uvloop"]), default=["asyncio", "uvloop"])
 @click.option("--offload", "offloads", multiple=True, default=["batch"], show_default=True)
 @click.option("--key", default="rsa2048", show_default=True)
-def main(rounds: int, loops: tuple[str, ...], offloads: tuple[str, ...], key: str) -> None:
+@click.option("--share", default=1.0, show_default=True, help="Of each load.")
+def main(rounds: int, loops: tuple[str, ...], offloads: tuple[str, ...], key: str, share: float) -> None:
     """Measure and print."""
     seen: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
@@ -186,7 +187,7 @@ def main(rounds: int, loops: tuple[str, ...], offloads: tuple[str, ...], key: st
         for _ in range(rounds):
             for loop in loops:
                 for whose in ("stdlib", *offloads):
-                    seen[loop, whose].append(measure(loop, whose, identity))
+                    seen[loop, whose].append(measure(loop, whose, identity, share))
     click.echo(f"{'loop, TLS':<20}" + "".join(f"{name:>16}{'ratio':>8}" for name in seen[loops[0], "stdlib"][0]))
     for (loop, whose), rows in seen.items():
         base = seen[loop, "stdlib"]

@@ -5,6 +5,11 @@ from __future__ import annotations
 # Sources without tests/test_<source>.py, test_<package>_<source>.py or c/test_<source>.c, and who covers them.
 # Files of re-exports need none.
 COVERED_BY = {
+    # Contexts and connections that asyncio's frameworks take for Python's own.
+    "engine_shim/context_facts.py": "test_asyncio_negotiation.py",
+    "engine_shim/csrc/facts.c": "test_asyncio_ssl_object.py",
+    "engine_shim/facts.py": "test_asyncio_ssl_object.py",
+    "tlsserver/asyncio/asked.py": "test_asyncio_context.py",
     "tlsserver/faults.py": "test_session.py",
     "tlsserver/asking.py": "test_job_stack.py",
     "tlsserver/plain_answer.py": "test_bad_clients.py",
@@ -18,6 +23,12 @@ COVERED_BY = {
     "tlsserver/asyncio/errors.py": "test_asyncio_client.py",
     "tlsserver/asyncio/sockets.py": "test_asyncio_listen.py",
     "tlsserver/asyncio/terms.py": "test_asyncio_listen.py",
+    # Under the servers of others.
+    "tlsserver/integrations/twisted_*.py": "test_integrations_twisted.py",
+    "tlsserver/integrations/cheroot_socket.py": "test_integrations_cheroot.py",
+    "tlsserver/integrations/blocking_handshake.py": "test_integrations_cheroot.py",
+    "tlsserver/integrations/mailbox.py": "test_integrations_cheroot.py",
+    "tlsserver/integrations/engine_thread.py": "test_integrations_engines.py",
     # Server names.
     "tlsserver/policy/files.py": "test_certificates.py",
     "tlsserver/client_hello.py": "test_certificates_on_demand.py",

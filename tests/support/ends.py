@@ -154,19 +154,22 @@ def our_client(context: ClientContext, sock: socket.socket, name: str | None) ->
 
 
 @contextlib.contextmanager
-def shaken(server: Any, client: Any, name: str | None = "localhost") -> Iterator[tuple[Any, Any]]:
+def shaken(
+    server: Any, client: Any, name: str | None = "localhost", *, session: ssl.SSLSession | None = None
+) -> Iterator[tuple[Any, Any]]:
     """Shake hands, until both ends are done or one has failed.
 
     Args:
         server: A context: one of tlsserver's own, or Python's, or ours that looks like it.
         client: The same.
         name: Of the server, for the client.
+        session: What Python's client resumes.
     """
     near, far = socket.socketpair()
     with near, far:
         near.setblocking(False)
         far.setblocking(False)
-        ends = _server_end(server, near), _client_end(client, far, name)
+        ends = _server_end(server, near), _client_end(client, far, name, session)
         try:
             for _ in range(20):
                 for end in reversed(ends):
@@ -186,11 +189,11 @@ def _server_end(context: Any, sock: socket.socket) -> Any:
     return our_server(context, sock)
 
 
-def _client_end(context: Any, sock: socket.socket, name: str | None) -> Any:
+def _client_end(context: Any, sock: socket.socket, name: str | None, session: ssl.SSLSession | None) -> Any:
     if hasattr(context, "client_context"):
         context = context.client_context()
     if isinstance(context, ssl.SSLContext):
-        return PythonEnd(context, sock, server_hostname=name)
+        return PythonEnd(context, sock, server_hostname=name, session=session)
     return our_client(context, sock, name)
 
 
@@ -201,4 +204,4 @@ def works(server: Any, client: Any, name: str | None = "localhost") -> bool:
             return False
         far.send(b"ping")
         near.send(b"pong")
-        return near.receive() == b"ping" and far.receive() == b"pong"
+        return (near.receive(), far.receive()) == (b"ping", b"pong")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tlsserver.errors import ConfigurationError
+from tlsserver.policy.authorities import without_crls
 from tlsserver.policy.client_certificates import ClientCertificates
 
 if TYPE_CHECKING:
@@ -107,7 +108,10 @@ class Asked:
         mode = _MODES.get(self.verify_mode)
         if mode is None:
             return None
-        return ClientCertificates(mode, ca_data=b"\n".join(self.authorities), verify_flags=self.verify_flags)
+        data = b"\n".join(self.authorities)
+        if not self.verify_flags & ssl.VERIFY_CRL_CHECK_LEAF:  # which is in VERIFY_CRL_CHECK_CHAIN as well
+            data = without_crls(data)
+        return ClientCertificates(mode, ca_data=data, verify_flags=self.verify_flags)
 
     def clients(self) -> dict[str, Any]:
         """Return the options of a `tlsserver.ClientContext`, without certificate and key."""

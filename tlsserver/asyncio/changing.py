@@ -85,11 +85,6 @@ class ChangingContext(PlainlessContext):
         offload_threads: int | None = None,
         **options: Any,  # noqa: ANN401 - as their own docstrings have them
     ) -> None:
-        if protocol not in {*_SERVERS, *_CLIENTS}:
-            name = getattr(protocol, "name", protocol)
-            raise NotSupportedError(
-                f"protocol {name}: use PROTOCOL_TLS_SERVER or PROTOCOL_TLS_CLIENT, and set versions"
-            )
         _refuse_options(protocol, options)
         self._lock = threading.RLock()
         self._engines = Engines(engine, offload, offload_threads)

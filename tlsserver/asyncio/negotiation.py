@@ -11,6 +11,7 @@ import engine_shim
 from engine_shim import context_facts
 from tlsserver.asyncio.changing import ChangingContext, told_as_ssl_does
 from tlsserver.asyncio.plain import ContextError, NotSupportedError
+from tlsserver.errors import ConfigurationError
 from tlsserver.policy import alpn, groups, key_log, session_limits, signature_algorithms, suites
 from tlsserver.policy.settings import ContextSettings
 
@@ -132,7 +133,10 @@ class Negotiation(ChangingContext):
         Raises:
             ValueError: It is unknown.
         """
-        self.set_groups(curve_name.decode() if isinstance(curve_name, bytes) else curve_name)
+        try:
+            self.set_groups(curve_name.decode() if isinstance(curve_name, bytes) else curve_name)
+        except ContextError as error:  # for which the standard library has no ssl.SSLError
+            raise ConfigurationError(str(error)) from error
 
     def set_server_sigalgs(self, sigalgs: str, /) -> None:
         """Choose what certificates are signed with, and handshakes, by name with colons between them.

@@ -4,16 +4,18 @@ Facts
 - uvicorn and uvloop want an instance of `ssl.SSLContext`; its C part holds an SSL_CTX that cannot be left out.
 - Python's ssl, asyncio and uvloop make connections by ``wrap_socket`` and ``wrap_bio``. aiofastnet takes the SSL_CTX
   out of the C struct; before that it asks for ``_aiofastnet_force_fallback_ssl``.
-- A server that is made of an empty SSL_CTX starts, and fails each handshake without saying why.
+- A server that is made of an empty SSL_CTX starts, and fails each handshake without saying why. What is raised where a
+  connection has been accepted asyncio, uvloop and aiofastnet keep to themselves, and close it.
 
 Decision
-- Each of these ways raises one line that says what to do.
+- Each of these ways raises one line that says what to do, and logs it, for each context once.
 - The SSL_CTX itself has neither certificate nor authorities, and allows TLS from 1.3 to 1.2, which is none: whoever
   gets at it some other way fails, as server and as client, before a byte is sent.
 """
 
 from __future__ import annotations
 
+import logging
 import ssl
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["ContextError", "NotPickledError", "NotPlainError", "NotSupportedError", "PlainlessContext"]
+
+logger = logging.getLogger(__name__)
+
+_PROTOCOLS = (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS)
 
 _UNPATCHED = (
     "a tlsserver.asyncio.SSLContext was given to {who}, which cannot use it: run under the loop of "
@@ -59,8 +65,17 @@ class NotPickledError(ConfigurationError, TypeError):
 class PlainlessContext(ssl.SSLContext):
     """An `ssl.SSLContext` that Python's ssl, and whoever takes its SSL_CTX, makes no connection of."""
 
+    _has_complained = False
+
     def __new__(cls, protocol: int = ssl.PROTOCOL_TLS_SERVER, *_args: object, **_options: object) -> Self:
-        """Make the C part, and let nothing through it."""
+        """Make the C part, and let nothing through it.
+
+        Raises:
+            NotSupportedError: The protocol is a single version.
+        """
+        if protocol not in _PROTOCOLS:
+            name = getattr(protocol, "name", protocol)
+            raise NotSupportedError(f"protocol {name}: use PROTOCOL_TLS_SERVER or PROTOCOL_TLS_CLIENT and set versions")
         made = super().__new__(cls, protocol)
         base = ssl.SSLContext
         base.minimum_version.__set__(made, ssl.TLSVersion.TLSv1_3)  # type: ignore[attr-defined] # a property
@@ -74,7 +89,7 @@ class PlainlessContext(ssl.SSLContext):
         Raises:
             NotPlainError: Always.
         """
-        raise NotPlainError("Python's ssl (SSLContext.wrap_socket)")
+        self._refuse("Python's ssl (SSLContext.wrap_socket)")
 
     def wrap_bio(self, *_args: object, **_options: object) -> NoReturn:
         """Refuse; asyncio and uvloop call it for each connection.
@@ -82,20 +97,27 @@ class PlainlessContext(ssl.SSLContext):
         Raises:
             NotPlainError: Always.
         """
-        raise NotPlainError("a loop or library that uses Python's ssl (SSLContext.wrap_bio)")
+        self._refuse("a loop or library that uses Python's ssl (SSLContext.wrap_bio)")
 
     def _wrap_socket(self, *_args: object, **_options: object) -> NoReturn:
-        raise NotPlainError("Python's ssl (SSLSocket)")
+        self._refuse("Python's ssl (SSLSocket)")
 
     def _wrap_bio(self, *_args: object, **_options: object) -> NoReturn:
-        raise NotPlainError("Python's ssl (SSLObject)")
+        self._refuse("Python's ssl (SSLObject)")
 
     @property
     def _aiofastnet_force_fallback_ssl(self) -> NoReturn:
         """Asked for by aiofastnet before it takes the SSL_CTX."""
-        raise NotPlainError("aiofastnet")
+        self._refuse("aiofastnet")
 
     _aiofastnet_force_socket_bio = _aiofastnet_force_fallback_ssl
+
+    def _refuse(self, who: str) -> NoReturn:
+        error = NotPlainError(who)
+        if not self._has_complained:
+            self._has_complained = True
+            logger.error("%s", error)
+        raise error
 
     def __reduce_ex__(self, _protocol: Any) -> NoReturn:  # noqa: ANN401 - as the data model has it
         raise NotPickledError("a tlsserver.asyncio.SSLContext cannot be pickled or copied: make one in each process")

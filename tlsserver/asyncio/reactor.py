@@ -23,6 +23,7 @@ Trade-off
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 from typing import TYPE_CHECKING, Any
 
@@ -167,7 +168,8 @@ class LoopReactor(Reactor):
         alone: SelectorLike = type(self._crowd)()
         for registration in watched:
             self._selector.unregister(registration.fd)
-            alone.register(registration.fd, registration.events, registration)
+            with contextlib.suppress(OSError):  # somebody has closed it
+                alone.register(registration.fd, registration.events, registration)
         self._selector = alone
 
     # Turns

@@ -7,10 +7,10 @@ import re
 
 from tlsserver.errors import ConfigurationError
 
-__all__ = ["read_authorities", "read_crls", "split_der"]
+__all__ = ["read_authorities", "read_crls", "split_der", "without_crls"]
 
 _PEM = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.+?)-----END", re.DOTALL)
-_CRL = re.compile(rb"-----BEGIN X509 CRL-----(.+?)-----END", re.DOTALL)
+_CRL = re.compile(rb"-----BEGIN X509 CRL-----(.+?)-----END X509 CRL-----", re.DOTALL)
 _SEQUENCE = 0x30
 _LONG = 0x80  # the length has bytes of its own (X.690, 8.1.3.5)
 _HEAD = 2
@@ -51,6 +51,11 @@ def read_crls(data: str | bytes) -> list[bytes]:
     """
     raw = data.encode("ascii", "replace") if isinstance(data, str) else bytes(data)
     return [_decoded(match[1]) for match in _CRL.finditer(raw)]
+
+
+def without_crls(pem: bytes) -> bytes:
+    """Return PEM without the revocation lists in it."""
+    return _CRL.sub(b"", pem)
 
 
 def split_der(der: bytes) -> list[bytes]:

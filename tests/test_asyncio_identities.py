@@ -1,0 +1,176 @@
+"""Certificates, keys and engines of `tlsserver.asyncio.SSLContext`."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from engine_shim import LatencyEngine, ThreadEngine
+from support.asyncio_contexts import client_of, der, server_of
+from support.ends import shaken, works
+from tlsserver import Certificate, ClientContext, ConfigurationError
+from tlsserver.asyncio.context import SSLContext
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.certificates import Certificates, Identity
+
+pytestmark = pytest.mark.usefixtures("no_ops_left")
+
+SERVER, CLIENT = ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT
+
+
+@pytest.fixture
+def context(identity: Identity) -> SSLContext:
+    return server_of(identity)
+
+
+@pytest.fixture
+def client(identity: Identity) -> SSLContext:
+    return client_of(identity)
+
+
+# Certificates.
+
+
+@pytest.mark.parametrize("offload", ["auto", "threads", "batch", "off"])
+@pytest.mark.parametrize("kind", ["rsa2048", "p256", "ed25519"])
+def test_offload(certificates: Certificates, offload: str, kind: str) -> None:
+    identity = certificates[kind]
+    context, client = SSLContext(offload=offload, offload_threads=1), SSLContext(CLIENT)
+    context.load_cert_chain(identity.cert, identity.key)
+    client.load_verify_locations(identity.ca)
+    assert works(context, client)
+    if offload != "auto":
+        assert context.server_context().offloaded is (offload != "off")
+    context.close()
+
+
+def test_no_such_offload() -> None:
+    with pytest.raises(ConfigurationError, match=r"offload 'gpu' is unknown: choose from auto, threads, batch, off"):
+        SSLContext(offload="gpu")
+
+
+def test_an_engine_of_ones_own(identity: Identity, client: SSLContext) -> None:
+    with LatencyEngine(0.001) as engine:
+        context = SSLContext(engine=engine)
+        context.load_cert_chain(identity.cert, identity.key)
+        with shaken(context, client) as (near, far):
+            assert far.done
+            assert near.parks
+        assert engine.statistics().performed == 1
+        context.close()
+        assert not engine.closed
+
+
+def test_a_key_in_an_engine(identity: Identity, client: SSLContext) -> None:
+    with ThreadEngine(1) as engine:
+        context = SSLContext(offload="off")
+        context.load_cert_chain(identity.cert, engine.load_key(identity.key))
+        assert context.server_context().engines == (engine,)
+        assert works(context, client)
+        assert engine.statistics().performed == 1
+        del context
+
+
+def test_both_kinds_of_keys(certificates: Certificates) -> None:
+    """As in OpenSSL: one of each kind, and another one of a kind takes its place."""
+    rsa, ec, other = certificates["rsa2048"], certificates["p256"], certificates["p384"]
+    context = SSLContext()
+    for identity in (rsa, ec):
+        context.load_cert_chain(identity.cert, identity.key)
+    assert served(context, ec, "ECDSA+SHA256") == der(ec)
+    assert served(context, ec, "RSA-PSS+SHA256") == der(rsa)
+    context.load_cert_chain(other.cert, other.key)
+    assert served(context, ec, "ECDSA+SHA384") == der(other)
+    assert served(context, ec, "RSA-PSS+SHA256") == der(rsa)
+
+
+def served(context: SSLContext, identity: Identity, algorithms: str) -> bytes:
+    client = ClientContext(ca_certs=identity.ca, signature_algorithms=algorithms)
+    with shaken(context, client) as (near, far):
+        assert far.done, (near.error, far.error)
+        return bytes(far.tls.peer_chain()[0])
+
+
+def test_more_names_beside_both_kinds(certificates: Certificates) -> None:
+    rsa, ec = certificates["rsa2048"], certificates["p256"]
+    named = certificates.for_names("more", "p256", "more.example")
+    context = SSLContext(certificates=[Certificate(named.cert, named.key)])
+    for identity in (rsa, ec):
+        context.load_cert_chain(identity.cert, identity.key)
+    client = ClientContext(ca_certs=ec.ca)
+    for name, expected in (("localhost", ec), ("more.example", named)):
+        with shaken(context, client, name) as (near, far):
+            assert far.done, (near.error, far.error)
+            assert far.tls.peer_chain()[0] == der(expected)
+
+
+@pytest.mark.parametrize("password", ["secret", b"secret", bytearray(b"secret"), lambda: "secret", lambda: b"secret"])
+def test_passwords(identity: Identity, client: SSLContext, password: Any) -> None:
+    context = SSLContext()
+    context.load_cert_chain(identity.cert, identity.encrypted_key(b"secret"), password)
+    assert works(context, client)
+
+
+def test_nobody_is_asked_for_a_password_without_need(identity: Identity) -> None:
+    SSLContext().load_cert_chain(identity.cert, identity.key, lambda: pytest.fail("asked"))
+
+
+@pytest.mark.parametrize(
+    ("password", "raised"),
+    [
+        (None, ssl.SSLError),
+        ("wrong", ssl.SSLError),
+        (7, TypeError),
+        (lambda: 7, TypeError),
+        (lambda: 1 / 0, ZeroDivisionError),
+    ],
+    ids=["none", "wrong", "no text", "asked for no text", "asker fails"],
+)
+def test_wrong_passwords(identity: Identity, password: Any, raised: type[Exception]) -> None:
+    with pytest.raises(raised) as caught:
+        SSLContext().load_cert_chain(identity.cert, identity.encrypted_key(b"secret"), password)
+    assert "secret" not in str(caught.value)
+
+
+def test_certificates_that_cannot_be_used(identity: Identity, certificates: Certificates, tmp_path: Path) -> None:
+    context = SSLContext()
+    closed = tmp_path / "closed.pem"
+    closed.touch()
+    with pytest.raises(ssl.SSLError, match="does not belong") as caught:
+        context.load_cert_chain(identity.cert, certificates["p384"].key)
+    assert caught.value.reason == "KEY_VALUES_MISMATCH"
+    with pytest.raises(ssl.SSLError, match="no certificate"):
+        context.load_cert_chain(identity.key, identity.key)
+    with pytest.raises(ssl.SSLError, match="no private key"):
+        context.load_cert_chain(identity.cert)
+    with pytest.raises(ssl.SSLError, match=r"no certificate|no private key"):
+        context.load_cert_chain(closed)
+    with pytest.raises(FileNotFoundError):
+        context.load_cert_chain(identity.cert, "nowhere.key")
+    with pytest.raises(IsADirectoryError):
+        context.load_cert_chain(tmp_path, identity.key)
+    with pytest.raises(ssl.SSLError, match=r"pkcs11:object=web is no file: load it with an engine"):
+        context.load_cert_chain(identity.cert, "pkcs11:object=web")
+    with pytest.raises(ssl.SSLError, match="has no certificate"):
+        context.server_context()
+
+
+def test_a_key_that_is_too_weak_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415 - for this one
+
+    from support import chains  # noqa: PLC0415 - as above
+
+    weak = chains.issue("weak", key=rsa.generate_private_key(65537, 1024))  # noqa: S505 - that is what it is about
+    cert, key = weak.write(tmp_path)
+    context = SSLContext()
+    with pytest.raises(ssl.SSLError, match="ee key too small"):
+        context.load_cert_chain(cert, key)
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    assert context.security_level == 0
+    context.load_cert_chain(cert, key)
+    context.server_context()

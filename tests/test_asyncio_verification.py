@@ -1,0 +1,174 @@
+"""Whom `tlsserver.asyncio.SSLContext` trusts, beside Python's own."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.asyncio_contexts import client_of, server_of
+from support.ends import works
+from tlsserver import ClientCertificates
+from tlsserver.asyncio.context import SSLContext, create_default_context
+from tlsserver.asyncio.plain import ContextError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.certificates import Identity
+    from support.client_scene import House
+
+pytestmark = pytest.mark.usefixtures("no_ops_left")
+
+SERVER, CLIENT = ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT
+
+
+@pytest.fixture
+def context(identity: Identity) -> SSLContext:
+    return server_of(identity)
+
+
+@pytest.fixture
+def client(identity: Identity) -> SSLContext:
+    return client_of(identity)
+
+
+# What is asked for holds.
+
+
+@pytest.mark.parametrize("mode", [ssl.CERT_OPTIONAL, ssl.CERT_REQUIRED])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_clients_are_verified_as_pythons_does(
+    identity: Identity, house: House, mode: ssl.VerifyMode, version: ssl.TLSVersion
+) -> None:
+    servers: list[ssl.SSLContext] = [SSLContext(SERVER), ssl.SSLContext(SERVER)]
+    for server in servers:
+        server.minimum_version = server.maximum_version = version
+        server.load_cert_chain(identity.cert, identity.key)
+        server.verify_mode = mode
+        server.load_verify_locations(house.root.cert)
+    for holder in (None, house.good, house.unknown, house.expired, house.below):
+        far = create_default_context(cafile=identity.ca)
+        if holder is not None:
+            far.load_cert_chain(holder.cert, holder.key)
+        ours, theirs = (works(server, far) for server in servers)
+        assert ours is theirs, holder
+
+
+def test_authorities_of_clients_in_all_forms(identity: Identity, house: House, tmp_path: Path) -> None:
+    pem = house.root.pem.decode()
+    (tmp_path / "root.0").write_text(pem)
+    far = create_default_context(cafile=identity.ca)
+    far.load_cert_chain(house.good.cert, house.good.key)
+    forms: list[dict[str, Any]] = [
+        {"cafile": str(house.root.cert)},
+        {"cafile": bytes(house.root.cert)},
+        {"capath": tmp_path},
+        {"cadata": pem},
+        {"cadata": ssl.PEM_cert_to_DER_cert(pem)},
+        {"cadata": memoryview(ssl.PEM_cert_to_DER_cert(pem))},
+    ]
+    for form in forms:
+        server = SSLContext(SERVER)
+        server.load_cert_chain(identity.cert, identity.key)
+        server.load_verify_locations(house.stranger.cert)
+        server.load_verify_locations(**form)
+        server.verify_mode = ssl.CERT_REQUIRED
+        assert works(server, far), form
+
+
+def test_what_was_loaded_is_told_as_pythons_does(house: House) -> None:
+    ours, theirs = SSLContext(SERVER), ssl.SSLContext(SERVER)
+    for one in (ours, theirs):
+        one.load_verify_locations(house.root.cert)
+        one.load_verify_locations(house.crl)
+    assert ours.cert_store_stats() == theirs.cert_store_stats() == {"x509": 1, "crl": 1, "x509_ca": 1}
+    assert ours.get_ca_certs() == theirs.get_ca_certs()
+    assert ours.get_ca_certs(binary_form=True) == theirs.get_ca_certs(binary_form=True)
+
+
+@pytest.mark.parametrize("flag", [ssl.VERIFY_CRL_CHECK_LEAF, ssl.VERIFY_CRL_CHECK_CHAIN])
+def test_revocation_lists_as_pythons_does(identity: Identity, house: House, flag: ssl.VerifyFlags) -> None:
+    servers: list[ssl.SSLContext] = [SSLContext(SERVER), ssl.SSLContext(SERVER)]
+    for server in servers:
+        server.load_cert_chain(identity.cert, identity.key)
+        server.load_verify_locations(house.root.cert)
+        server.load_verify_locations(house.middle.cert)
+        server.load_verify_locations(house.crl)
+        server.verify_mode = ssl.CERT_REQUIRED
+        server.verify_flags |= flag
+    for holder, good in ((house.good, True), (house.revoked, False)):
+        far = create_default_context(cafile=identity.ca)
+        far.load_cert_chain(holder.cert, holder.key)
+        assert [works(server, far) for server in servers] == [good, good]
+
+
+def test_lists_are_not_looked_at_without_a_flag(identity: Identity, house: House) -> None:
+    """As with Python's; `tlsserver.ClientCertificates` by itself always looks."""
+    server = SSLContext(SERVER)
+    server.load_cert_chain(identity.cert, identity.key)
+    server.load_verify_locations(house.root.cert)
+    server.load_verify_locations(house.crl)
+    server.verify_mode = ssl.CERT_REQUIRED
+    far = create_default_context(cafile=identity.ca)
+    far.load_cert_chain(house.revoked.cert, house.revoked.key)
+    assert works(server, far)
+
+
+def test_requiring_certificates_without_authorities_is_refused(context: SSLContext) -> None:
+    """Python's would let nobody in, without a word."""
+    context.verify_mode = ssl.CERT_REQUIRED
+    with pytest.raises(ssl.SSLError, match="no authority is given"):
+        context.server_context()
+
+
+def test_a_server_checks_no_names(context: SSLContext, identity: Identity) -> None:
+    context.load_verify_locations(identity.ca)
+    context.check_hostname = True
+    with pytest.raises(ssl.SSLError, match="check_hostname is for clients"):
+        context.server_context()
+
+
+def test_client_certificates_say_all_of_it(identity: Identity, house: House) -> None:
+    server = SSLContext(client_certificates=ClientCertificates("optional", house.root.cert))
+    server.load_cert_chain(identity.cert, identity.key)
+    assert server.verify_mode == ssl.CERT_OPTIONAL
+    with pytest.raises(ContextError, match="client_certificates= was given"):
+        server.verify_mode = ssl.CERT_NONE
+    with pytest.raises(ContextError, match="client_certificates= was given"):
+        server.load_verify_locations(house.stranger.cert)
+    far = create_default_context(cafile=identity.ca)
+    far.load_cert_chain(house.good.cert, house.good.key)
+    assert works(server, far)
+
+
+def test_names_are_checked_or_not(context: SSLContext, client: SSLContext) -> None:
+    assert not works(context, client, "other.example")
+    client.check_hostname = False
+    assert works(context, client, "other.example")
+    assert works(context, client, None)
+    client.verify_mode = ssl.CERT_NONE
+    assert works(context, SSLContext(CLIENT)) is False
+    assert works(context, client)
+
+
+def test_default_certificates(identity: Identity, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(identity.ca))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    server = create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(identity.cert, identity.key)
+    assert server.verify_mode == ssl.CERT_NONE
+    far = create_default_context()
+    assert (far.verify_mode, far.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert works(server, far)
+    server.set_default_verify_paths()
+    server.verify_mode = ssl.CERT_REQUIRED
+    assert not works(server, far)
+    far.load_cert_chain(identity.cert, identity.key)
+    assert works(server, far)
+
+
+def test_no_default_context_for_other_purposes() -> None:
+    with pytest.raises(TypeError, match="purpose is 'server'"):
+        create_default_context("server")  # type: ignore[arg-type] # what it is about

@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support.aio import LOOPS, VERSIONS, Site, run, turns, until
+from support.key_server import KeyServer
 from support.naming import asking_context
-from tlsserver import Certificate
+from tlsserver import Certificate, TLSContext
+from tlsserver.signers.remote import RemoteSigner
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from engine_shim import ManualEngine
     from support.certificates import Certificates, Identity
 
@@ -41,6 +45,22 @@ def test_which_certificate(loop: str, certificates: Certificates, manual: Manual
         asked.clear()
 
     run(loop, main)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_remote_signer(loop: str, identity: Identity, tmp_path: Path, version: str) -> None:
+    """Its connections to the key server are served by the same loop."""
+
+    async def main() -> None:
+        context = TLSContext(identity.cert, signer.load_key(identity.cert))
+        async with Site(identity, context=context, version=version) as site:
+            await asyncio.gather(*(site.connect() for _ in range(10)))
+            await until(lambda: site.numbers.handshakes_completed == 10)
+            assert site.numbers.handshakes_parked == 10
+
+    with KeyServer([identity], tmp_path / "s") as server, RemoteSigner([server.address]) as signer:
+        run(loop, main)
+        assert len(server.requests) == 10
 
 
 def test_nobody_answers(loop: str, identity: Identity) -> None:

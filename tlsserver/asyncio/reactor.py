@@ -29,7 +29,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import time
 from typing import TYPE_CHECKING, Any
 
 from tlsserver.errors import ConfigurationError
@@ -133,11 +132,12 @@ class LoopReactor(Reactor):
         # Watched by the loop itself, or nested in it.
         self._is_direct = isinstance(loop, asyncio.SelectorEventLoop)
         try:
-            super().__init__(LoopSelector(loop) if self._is_direct else new_selector(), crowd=crowd)
+            selector = LoopSelector(loop) if self._is_direct else new_selector()
+            self.context.run(super().__init__, selector, crowd=crowd)
             if not self._is_direct:
-                loop.add_reader(self._selector.fileno(), self._serve_urgent)  # type: ignore[attr-defined]
+                self.context.run(loop.add_reader, selector.fileno(), self._serve_urgent)  # type: ignore[union-attr]
         except NotImplementedError as error:
-            crowd.close()
+            self.close()
             message = f"{type(loop).__name__} cannot watch descriptors: use a selector loop of asyncio, or uvloop"
             raise ConfigurationError(message) from error
 
@@ -200,7 +200,11 @@ class LoopReactor(Reactor):
     def _turn(self) -> None:
         if self._has_left:
             return
-        self.run_turn(0)
+        try:
+            self.run_turn(0)
+        except BaseException:  # KeyboardInterrupt of a protocol: the loop may go on
+            self.end_turn_soon()
+            raise
         if self._backlog:
             self.end_turn_soon()
         self._set_alarm()
@@ -213,7 +217,7 @@ class LoopReactor(Reactor):
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm_at = when
-        delay = max(when - time.monotonic(), 0.0)
+        delay = max(when - self.time(), 0.0)
         self._alarm = self._loop.call_later(delay, self._turn_due, context=self.context)
 
     def _woken(self, events: int) -> None:

@@ -157,6 +157,11 @@ class Driver:
         """Let its held writes go."""
         self._feed(self.connection.uncork)
 
+    def listen(self) -> None:
+        """The protocol is ready for what has come."""
+        self.connection.audience.is_deaf = False
+        self._feed(self.connection.turn)
+
     def begin(self) -> None:
         """Begin the handshake: a client speaks first."""
         self._feed(self.connection.writable)

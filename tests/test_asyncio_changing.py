@@ -241,3 +241,23 @@ def test_a_client_changes_its_mind(context: SSLContext, client: SSLContext, hous
         client.verify_mode = ssl.CERT_NONE
     fresh = create_default_context(cafile=str(house.root.cert))
     assert not works(context, fresh)
+
+
+def test_a_server_stops_asking_for_certificates(context: SSLContext, client: SSLContext, house: House) -> None:
+    context.load_verify_locations(house.root.cert)
+    context.verify_mode = ssl.CERT_REQUIRED
+    assert not works(context, client)
+    context.verify_mode = ssl.CERT_NONE
+    assert context.verify_mode == ssl.CERT_NONE
+    assert works(context, client)
+
+
+def test_a_server_gives_tickets_again(context: SSLContext, identity: Identity) -> None:
+    far = ssl.create_default_context(cafile=identity.ca)
+    without = context.options | ssl.OP_NO_TICKET
+    for options, gives in ((without, False), (context.options, True)):
+        context.options = options
+        with shaken(context, far) as (near, there):
+            near.send(b"x")
+            assert there.receive() == b"x"
+            assert bool(there.tls.session and there.tls.session.has_ticket) is gives

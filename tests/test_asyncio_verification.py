@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import ssl
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from support.asyncio_contexts import client_of, server_of
 from support.ends import works
-from tlsserver import ClientCertificates
+from tlsserver import ClientCertificates, ClientContext, ConfigurationError
 from tlsserver.asyncio.context import SSLContext, create_default_context
 from tlsserver.asyncio.plain import ContextError
 
@@ -58,7 +60,7 @@ def test_clients_are_verified_as_pythons_does(
 
 def test_authorities_of_clients_in_all_forms(identity: Identity, house: House, tmp_path: Path) -> None:
     pem = house.root.pem.decode()
-    (tmp_path / "root.0").write_text(pem)
+    (tmp_path / "0123abcd.0").write_text(pem)
     far = create_default_context(cafile=identity.ca)
     far.load_cert_chain(house.good.cert, house.good.key)
     forms: list[dict[str, Any]] = [
@@ -172,3 +174,43 @@ def test_default_certificates(identity: Identity, monkeypatch: pytest.MonkeyPatc
 def test_no_default_context_for_other_purposes() -> None:
     with pytest.raises(TypeError, match="purpose is 'server'"):
         create_default_context("server")  # type: ignore[arg-type] # what it is about
+
+
+def test_of_a_folder_only_what_openssl_would_find_is_trusted(identity: Identity, tmp_path: Path) -> None:
+    """Beside the names of `openssl rehash` there may lie what somebody has put aside."""
+    (tmp_path / "aside.pem").write_bytes(identity.ca.read_bytes())
+    near = server_of(identity)
+    for far in (SSLContext(CLIENT), ssl.SSLContext(CLIENT)):
+        far.load_verify_locations(capath=tmp_path)
+        assert not works(near, far)
+    subprocess.run(["openssl", "rehash", tmp_path], check=True)
+    for far in (SSLContext(CLIENT), ssl.SSLContext(CLIENT)):
+        far.load_verify_locations(capath=tmp_path)
+        assert works(near, far)
+
+
+def test_an_authority_that_must_not_be_trusted_is_not(identity: Identity, tmp_path: Path) -> None:
+    """OpenSSL's own form says what for; Python's ssl obeys, and here it is refused."""
+    limited = tmp_path / "limited.pem"
+    openssl = [
+        "openssl",
+        "x509",
+        "-in",
+        str(identity.ca),
+        "-addreject",
+        "serverAuth",
+        "-trustout",
+        "-out",
+        str(limited),
+    ]
+    subprocess.run(openssl, check=True)
+    python = ssl.SSLContext(CLIENT)
+    python.load_verify_locations(limited)
+    assert not works(server_of(identity), python)
+    shutil.copy(limited, tmp_path / "0123abcd.0")
+    both = limited.read_text() + identity.ca.read_text()
+    for given in ({"cafile": limited}, {"capath": tmp_path}, {"cadata": both}):
+        with pytest.raises(ssl.SSLError, match="trust settings"):
+            SSLContext(CLIENT).load_verify_locations(**given)
+    with pytest.raises(ConfigurationError, match="trust settings"):
+        ClientContext(ca_data=both)

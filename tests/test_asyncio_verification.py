@@ -214,3 +214,38 @@ def test_an_authority_that_must_not_be_trusted_is_not(identity: Identity, tmp_pa
             SSLContext(CLIENT).load_verify_locations(**given)
     with pytest.raises(ConfigurationError, match="trust settings"):
         ClientContext(ca_data=both)
+
+
+def test_what_failed_to_load_is_not_told_as_loaded(identity: Identity, house: House) -> None:
+    given = SSLContext.from_context(ClientContext(ca_certs=identity.ca))
+    asking = SSLContext(SERVER, client_certificates=ClientCertificates(ca_certs=house.root.cert))
+    in_use = server_of(identity)
+    in_use.load_verify_locations(house.root.cert)
+    in_use.verify_mode = ssl.CERT_REQUIRED
+    in_use.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    in_use.server_context()
+    of_stranger = house.stranger.revoke()
+    loads: list[tuple[SSLContext, dict[str, Any]]] = [
+        (client_of(identity), {"cafile": "nowhere.pem", "cadata": house.root.pem.decode()}),
+        (given, {"cafile": house.root.cert}),
+        (asking, {"cafile": house.root.cert}),
+        (in_use, {"cafile": of_stranger}),
+    ]
+    for context, load in loads:
+        before = context.cert_store_stats(), context.get_ca_certs(True)
+        with pytest.raises((OSError, ConfigurationError)):
+            context.load_verify_locations(**load)
+        assert (context.cert_store_stats(), context.get_ca_certs(True)) == before, load
+
+
+def test_revocation_lists_for_the_systems_authorities(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(house.root.cert))
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    near = SSLContext(SERVER)
+    near.load_cert_chain(house.server.cert, house.server.key)
+    for crl, good in ((house.crl, True), (house.root.revoke(house.server, file="of-servers.pem"), False)):
+        far = create_default_context()
+        far.check_hostname = False
+        far.load_verify_locations(crl)
+        far.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        assert works(near, far, None) is good

@@ -232,10 +232,17 @@ def _trust(
     if ca_path is not None and not Path(ca_path).is_dir():
         raise ConfigurationError(f"CA folder {ca_path}: is no folder that this process may read")
     _load(context, ca_certs, ca_path)
-    for der in read_authorities(ca_data) if ca_data is not None else ():
+    if ca_data is not None:
+        _trust_data(context, ca_data)
+
+
+def _trust_data(context: SSL.Context, data: str | bytes) -> None:
+    """Trust what is in the data, which may be revocation lists alone."""
+    crls = read_crls(data)
+    for der in read_authorities(data, needed=not crls):
         clients.trust(context, der, named=False)
-    for der in read_crls(ca_data) if ca_data is not None else ():
-        clients.revoke(context, der, 0)
+    for crl in crls:
+        clients.revoke(context, crl, 0)
 
 
 def _load(context: SSL.Context, file: str | Path | None, folder: str | Path | None) -> None:

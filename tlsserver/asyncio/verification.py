@@ -60,9 +60,10 @@ class Verification(ChangingContext):
         """
         with self._lock:
             self._refuse_beside_client_certificates()
-            self._plain.load_verify_locations(cafile, capath, cadata)
+            self._new_plain().load_verify_locations(cafile, capath, cadata)
             found = list(_read(cafile, capath, cadata))
             self._change(authorities=(*self._asked.authorities, *found))
+            self._plain.load_verify_locations(cafile, capath, cadata)  # last: it tells what is trusted
 
     def load_default_certs(self, purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH) -> None:
         """Trust the system's authorities: those that Python's ssl trusts.
@@ -72,11 +73,13 @@ class Verification(ChangingContext):
         """
         with self._lock:
             self._refuse_beside_client_certificates()
-            self._plain.load_default_certs(purpose)
+            if not isinstance(purpose, ssl.Purpose):
+                raise TypeError(purpose)
             paths = ssl.get_default_verify_paths()
             # Clients have OpenSSL look into the folder when it is needed; a server's authorities are read and named.
             read = () if self._protocol == ssl.PROTOCOL_TLS_CLIENT else tuple(_read(paths.cafile, None, None))
             self._change(defaults=True, authorities=(*self._asked.authorities, *read))
+            self._plain.load_default_certs(purpose)  # last, as above
 
     def set_default_verify_paths(self) -> None:
         """As `load_default_certs`."""

@@ -88,7 +88,7 @@ class ClientContext:
         "_check_common_name",
         "_check_hostname",
         "_connect",
-        "_engine",
+        "_engines",
         "_pyopenssl",
     )
 
@@ -128,13 +128,13 @@ class ClientContext:
         if verify_flags:
             clients.set_flags(context, verify_flags)
         key_log.apply(context, settings)  # last: what cannot work makes no file
-        self._take(settings.async_io, None if certificate is None else identity.engine_of(settings))
+        self._take(settings.async_io, () if certificate is None else identity.engines_of(settings))
         self._check_hostname = verify and check_hostname
         self._check_common_name = check_common_name
 
-    def _take(self, async_io: bool, engine: BaseEngine | None) -> None:
+    def _take(self, async_io: bool, engines: tuple[BaseEngine, ...]) -> None:
         self._async_io = async_io
-        self._engine = engine
+        self._engines = engines
         self._connect: Callable[[int], AsyncSSL] = engine_shim.Connector(
             self._pyopenssl, handshake=self.offloaded, io=async_io
         ).connect
@@ -172,18 +172,18 @@ class ClientContext:
 
     @property
     def engine(self) -> BaseEngine | None:
-        """Where the client's private key is used; None: on the loop's thread, by OpenSSL, or there is none."""
-        return self._engine
+        """Where the client's first private key is used; None: on the loop's thread, by OpenSSL, or there is none."""
+        return next(iter(self._engines), None)
 
     @property
     def engines(self) -> tuple[BaseEngine, ...]:
         """All engines of this context."""
-        return () if self._engine is None else (self._engine,)
+        return self._engines
 
     @property
     def offloaded(self) -> bool:
         """Whether handshakes run in jobs, so that an engine can pause them."""
-        return self._engine is not None or self._async_io
+        return bool(self._engines) or self._async_io
 
     @property
     def async_io(self) -> bool:
@@ -202,7 +202,7 @@ class ClientContext:
 
     def __repr__(self) -> str:
         verified = "" if self.verify else " verifies nothing"
-        return f"<ClientContext engine={self._engine.name if self._engine else 'off'}{verified}>"
+        return f"<ClientContext engine={self.engine.name if self.engine else 'off'}{verified}>"
 
 
 def _apply_groups(context: SSL.Context, settings: ContextSettings) -> None:

@@ -144,3 +144,14 @@ def test_versions_by_their_ends() -> None:
     context.minimum_version = ssl.TLSVersion.MAXIMUM_SUPPORTED
     context.maximum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
     assert (context.minimum_version, context.maximum_version) == (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2)
+
+
+@pytest.mark.parametrize("names", [[b"h2"], b"h2", [7], ["\u01272"], [""]])
+def test_protocols_that_python_refuses(names: Any) -> None:
+    with pytest.raises(Exception) as theirs:  # noqa: PT011 - whatever it is
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_alpn_protocols(names)
+    with pytest.raises((theirs.type, ssl.SSLError)):
+        SSLContext().set_alpn_protocols(names)
+    if theirs.type is TypeError:
+        with pytest.raises(TypeError):
+            SSLContext().set_alpn_protocols(names)

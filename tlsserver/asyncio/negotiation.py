@@ -152,8 +152,12 @@ class Negotiation(ChangingContext):
 
         Raises:
             ssl.SSLError: One is empty, or longer than 255 bytes.
+            TypeError: One is no text.
         """
-        names = tuple(str(name) for name in alpn_protocols)
+        names = tuple(alpn_protocols)
+        for name in names:
+            if not isinstance(name, str):
+                raise TypeError(f"ALPN protocol {name!r} is no str: give text, such as 'h2'")
         with told_as_ssl_does():
             alpn.encoded(names)
         self._change_option("alpn", names)

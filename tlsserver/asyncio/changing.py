@@ -188,7 +188,8 @@ class ChangingContext(PlainlessContext):
                 raise
 
     def _change_option(self, name: str, value: object) -> None:
-        self._change(options={**self._asked.options, name: value})
+        with self._lock:  # else a change that another thread makes meanwhile would be lost
+            self._change(options={**self._asked.options, name: value})
 
     def _swap(self) -> None:
         with told_as_ssl_does():

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from tlsserver.asyncio.changing import told_as_ssl_does
 from tlsserver.asyncio.identities import read_chain
 from tlsserver.asyncio.negotiation import Negotiation
+from tlsserver.asyncio.plain import ContextError
 from tlsserver.asyncio.refused import Refused
 from tlsserver.asyncio.verification import Verification
 from tlsserver.client_context import ClientContext
 from tlsserver.context import TLSContext
-from tlsserver.errors import ConfigurationError
 from tlsserver.policy import suites
 
 if TYPE_CHECKING:
@@ -87,9 +87,10 @@ class SSLContext(Verification, Negotiation, Refused):
 
     def _reload_given(self, certfile: Any, keyfile: Any, password: Password) -> None:  # noqa: ANN401 - as above
         if self._server is None:
-            raise ConfigurationError("the context was made of a ClientContext, which is what it is: make another one")
+            raise ContextError("the context was made of a ClientContext, which is what it is: make another one")
         chain = read_chain(certfile, keyfile, password, self._engines)
-        self._server = self._server.replace(certificate=chain.file, key=chain.identity)
+        with told_as_ssl_does():
+            self._server = self._server.replace(certificate=chain.file, key=chain.identity)
 
     @classmethod
     def from_context(cls, context: TLSContext | ClientContext) -> Self:

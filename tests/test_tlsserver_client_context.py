@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -281,3 +283,21 @@ def test_no_secret_is_shown(identity: Identity, house: House) -> None:
     assert "sesame" not in repr(client)
     assert repr(ClientContext(verify=False)) == "<ClientContext engine=off verifies nothing>"
     assert not ClientContext(verify=False).check_hostname
+
+
+def test_the_security_level_is_not_below_that_of_pythons_ssl(tmp_path: Path) -> None:
+    """Most builds of Python's ssl set the level themselves; many an OpenSSL has 1, which lets RSA-1024 in."""
+    lax = tmp_path / "openssl.cnf"
+    lax.write_text("openssl_conf=a\n[a]\nssl_conf=b\n[b]\nsystem_default=c\n[c]\nCipherString=DEFAULT:@SECLEVEL=0\n")
+    code = (
+        "import ssl\n"
+        "from engine_shim.context_facts import security_level\n"
+        "from tlsserver import ClientContext\n"
+        "print(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).security_level)\n"
+        "for ciphers in (None, 'ECDHE', 'ECDHE:@SECLEVEL=1', 'ECDHE:@SECLEVEL=3'):\n"
+        "    print(security_level(ClientContext(ciphers=ciphers, default_paths=False).pyopenssl))\n"
+    )
+    asked = [sys.executable, "-c", code]
+    told = subprocess.run(asked, env={**os.environ, "OPENSSL_CONF": str(lax)}, check=True, capture_output=True)
+    pythons, *ours = (int(level) for level in told.stdout.split())
+    assert ours == [pythons, pythons, 1, 3]

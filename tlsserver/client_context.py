@@ -3,6 +3,7 @@
 Facts
 - Whoever verifies a certificate and not its name trusts every site of the world in the place of the one it means.
 - PyPI's cryptography has an OpenSSL of its own, whose compiled-in folder of authorities is on no machine.
+- Python's ssl has security level 2 in most builds, whatever OpenSSL's default is: level 1 lets RSA-1024 in.
 - OpenSSL (3.5) sends a client's key shares as its own list of groups says; a list of plain names has one share only.
 
 Decision
@@ -21,7 +22,8 @@ from typing import TYPE_CHECKING, TypedDict
 from OpenSSL import SSL
 
 import engine_shim
-from engine_shim import clients, peer
+from engine_shim import clients, context_facts, peer
+from engine_shim.handshake_policy import set_ciphers
 from tlsserver.errors import ConfigurationError
 from tlsserver.policy import alpn, groups, identity, key_log, signature_algorithms, suites, versions
 from tlsserver.policy.authorities import read_authorities, read_crls
@@ -116,7 +118,7 @@ class ClientContext:
             raise ConfigurationError("the client has a key and no certificate for it: give the certificate's file too")
         engine_shim.attach()
         self._pyopenssl = context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        for part in (versions.apply, suites.apply, signature_algorithms.apply, _apply_groups, _apply_alpn):
+        for part in (versions.apply, _apply_suites, signature_algorithms.apply, _apply_groups, _apply_alpn):
             part(context, settings)
         if certificate is not None:
             identity.apply(context, settings)
@@ -203,6 +205,15 @@ class ClientContext:
     def __repr__(self) -> str:
         verified = "" if self.verify else " verifies nothing"
         return f"<ClientContext engine={self.engine.name if self.engine else 'off'}{verified}>"
+
+
+def _apply_suites(context: SSL.Context, settings: ContextSettings) -> None:
+    """Set the suites; the security level is not below that of Python's ssl, unless the suites name one."""
+    suites.apply(context, settings)
+    ciphers = suites.ciphers_of(settings)
+    least = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).security_level
+    if "@SECLEVEL" not in ciphers and context_facts.security_level(context) < least:
+        set_ciphers(context, f"{ciphers}:@SECLEVEL={least}")
 
 
 def _apply_groups(context: SSL.Context, settings: ContextSettings) -> None:

@@ -89,7 +89,20 @@ def test_wildcards_as_pythons_ssl_has_them(certificates: Certificates, made_for:
     assert works(pythons(identity), python, asked) is good
 
 
-@pytest.mark.parametrize("name", ["", ".example", "a\0b", "a" * 256, "é" * 300])
+def test_an_address_in_other_digits_is_no_name(certificates: Certificates) -> None:
+    """As in Python's ssl: else a wildcard would stand for a part of it."""
+    identity = certificates.for_names("wild-address", "p256", "*.0.0.1")
+    for far in (trusting(identity), ssl.create_default_context(cafile=identity.ca)):
+        assert not works(pythons(identity), far, "\uff11\uff12\uff17.0.0.1")
+
+
+@pytest.mark.parametrize("name", [b"localhost", b"\x7f\0\0\1", 1])
+def test_names_are_text(identity: Identity, name: Any) -> None:
+    with pytest.raises(TypeError, match="is no str"), shaken(pythons(identity), trusting(identity), name):
+        pass
+
+
+@pytest.mark.parametrize("name", ["", ".example", "a\0b", "a" * 256, "a..b", "é" * 300, ".".join(["a" * 60] * 5)])
 def test_what_is_no_name(identity: Identity, name: str) -> None:
     with (
         pytest.raises(ConfigurationError, match=r"^server name .* (is no host name|cannot be used)"),

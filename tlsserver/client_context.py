@@ -152,6 +152,7 @@ class ClientContext:
         Raises:
             ConfigurationError: It is missing and was to be checked, or it is no name.
             MemoryError: There is none.
+            TypeError: It is no text.
         """
         who = _read_name(server_hostname)
         if who is None and self._check_hostname:
@@ -266,17 +267,22 @@ def _load(context: SSL.Context, file: str | Path | None, folder: str | Path | No
 
 
 def _read_name(name: str | None) -> bytes | ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Tell an address from a name, which is put as DNS has it (RFC 5890)."""
+    """Tell an address from a name, which is put as DNS has it (RFC 5890).
+
+    It is put so first, as Python's ssl does: digits of other scripts make an address, too.
+    """
     if name is None:
         return None
+    if not isinstance(name, str):
+        raise TypeError(f"server name {name!r} is no str: give a host name or an IP address as text")
     try:
-        return ipaddress.ip_address(name)
-    except ValueError:
-        pass
-    try:
-        encoded = name.encode("ascii") if name.isascii() else name.encode("idna")
+        encoded = name.encode("idna")
     except UnicodeError as error:
         raise ConfigurationError(f"server name {name!r} is no host name: {error}") from error
+    try:
+        return ipaddress.ip_address(encoded.decode("ascii"))
+    except ValueError:
+        pass
     if not encoded or encoded.startswith(b".") or b"\0" in encoded:
         raise ConfigurationError(f"server name {name!r} is no host name: give one, or an IP address")
     return encoded

@@ -133,6 +133,7 @@ class Verification(ChangingContext):
 
     @verify_flags.setter
     def verify_flags(self, value: int) -> None:
+        self._refuse_beside_client_certificates()
         unknown = int(value) & ~_FLAGS
         if unknown:
             raise NotSupportedError(f"verify_flags {unknown:#x} is not for servers and clients of TLS: leave it out")

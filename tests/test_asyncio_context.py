@@ -229,6 +229,7 @@ def test_no_secret_is_shown(identity: Identity) -> None:
     assert "server of 1 cert" in repr(context)
     assert "client" in repr(SSLContext(CLIENT))
     assert "secret" not in repr(vars(context))
+    assert "secret" not in repr(vars(SSLContext(ticket_keys="rediss://user:secret@localhost/0")))
 
 
 def test_the_module_says_what_is_public() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from tlsserver.errors import ConfigurationError
@@ -71,7 +71,7 @@ class Asked:
         flags: `ssl.SSLContext.options`.
     """
 
-    options: dict[str, Any]
+    options: dict[str, Any] = field(repr=False)  # there may be a password among them, in a URL
     verify_mode: ssl.VerifyMode
     check_hostname: bool
     verify_flags: int

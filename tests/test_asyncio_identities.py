@@ -6,6 +6,7 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography import x509
 
 from engine_shim import LatencyEngine, ThreadEngine
 from support.asyncio_contexts import client_of, der, server_of
@@ -205,3 +206,16 @@ def test_an_engine_may_be_made_while_others_are_closed(certificates: Certificate
     engines.close()
     assert len(closed) == 1
     engines._made.popitem()[1].close()
+
+
+@pytest.mark.skipif(not hasattr(x509.Certificate, "public_key_algorithm_oid"), reason="cryptography is older than 43")
+def test_a_certificate_of_rsa_pss_takes_no_other_ones_place(certificates: Certificates, client: SSLContext) -> None:
+    rsa, pss = certificates["rsa2048"], certificates["rsa-pss"]
+    context = SSLContext()
+    context.load_cert_chain(rsa.cert, rsa.key)
+    context.load_cert_chain(pss.cert, pss.key)
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.set_server_sigalgs("RSA+SHA256")
+    with shaken(context, client) as (_, far):
+        assert far.done
+        assert far.tls.peer_chain()[0] == der(rsa)

@@ -249,3 +249,16 @@ def test_revocation_lists_for_the_systems_authorities(house: House, monkeypatch:
         far.load_verify_locations(crl)
         far.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         assert works(near, far, None) is good
+
+
+@pytest.mark.parametrize("flag", [0, 0x80000], ids=["whole chains", "partial chains"])
+def test_an_authority_without_its_issuer_as_pythons_does(flag: int, identity: Identity, house: House) -> None:
+    """It is trusted with VERIFY_X509_PARTIAL_CHAIN alone."""
+    far = create_default_context(cafile=identity.ca)
+    far.load_cert_chain(house.below.cert, house.below.key)
+    for server in (SSLContext(SERVER), ssl.SSLContext(SERVER)):
+        server.load_cert_chain(identity.cert, identity.key)
+        server.load_verify_locations(house.middle.cert)
+        server.verify_mode = ssl.CERT_REQUIRED
+        server.verify_flags |= flag
+        assert works(server, far) is bool(flag)

@@ -116,7 +116,7 @@ class Asked:
         data = b"\n".join(self.authorities)
         if not self.verify_flags & ssl.VERIFY_CRL_CHECK_LEAF:  # which is in VERIFY_CRL_CHECK_CHAIN as well
             data = without_crls(data)
-        return ClientCertificates(mode, ca_data=data, verify_flags=self.verify_flags)
+        return ClientCertificates(mode, ca_data=data, verify_flags=self.verify_flags, partial_chains=False)
 
     def clients(self) -> dict[str, Any]:
         """Return the options of a `tlsserver.ClientContext`, without certificate and key."""

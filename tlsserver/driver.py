@@ -297,6 +297,10 @@ class Driver:
             timer.cancel()
         self._timer = self._hub.reactor.call_at(deadline, self._due)
 
+    def leave_behind(self) -> None:
+        """Let go of the connection as it is; a paused job stays."""
+        self._dispose()
+
     def _dispose(self) -> None:
         hub = self._hub
         if self not in hub.drivers:

@@ -192,7 +192,8 @@ class Reader(StreamReader):
     def has_data(self) -> bool:
         """Return whether something can be read at once."""
         raw: Any = self.raw
-        return bool(super().has_data() or raw._sock.pending())  # type: ignore[no-untyped-call]  # noqa: SLF001 - socket.SocketIO has no other way
+        sock = raw._sock  # noqa: SLF001 - socket.SocketIO has no other way; None: an application has closed its input
+        return bool(super().has_data() or (sock is not None and sock.pending()))  # type: ignore[no-untyped-call]
 
 
 def _broken(error: SSL.Error) -> Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from support import leaks
 from support.cheroot_site import CherootSite
 from support.integration_clients import client, connect
+from support.running import PATIENCE
 from tlsserver import TLSContext
+from tlsserver.integrations.cheroot_socket import TLSSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,3 +57,37 @@ def test_an_application_that_closes_its_input(identity: Identity) -> None:
             assert asked(site, identity)["HTTPS"] == "on"
             site.until_idle()
         assert site.server.ready
+
+
+def test_what_nobody_expects_costs_one_connection(identity: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
+    """cheroot would answer with 500, and for that begin a second handshake."""
+    calls = []
+
+    def fail(*_: object) -> None:
+        calls.append(1)
+        raise RuntimeError("unexpected")
+
+    with CherootSite(TLSContext(identity.cert, identity.key)) as site:
+        with monkeypatch.context() as patch, socket.create_connection(site.address, PATIENCE) as sock:
+            patch.setattr("tlsserver.integrations.cheroot.shake_hands", fail)
+            sock.sendall(b"anything")
+            site.until_idle()
+            until(lambda: calls)
+            site.until_idle()
+        assert len(calls) == 1
+        assert asked(site, identity)["HTTPS"] == "on"
+        assert any("unexpected" in error for error in site.errors)
+
+
+def test_after_the_end_no_handshake_begins() -> None:
+    """cheroot's writer flushes once more when it is collected, on any thread."""
+    handshakes: list[Any] = []
+    ours, theirs = socket.socketpair()
+    with theirs:
+        closed = TLSSocket(ours, handshakes.append, handshakes.append)  # type: ignore[arg-type]
+        closed.close()
+        with pytest.raises(OSError, match="closed"):
+            closed.send(b"what was left")
+        with pytest.raises(OSError, match="closed"):
+            closed.recv_into(bytearray(1))
+    assert not handshakes

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from support import leaks
 from support.cheroot_site import CherootSite
-from support.integration_clients import client, connect
+from support.integration_clients import arrive, client, connect
 from support.running import PATIENCE
 from tlsserver import TLSContext
+from tlsserver.integrations import blocking_handshake
 from tlsserver.integrations.cheroot_socket import TLSSocket
+from tlsserver.testing import HELD, ScriptedProvider
+from tlsserver.wire import WaitFdSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import ThreadPoolExecutor
 
     from support.certificates import Identity
 
@@ -91,3 +96,56 @@ def test_after_the_end_no_handshake_begins() -> None:
         with pytest.raises(OSError, match="closed"):
             closed.recv_into(bytearray(1))
     assert not handshakes
+
+
+def hold(site: CherootSite, identity: Identity, scripted: ScriptedProvider) -> None:
+    """Leave a job with the site's only worker that cannot be cancelled."""
+    scripted.script(HELD)
+    with arrive(site, identity, "1.3"):
+        until(lambda: len(scripted.waiting()) == 1)
+    site.until_idle()
+
+
+def test_a_worker_ends_when_its_jobs_have(
+    identity: Identity, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else could resume them: they would stay, with the keys and contexts that they use."""
+    monkeypatch.setattr(blocking_handshake, "_END_SECONDS", 20.0)
+    with ScriptedProvider() as scripted:
+        with CherootSite(TLSContext(identity.cert, scripted.load_key(identity.key)), threads=1) as site:
+            hold(site, identity, scripted)
+            stopping = pool.submit(site.server.stop)
+            until(lambda: not site.server.ready)
+            scripted.complete()
+            stopping.result(PATIENCE)
+        assert scripted.counts().alive == 0
+
+
+class Endless:
+    """A session whose job does not end."""
+
+    def close(self) -> bool:
+        return False
+
+    def wait_fds(self) -> WaitFdSet:
+        return WaitFdSet((), (), 0)
+
+
+def test_jobs_that_outlive_their_worker_are_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And their descriptors stay open, because the jobs may be about to write to them."""
+    monkeypatch.setattr(blocking_handshake, "_END_SECONDS", 0.01)
+    ours, theirs = socket.socketpair()
+    session: Any = Endless()
+    worker = threading.Thread(target=lambda: blocking_handshake._of_thread.drain.keep(session, ours))
+    worker.start()
+    worker.join()
+    until(lambda: blocking_handshake._left_behind)
+    blocking_handshake.tell_left_behind()
+    blocking_handshake.tell_left_behind()
+    assert caplog.messages == ["1 jobs have not ended, their threads have: they are left behind"]
+    ((_, sock),) = blocking_handshake._forgotten
+    with theirs, sock:
+        assert sock.fileno() >= 0
+    blocking_handshake._forgotten.clear()

@@ -6,6 +6,7 @@ import contextlib
 import queue
 import socket
 import ssl
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -192,11 +193,18 @@ def test_no_tls(identity: Identity, said: bytes, answer: bytes) -> None:
 class Failing(Shouter):
     """Raises as soon as TLS is there, so in a turn of ours and not of Twisted's."""
 
+    error: type[BaseException]
+
     def handshakeCompleted(self) -> None:  # noqa: N802 - Twisted's name
-        raise RuntimeError("of the application")
+        raise self.error("of the application")
 
 
-def test_a_protocol_that_raises_costs_its_own_connection(identity: Identity, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+def test_a_protocol_that_raises_costs_its_own_connection(
+    identity: Identity, error: type[BaseException], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is: Twisted keeps every error of a protocol from its reactor."""
+    monkeypatch.setattr(Failing, "error", error, raising=False)
     factory = Shouters()
     with TwistedSite(TLSContext(identity.cert, identity.key), factory) as site, connect(site, client(identity)) as tls:
         factory.kind = Failing
@@ -208,6 +216,22 @@ def test_a_protocol_that_raises_costs_its_own_connection(identity: Identity, cap
         assert "of the application" in caplog.text
         tls.sendall(b"still")
         assert tls.recv(10) == b"STILL"
+
+
+def test_a_turn_that_is_broken_off_is_followed_by_another(identity: Identity) -> None:
+    """What stands in line must not wait until somebody else asks for a turn."""
+    came = threading.Event()
+    with TwistedSite(TLSContext(identity.cert, identity.key)) as site:
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        def call() -> None:
+            site.hub.loop.call_soon(interrupt)
+            site.hub.loop.call_soon(came.set)
+
+        site.run(call)
+        assert came.wait(PATIENCE)
 
 
 # Settings

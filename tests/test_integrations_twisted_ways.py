@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from OpenSSL import SSL
 
-from engine_shim import LatencyEngine, ThreadEngine
+from engine_shim import LatencyEngine, ManualEngine, ThreadEngine
 from support.clients import drain
 from support.integration_clients import arrive, client, connect, echoed, read
 from support.naming import asking_context
@@ -232,6 +232,32 @@ def test_a_turn_that_is_broken_off_is_followed_by_another(identity: Identity) ->
 
         site.run(call)
         assert came.wait(PATIENCE)
+
+
+def test_what_comes_while_parked_stays_bounded_when_reading_was_resumed(
+    identity: Identity, manual: ManualEngine
+) -> None:
+    with TwistedSite(TLSContext(identity.cert, manual.load_key(identity.key))) as site:
+        with arrive(site, identity, "1.3") as sock:
+            site.until_parked(1)
+            (handshake,) = site.hub.handshakes
+            (protocol,) = site.protocols
+            sock.settimeout(PATIENCE)
+            sock.sendall(b"x" * 100_000)
+            site.until(lambda _: handshake._stopped)
+            site.run(protocol.transport.resumeProducing)
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sock.send(b"x" * 100_000)
+            site.until(lambda _: not site.run(protocol_reads, site, protocol))
+            assert handshake._unread < 1_000_000
+        site.run(protocol.transport.abortConnection)
+        site.until_empty()
+
+
+def protocol_reads(site: TwistedSite, protocol: Shouter) -> bool:
+    return any(getattr(reader, "protocol", None) is protocol.transport for reader in site.reactor.getReaders())
 
 
 # Settings

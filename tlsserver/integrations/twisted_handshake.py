@@ -138,8 +138,8 @@ class Handshake:
     def received(self, length: int) -> None:
         """Bytes have come, and wait in the memory BIO."""
         self._unread += length
-        if self._unread > _UNREAD_MOST and not self._stopped:
-            self._stopped = True
+        if self._unread > _UNREAD_MOST:
+            self._stopped = True  # once more, if the application has resumed it meanwhile
             self._protocol.transport.pauseProducing()
 
     def ask(self) -> None:

@@ -92,8 +92,9 @@ class Terms:
     def use(self, engine: BaseEngine) -> None:
         """An answer has brought a key of this engine."""
         self._engines.use((engine,))
-        if engine.needs_turns and engine not in self._turning:
-            self._turning += (engine,)
+        with self._lock:  # of two that come at one time, the one that is lost would get no turns
+            if engine.needs_turns and engine not in self._turning:
+                self._turning = (*(known for known in self._turning if not known.closed), engine)
 
     def for_thread(self, mailbox: Mailbox) -> Shared:
         """Return what a session needs whose questions are answered on its own thread."""

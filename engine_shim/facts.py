@@ -8,9 +8,11 @@ from engine_shim.native import ffi, lib
 from engine_shim.questions import split_chain
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from engine_shim.async_ssl import AsyncSSL
 
-__all__ = ["Cipher", "cipher", "finished", "pending", "sent_chain", "shared_ciphers"]
+__all__ = ["Cipher", "cipher", "finished", "own_certificate", "pending", "sent_chain", "shared_ciphers"]
 
 _FINISHED_MOST = 64  # bytes; SHA-384's 48 are the longest
 
@@ -64,11 +66,24 @@ def finished(tls: AsyncSSL, *, peers: bool) -> bytes:
 
 def sent_chain(tls: AsyncSSL) -> tuple[bytes, ...]:
     """Return the certificates as the peer has sent them, in DER; a server gets those without the client's own."""
-    length = 0 if tls.raw == ffi.NULL else lib.facts_sent_chain(tls.raw, ffi.NULL, 0)
+    return _written(tls, lib.facts_sent_chain)
+
+
+def own_certificate(tls: AsyncSSL) -> bytes | None:
+    """Return the certificate that our end has shown (SSL_get_certificate(3)), in DER; None: none.
+
+    After a resumption, in which none is shown, it is the one that this end would show.
+    """
+    found = _written(tls, lib.facts_own_certificate)
+    return found[0] if found else None
+
+
+def _written(tls: AsyncSSL, write: Callable[..., int]) -> tuple[bytes, ...]:
+    length = 0 if tls.raw == ffi.NULL else write(tls.raw, ffi.NULL, 0)
     if not length:
         return ()
     out = ffi.new("unsigned char[]", length)
-    lib.facts_sent_chain(tls.raw, out, length)
+    write(tls.raw, out, length)
     return split_chain(bytes(ffi.buffer(out)))
 
 

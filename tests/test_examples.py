@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TESTS = {"slow_key_test.py": "third second first\n", "scripted_provider_test.py": "served meanwhile\n"}
+SERVERS = ("echo_server.py", "hello_http.py", "existing_context.py", "trio_echo.py")
 OTHERS = ("twisted_server.py", "cheroot_server.py")
-SERVERS = ("echo_server.py", "hello_http.py", "existing_context.py")
 
 
 @pytest.fixture
@@ -192,4 +192,5 @@ def test_every_example_is_short_and_run_here() -> None:
     for path in EXAMPLES.glob("*.py"):
         assert len(path.read_text().splitlines()) < 70, path
         own = ("softhsm.py", "kms_signer.py", "sign_documents.py", "mutual_tls.py", "certificates_on_demand.py")
-        assert path.name in (*SERVERS, *TESTS, *own, *OTHERS), f"{path.name} is not run by a test"
+        asgi = ("uvicorn_app.py", "hypercorn_http2.py", "aiohttp_site.py")  # tests/test_examples_asgi.py
+        assert path.name in (*SERVERS, *TESTS, *own, *OTHERS, *asgi), f"{path.name} is not run by a test"

@@ -141,6 +141,15 @@ LAYERS = (
     ("tlsserver.asyncio.client",),
     ("tlsserver.asyncio.loops", "tlsserver.asyncio.streams"),
     ("tlsserver.asyncio",),
+    # The same for loops of tasks.
+    ("tlsserver.nested",),
+    ("tlsserver.task_loop",),
+    ("tlsserver.task_stream",),
+    ("tlsserver.trio",),
+    ("tlsserver.anyio",),
+    # Under the servers of others that run on them.
+    ("tlsserver.integrations.asgi",),
+    ("tlsserver.integrations.uvicorn", "tlsserver.integrations.hypercorn", "tlsserver.integrations.aiohttp"),
     # The load generator: beside the server, not on it.
     ("tlsserver.bench.settings", "tlsserver.bench.addresses", "tlsserver.bench.failures", "tlsserver.bench.answer"),
     ("tlsserver.bench.client", "tlsserver.bench.tally", "tlsserver.bench.report"),

@@ -25,7 +25,7 @@ import queue
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engine_shim import ShimError
 from tlsserver.errors import ConfigurationError, TLSServerError
@@ -38,10 +38,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from tlsserver.server import Server
     from tlsserver.session import ContextLike
 
-__all__ = ["Reloader"]
+__all__ = ["Dates", "Reloadable", "Reloader"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +48,31 @@ _STOP, _RELOAD = False, True
 
 # Of each file what its content is told by.
 _Look = dict["str | Path", Stamp]
+
+
+class Dates(Protocol):
+    """When what is served is over, in seconds since 1970; None: unknown, or there is none."""
+
+    @property
+    def certificate_expires(self) -> float | None:
+        """Of the first of the certificates."""
+
+    @property
+    def ocsp_expires(self) -> float | None:
+        """Of the OCSP response."""
+
+
+class Reloadable(Protocol):
+    """What has a context: `tlsserver.Server` is one. Any thread may call."""
+
+    def reload(self, make: Callable[[], ContextLike] | None = None, /) -> None:
+        """Use what ``make`` makes for new connections; None: the same, of files that are read anew."""
+
+    def context_files(self) -> tuple[str | Path, ...]:
+        """Return the files that the context is made of."""
+
+    def statistics(self) -> Dates:
+        """Return what the context says of its time, among other numbers."""
 
 
 class Reloader:
@@ -62,7 +86,7 @@ class Reloader:
 
     def __init__(
         self,
-        server: Server,
+        server: Reloadable,
         *,
         make: Callable[[], ContextLike] | None = None,
         files: Iterable[str | Path] | None = None,

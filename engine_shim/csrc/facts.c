@@ -33,6 +33,10 @@ size_t facts_sent_chain(void *ssl, unsigned char *out, size_t room) {
     return peer_chain_write(ossl.SSL_get_peer_cert_chain(ssl), NULL, out, room);
 }
 
+size_t facts_own_certificate(void *ssl, unsigned char *out, size_t room) {
+    return peer_chain_write(NULL, ossl.SSL_get_certificate(ssl), out, room);
+}
+
 int facts_pending(void *ssl) {
     return ossl.SSL_pending(ssl);
 }

@@ -476,7 +476,8 @@ enum { FACTS_CIPHER_IN_USE = 0, FACTS_CIPHERS_OWN = 1, FACTS_CIPHERS_PEERS = 2 }
 int facts_cipher(void *ssl, int list, int at, const char **name, const char **version, int *bits); /* 0: no such one */
 size_t facts_sent_chain(void *ssl, unsigned char *out,
                         size_t room); /* as sent, not verified; peer_chain.h; its length */
-int facts_pending(void *ssl);         /* decrypted bytes that wait to be read */
+size_t facts_own_certificate(void *ssl, unsigned char *out, size_t room); /* what the peer was shown; the same form */
+int facts_pending(void *ssl);                                             /* decrypted bytes that wait to be read */
 int facts_security_level(void *ssl_ctx);
 long facts_session_count(void *ssl_ctx, int number); /* number: ssl.h's SSL_CTRL_SESS_NUMBER and those behind it */
 

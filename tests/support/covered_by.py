@@ -5,6 +5,7 @@ from __future__ import annotations
 # Sources without tests/test_<source>.py, test_<package>_<source>.py or c/test_<source>.c, and who covers them.
 # Files of re-exports need none.
 COVERED_BY = {
+    "tlsserver/task_stream.py": "test_trio.py",
     # Contexts and connections that asyncio's frameworks take for Python's own.
     "engine_shim/context_facts.py": "test_asyncio_negotiation.py",
     "engine_shim/csrc/facts.c": "test_asyncio_ssl_object.py",
@@ -17,6 +18,12 @@ COVERED_BY = {
     "tlsserver/job_line.py": "test_service_jobs.py",
     "tlsserver/loop_engines.py": "test_turns.py",
     "tlsserver/offers.py": "test_service.py",
+    # On asyncio's loops.
+    "tlsserver/asyncio/contexts.py": "test_asyncio_listen.py",
+    "tlsserver/asyncio/endpoint.py": "test_asyncio_server.py",
+    "tlsserver/asyncio/errors.py": "test_asyncio_client.py",
+    "tlsserver/asyncio/sockets.py": "test_asyncio_listen.py",
+    "tlsserver/asyncio/terms.py": "test_asyncio_listen.py",
     # Under the servers of others.
     "tlsserver/integrations/twisted_*.py": "test_integrations_twisted.py",
     "tlsserver/integrations/cheroot_socket.py": "test_integrations_cheroot.py",

@@ -30,6 +30,8 @@ __all__ = [
 ]
 
 _VERIFY_FAILED = "certificate verify failed"
+# OpenSSL does not tell for which name it was asked.
+_MISMATCHES = ("hostname mismatch", "ip address mismatch")
 
 
 class _OpenSSLShape(ssl.SSLError):
@@ -103,8 +105,13 @@ _SHAPES: tuple[tuple[type[TLSServerError], type[_OpenSSLShape]], ...] = (
 )
 
 
-def as_asyncio(error: BaseException | None) -> BaseException | None:
-    """Return the error in a class that asyncio's users know; what is no failure of TLS stays as it is."""
+def as_asyncio(error: BaseException | None, server_hostname: str | None = None) -> BaseException | None:
+    """Return the error in a class that asyncio's users know; what is no failure of TLS stays as it is.
+
+    Args:
+        error: As a connection has it.
+        server_hostname: A client's: whom it wanted to talk to.
+    """
     if not isinstance(error, TLSServerError) or isinstance(error, _OpenSSLShape):
         return error
     text = str(error)
@@ -113,6 +120,8 @@ def as_asyncio(error: BaseException | None) -> BaseException | None:
     if isinstance(error, PeerLeftError):
         return PeerResetError(text)
     if text.startswith(_VERIFY_FAILED):
+        if text.lower().endswith(_MISMATCHES):
+            text = f"{text}, certificate is not valid for {server_hostname!r}"
         return CertificateRefusedError.of(text)
     for kind, shape in _SHAPES:
         if isinstance(error, kind):

@@ -6,6 +6,7 @@ import contextlib
 from asyncio.trsock import TransportSocket
 from typing import TYPE_CHECKING, Any
 
+from engine_shim import facts
 from tlsserver import transport
 from tlsserver.asyncio.ssl_object import SSLObject
 
@@ -121,6 +122,11 @@ class Peer:
         """The client's certificate, at the server's end."""
         return self.session.peer_certificate if self.session.peer == "client" else None
 
+    @property
+    def server_certificate(self) -> bytes | None:
+        """The certificate that the client was shown, in DER; None at the client's end, or after the connection's."""
+        return facts.own_certificate(self.session.tls) if self.session.peer == "client" else None
+
 
 _FACTS: dict[str, Callable[[Peer], Any]] = {
     "sslcontext": lambda peer: peer.context,
@@ -134,5 +140,6 @@ _FACTS: dict[str, Callable[[Peer], Any]] = {
     "engine": lambda peer: peer.offer.engine,
     "wait_context": lambda peer: peer.session.wait_context,
     "client_certificate": lambda peer: peer.client_certificate,
+    "server_certificate": lambda peer: peer.server_certificate,
     "peer_certificate": lambda peer: peer.session.peer_certificate,
 }

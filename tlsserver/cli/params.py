@@ -78,3 +78,9 @@ def name_of_host(host: str) -> str | None:
     except ValueError:
         return host
     return None
+
+
+def url(host: str, port: int) -> str:
+    """Return where a browser finds what listens on an address; for all addresses of the machine, localhost."""
+    shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"https://[{shown}]:{port}/" if ":" in shown else f"https://{shown}:{port}/"

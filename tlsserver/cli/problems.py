@@ -10,7 +10,7 @@ import click
 
 from engine_shim import ShimError
 from tlsserver import ContextSettings, Problem, check
-from tlsserver.cli import params
+from tlsserver.cli import app_options, applications, params
 from tlsserver.cli.offload import needs_file
 from tlsserver.cli.tls_options import workable_options
 from tlsserver.errors import ConfigurationError, ProblemsError, TLSServerError
@@ -19,7 +19,9 @@ from tlsserver.site import files
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["all_at_once", "check_directory", "tell_warnings"]
+    from tlsserver.cli.applications import Application
+
+__all__ = ["all_at_once", "check_served", "tell_warnings"]
 
 
 @contextlib.contextmanager
@@ -32,7 +34,7 @@ def all_at_once(directory: Path | None, options: dict[str, Any]) -> Iterator[Non
         yield
     except (TLSServerError, ShimError, OSError) as error:
         found = dict.fromkeys(
-            [*_problems(error), *_complaint(lambda: check_directory(directory)), *_options_problems(options)]
+            [*_problems(error), *_complaint(lambda: check_served(directory, options)), *_options_problems(options)]
         )
         if options["check_config"]:
             tell_warnings(found)
@@ -78,12 +80,41 @@ def _options_problems(options: dict[str, Any]) -> Iterator[Problem]:
     yield from check(settings, host=host, with_certificate=is_there, with_key=False)
 
 
-def check_directory(directory: Path | None) -> None:
-    """See whether there is a directory to serve; None: none is wanted.
+def check_served(argument: Path | None, options: dict[str, Any]) -> Application | None:
+    """See whether there is what the argument of `serve` names.
+
+    Args:
+        argument: A directory or an application; None: neither is wanted.
+        options: Of `serve`.
+
+    Returns:
+        The application, imported; None: it is none.
 
     Raises:
-        ConfigurationError: It cannot be served.
+        ConfigurationError: It cannot be served, or an option does not fit it.
     """
+    context = click.get_current_context()
+    if argument is None or not applications.is_named(argument):
+        app_options.refuse_without_application(context)
+        _check_directory(argument)
+        return None
+    app_options.refuse_with_application(options, context)
+    _check_extra()
+    wanted = {name: options[name] for name in ("app_dir", "factory", "interface")}
+    return applications.find(str(argument), **wanted)
+
+
+def _check_extra() -> None:
+    try:
+        import a2wsgi  # noqa: F401, PLC0415
+        import uvicorn  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise ConfigurationError(
+            f"applications need {error.name}, which is not installed: `pip install 'tlsserver[asgi]'`"
+        ) from error
+
+
+def _check_directory(directory: Path | None) -> None:
     if directory is None:
         return
     try:

@@ -15,7 +15,8 @@ import click
 import engine_shim
 from engine_shim.openssl_engine import DEFAULT_ALGORITHMS
 from tlsserver import ContextSettings, Reloader, Server, ServerConfig, TLSContext, local_certificate
-from tlsserver.cli import params, problems, signers
+from tlsserver.cli import app_sockets, params, problems, signers
+from tlsserver.cli.app_options import app_options
 from tlsserver.cli.offload import AUTO, FORMS, EngineSettings, load_key, needs_file, open_engine, resolve
 from tlsserver.cli.tls_options import context_options, keys_of_names, tls_options
 from tlsserver.errors import ConfigurationError
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from engine_shim import Engine, Key
+    from tlsserver.cli.applications import Application
     from tlsserver.policy.check import Problem
     from tlsserver.policy.settings import ContextOptions
+    from tlsserver.reload import Reloadable
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +75,52 @@ class Made:
         return self.context
 
 
+@dataclass(frozen=True)
+class Site:
+    """What is served with, whatever is served.
+
+    Attributes:
+        identity: The certificate.
+        about_engine: `--offload`, in words.
+        options: Of the command.
+        made: The first context.
+        make: Makes the next one.
+    """
+
+    identity: Identity
+    about_engine: str
+    options: dict[str, Any]
+    made: Made
+    make: Callable[[], Made]
+
+    def banner(self, what: str, where: str) -> tuple[str, ...]:
+        """Return what the user needs first: where it is, and how to recognise it. Tells warnings."""
+        context = self.made.log_warnings()
+        linkage = engine_shim.attach()
+        return (
+            f"tlsserver serves {what} at {where}",
+            f"  certificate  {self.identity.about}",
+            f"  SHA-256      {_fingerprint(self.identity.certificate)}",
+            f"  engine       {self.about_engine}{'' if context.engine else ': OpenSSL signs on the loop'}",
+            f"  linkage      {linkage.name}, {linkage.openssl_version}",
+            "  stop         Ctrl-C; twice to stop at once",
+        )
+
+    def reloading(self, server: Reloadable) -> Reloader:
+        """Keep a server's context as new as the files that the options name."""
+        # Keys that another process reads are none of the context's files.
+        sources = (
+            self.identity.certificate,
+            *self.made.context.files,
+            self.identity.key,
+            *keys_of_names(self.options),
+        )
+        interval = self.options["reload_interval"]
+        return Reloader(server, make=lambda: self.make().log_warnings(), files=sources, interval=interval)
+
+
 @click.command("serve", context_settings={"auto_envvar_prefix": "TLSSERVER", "show_default": True})
-@click.argument("directory", required=False, type=_PATH)
+@click.argument("directory", metavar="[DIRECTORY | MODULE:ATTRIBUTE]", required=False, type=_PATH)
 @click.option("--host", default=_DEFAULT.host, help="Address to listen on.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=_DEFAULT.port, help="Port to listen on; 0: any free one."
@@ -134,16 +181,20 @@ class Made:
 @click.option("--check-config", is_flag=True, help="Say all that is wrong with the configuration, and serve nothing.")
 @click.option("--backlog", type=_COUNT, default=_DEFAULT.backlog, help="Connections that the kernel holds for us.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
-def command(directory: Path | None, **options: Any) -> None:  # noqa: ANN401 - see the options above
-    """Serve the files of DIRECTORY over HTTPS; without DIRECTORY, the demo site.
+@app_options
+def command(directory: Path | None, **options: Any) -> int:  # noqa: ANN401 - see the options above
+    """Serve the files of DIRECTORY over HTTPS, or an application of ASGI or WSGI; without both, the demo site.
+
+    MODULE:ATTRIBUTE is an application: what has a colon, and is no folder. The options from --app-dir on are for it.
 
     Each option can also be given in the environment, as TLSSERVER_PORT for --port. Without a certificate one for
     localhost is made and kept. Ctrl-C or SIGTERM finishes what is under way; a second one stops at once.
     """
     logging.basicConfig(level=options["log_level"].upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    application = None
     with contextlib.ExitStack() as stack:
         with problems.all_at_once(directory, options):
-            problems.check_directory(directory)
+            application = problems.check_served(directory, options)
             identity = _identity(options)
             settings = _settings(options, identity)
             offload, settings, reason = resolve(options["offload"], settings, identity.key, identity.password)
@@ -155,24 +206,16 @@ def command(directory: Path | None, **options: Any) -> None:  # noqa: ANN401 - s
         if options["check_config"]:
             problems.tell_warnings(made.warnings)
             click.echo("the configuration can be served")
-        else:
-            _serve(directory, identity, about, options, made=made, make=make)
+            return 0
+        site = Site(identity, about, options, made, make)
+        return _serve(directory, site) if application is None else _serve_application(application, site)
 
 
-def _serve(
-    directory: Path | None,
-    identity: Identity,
-    about_engine: str,
-    options: dict[str, Any],
-    *,
-    made: Made,
-    make: Callable[[], Made],
-) -> None:
-    context = made.context
-
+def _serve(directory: Path | None, site: Site) -> int:
     def statistics() -> dict[str, Any]:
         return server.statistics().as_dict()
 
+    options = site.options
     linkage = engine_shim.attach()
     handler = (
         files.site(directory)
@@ -180,23 +223,27 @@ def _serve(
         else demo.site(statistics, options["offload"], linkage.name, linkage.openssl_version)
     )
     limits = replace(DEFAULT_LIMITS, timeout_keep_alive=options["timeout_keep_alive"])
-    server = Server(context, protocol_factory(handler, limits), **_server_options(options))
+    server = Server(site.made.context, protocol_factory(handler, limits), **_server_options(options))
     host, port = server.listen()
-    made.log_warnings()
-    lines = (
-        *_banner(host, port, directory, identity),
-        f"  engine       {about_engine}{'' if context.engine else ': OpenSSL signs on the loop'}",
-        f"  linkage      {linkage.name}, {linkage.openssl_version}",
-        "  stop         Ctrl-C; twice to stop at once",
-    )
-    # Keys that another process reads are none of the context's files.
-    sources = (identity.certificate, *context.files, identity.key, *keys_of_names(options))
-    with (
-        Reloader(server, make=lambda: make().log_warnings(), files=sources, interval=options["reload_interval"]),
-        _collected_rarely(),
-    ):
+    lines = site.banner(str(directory or "the demo site"), params.url(host, port))
+    with site.reloading(server), _collected_rarely():
         # Not before signals are heeded: who waits for these lines may send one at once.
         server.run(started=lambda: click.echo("\n".join(lines)))
+    return 0
+
+
+def _serve_application(application: Application, site: Site) -> int:
+    from tlsserver.cli import app_server  # noqa: PLC0415 - needs the extra
+
+    listening = app_sockets.listen(site.options)
+    try:
+        server = app_server.AppServer(application, site.options, site.made.context)
+        lines = site.banner(f"{application.name} ({server.interface})", listening.where)
+        with site.reloading(server), _collected_rarely():
+            return server.serve_on(listening.socket, started=lambda: click.echo("\n".join(lines)))
+    finally:
+        listening.socket.close()
+        listening.remove()
 
 
 @contextlib.contextmanager
@@ -284,17 +331,6 @@ def _context(identity: Identity, engine: Engine | None, options: dict[str, Any])
     found = inspect(about, host=params.name_of_host(options["host"]))
     refuse(found)  # what can be loaded and is wrong all the same
     return Made(context, tuple(found))
-
-
-def _banner(host: str, port: int, directory: Path | None, identity: Identity) -> tuple[str, ...]:
-    """Return what the user needs first: where it is, and how to recognise it."""
-    shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, host)  # noqa: S104 - compared, not bound
-    url = f"https://[{shown}]:{port}/" if ":" in shown else f"https://{shown}:{port}/"
-    return (
-        f"tlsserver serves {directory or 'the demo site'} at {url}",
-        f"  certificate  {identity.about}",
-        f"  SHA-256      {_fingerprint(identity.certificate)}",
-    )
 
 
 def _fingerprint(certificate: Path) -> str:

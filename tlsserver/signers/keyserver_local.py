@@ -39,13 +39,16 @@ class LocalSocket:
         socket: Listening, non-blocking.
     """
 
-    def __init__(self, path: Path, *, group: int | None = None, owner: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, group: int | None = None, owner: int | None = None, mode: int | None = None
+    ) -> None:
         """Bind and listen; a file that nobody listens on any more is replaced.
 
         Args:
             path: Where to.
             group: Whose members may connect; None: the owner alone.
             owner: Who owns the file; None: whoever this process runs as.
+            mode: Of the file; None: what the group needs.
 
         Raises:
             AddressError: Somebody listens there, it is another kind of file, or it is not allowed.
@@ -57,7 +60,8 @@ class LocalSocket:
             _remove_stale(path, where)
             # Nobody can connect before listen(2). The folder may be another user's, who can put a link in the file's
             # place at any moment: so rights come with bind(2), and lchown(2) follows nothing.
-            _bind(self.socket, path, _OWNER_ONLY if group is None else _WITH_GROUP)
+            needed = _OWNER_ONLY if group is None else _WITH_GROUP
+            _bind(self.socket, path, needed if mode is None else mode)
             self._file = _identity(path)
             os.lchown(path, -1 if owner is None else owner, -1 if group is None else group)
             self.socket.listen(BACKLOG)

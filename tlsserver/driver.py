@@ -189,6 +189,7 @@ class Driver:
         deadline = self._watch.deadline
         if deadline is not None and deadline <= self._hub.reactor.time():
             self._feed(self.connection.expire)
+            self.touch()  # a calm connection's deadline has moved on without a word: the next is to be set
         else:
             self._set_timer(deadline)
 

@@ -12,6 +12,7 @@ import pytest
 
 import engine_shim
 from engine_shim import EngineClosedError, SignerEngine
+from support import apart
 from support.asking import asked, ended, is_readable, make_pair, private_key, sign, taken
 from support.waiting import PATIENCE, readable
 
@@ -93,8 +94,9 @@ def test_time_that_is_over_or_never_comes(
     assert [one is not None for one in found] == [timeout > 0]
 
 
-def test_descriptor_is_to_be_had_later(engine: SignerEngine) -> None:
-    """A fork has no room for the child's own."""
+def fork_without_room() -> None:
+    """A fork has no room for the child's own descriptors."""
+    engine = SignerEngine()
     fd = engine.ended_fileno()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
@@ -114,6 +116,11 @@ def test_descriptor_is_to_be_had_later(engine: SignerEngine) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert not readable([fd])
+    engine.close()
+
+
+def test_descriptor_is_to_be_had_later() -> None:
+    apart.run(fork_without_room)  # libuv, which other tests load, aborts a child that has no room
 
 
 def test_ended_requests_are_told_once(engine: SignerEngine, certificates: Certificates) -> None:

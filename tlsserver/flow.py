@@ -164,8 +164,7 @@ class Flow:
     def begin(self, now: float) -> None:
         """The handshake is done."""
         self._last_activity = now
-        # The first request often lies in the same segment as the end of the handshake, and maybe in OpenSSL already.
-        self.turn(now)
+        self.turn(now)  # the first request often lies in the handshake's last segment, and in OpenSSL already
 
     def readable(self, now: float) -> None:
         """The socket has bytes, its end, or an error."""
@@ -272,8 +271,9 @@ class Flow:
             if step is not _DONE:
                 self._read_stopped(step, now)
                 return
-            budget -= len(self._wire.received)
-            self._received(self._wire.received, now)
+            data, self._wire.received = self._wire.received, b""  # idle connections keep no request
+            budget -= len(data)
+            self._received(data, now)
             if not self._can_pull():
                 return
             if self._wire.drained:

@@ -228,4 +228,4 @@ def check_nothing_left() -> Iterator[None]:
     assert len(pooled) == counters.wait_fds_open
     kept = {fd: what for fd, what in after.descriptors.items() if fd not in pooled or fd in before.descriptors}
     complaint = leaks.complaint(before, after._replace(descriptors=kept))
-    assert not complaint
+    assert not complaint, complaint

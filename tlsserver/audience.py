@@ -20,6 +20,7 @@ class Audience:
     Attributes:
         protocol: The user's protocol, from `meet` until `lose`.
         limits: The write buffer's marks, ``(low, high)`` in bytes.
+        held: What was read and the protocol has not taken, because it reads no more.
         forgives_truncation: Whether the end of the TCP stream without close_notify is an end like any other to it.
         begins_later: Whether it hears nothing of what has come before the next turn.
     """
@@ -27,7 +28,7 @@ class Audience:
     forgives_truncation = False
     begins_later = False
 
-    __slots__ = ("_factory", "_peer", "_writing_paused", "limits", "protocol")
+    __slots__ = ("_factory", "_peer", "_writing_paused", "held", "limits", "protocol")
 
     def __init__(self, factory: Callable[[], asyncio.BaseProtocol], peer: object, limits: tuple[int, int]) -> None:
         """Prepare for a protocol that is made later.
@@ -39,6 +40,7 @@ class Audience:
         """
         self.protocol: asyncio.BaseProtocol | None = None
         self.limits = limits
+        self.held = b""
         self._factory = factory
         self._peer = peer
         self._writing_paused = False
@@ -70,7 +72,7 @@ class Audience:
             return None, error
 
     def receive(self, data: bytes) -> Exception | None:
-        """Hand over what has come."""
+        """Hand over what has come; what the protocol does not take is `held`."""
         return self.call("data_received", data)
 
     def can(self, method: str) -> bool:
@@ -91,6 +93,9 @@ class Audience:
 
     def lose(self, error: BaseException | None) -> None:
         """Tell it ``connection_lost``, once, if it was ever told of the connection."""
-        if self.protocol is not None:
+        if self.protocol is None:
+            return
+        try:
             self.call("connection_lost", error)
+        finally:
             self.protocol = None

@@ -324,7 +324,7 @@ class Connection:
         self._counters.handshake_seconds.observe(now - self._started)
         error = self.audience.meet(self._make_transport(self))
         if error is not None:
-            self._end(error, now)
+            self.abort(now, error)
         self._flow.begin(now)
         if self._winding_down and self.state in states.OPEN:
             self._ask_to_finish(now)
@@ -381,7 +381,7 @@ class Connection:
             return
         error = self.audience.call("close_when_idle")
         if error is not None:
-            self._end(error, now)
+            self.abort(now, error)
 
     def _end(self, error: BaseException | None, now: float) -> None:
         """Leave for good. The protocol hears of it in `settle`."""

@@ -77,8 +77,14 @@ class Hub:
             return
         now = self.reactor.time()
         touched, self.touched = self.touched, []
-        for driver in [driver for driver in touched if driver.release(now)]:
-            driver.acquire(now)
+        rest = iter(touched)
+        wanting: list[Driver] = []
+        try:
+            wanting.extend(driver for driver in rest if driver.release(now))
+        finally:  # a KeyboardInterrupt of one connection is no other's
+            self.touched.extend(rest)
+            for driver in wanting:
+                driver.acquire(now)
         if self.touched:
             self.reactor.hurry()
 
@@ -189,6 +195,10 @@ class Driver:
         except Exception as error:  # noqa: BLE001 - see _failed
             self.touch()
             self._failed(error, now)
+        except BaseException:  # KeyboardInterrupt: the loop may go on, and OpenSSL hold what was not read
+            self._hub.reactor.call_soon(self._feed, self.connection.turn)
+            self.touch()
+            raise
         else:
             if not (self._is_calm and self.connection.is_calm):
                 self.touch()
@@ -214,6 +224,9 @@ class Driver:
             connection.settle(now)
         except Exception as error:  # noqa: BLE001 - see _failed
             self._failed(error, now)
+        except BaseException:
+            self.touch()
+            raise
         if connection.tls is not None and not self._registration.urgent and connection.state is not _CLOSED:
             self._make_urgent(now)
         if connection.state is _CLOSED or self not in self._hub.drivers:

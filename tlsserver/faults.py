@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["failure", "is_end"]
 
+_PEER_GONE = (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED)
+
 # openssl/err.h (3.0 and later): the library's number lies above 23 bits of reason.
 _REASON_MASK = 0x7FFFFF
 _LIBRARY_SHIFT = 23
@@ -59,7 +61,7 @@ def failure(errors: tuple[OpenSSLError, ...], system_error: int, verify_error: s
         system_error: errno, where the queue is empty.
         verify_error: What is wrong with the peer's certificate; None: nothing.
     """
-    if not errors:
+    if not errors or system_error in _PEER_GONE:
         return _system_failure(system_error)
     return _engine_failure(errors) or _ssl_failure(errors, verify_error)
 
@@ -71,7 +73,7 @@ def _ssl_reason(code: int) -> int:
 
 
 def _system_failure(number: int) -> TLSServerError:
-    if number in (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED):
+    if number in _PEER_GONE:
         return PeerLeftError("the peer reset the connection")
     if number:
         return PeerLeftError(f"the connection broke: {os.strerror(number)}")

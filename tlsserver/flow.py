@@ -71,7 +71,6 @@ class Flow:
         "_counters",
         "_end",
         "_goodbye_deadline",
-        "_held",
         "_hold",
         "_last_activity",
         "_life",
@@ -123,7 +122,6 @@ class Flow:
         self._write_wants = _DONE  # DONE: nothing, it can go on at once
         self._peer_closed = False  # the peer's close_notify was read
         self._notified = False  # ours was sent
-        self._held = b""  # read by a call that was paused when the protocol stopped reading
         self._last_activity = 0.0
         self._goodbye_deadline = 0.0
 
@@ -185,7 +183,6 @@ class Flow:
     def turn(self, now: float) -> None:
         """Go on reading."""
         self.again = False
-        self._deliver_held(now)
         self._pull(now)
 
     def resumed(self, now: float) -> None:
@@ -260,6 +257,8 @@ class Flow:
         return self._life.state in _FLOWING and self._may_read()
 
     def _pull(self, now: float) -> None:
+        if self._audience.held:
+            self._deliver_held(now)
         if self._can_pull():
             self._read_on(now)
 
@@ -289,12 +288,12 @@ class Flow:
             return
         if self.is_reading:
             self._obey(self._audience.receive(data), now)
-        else:
-            self._held = data
+        else:  # a call that was paused when the protocol stopped reading
+            self._audience.held = data
 
     def _deliver_held(self, now: float) -> None:
-        if self._held and self.is_reading and self._life.state is _OPEN:
-            held, self._held = self._held, b""
+        if self.is_reading and self._life.state is _OPEN:
+            held, self._audience.held = self._audience.held, b""
             self._obey(self._audience.receive(held), now)
 
     def _read_stopped(self, step: Step, now: float) -> None:
@@ -304,17 +303,18 @@ class Flow:
             self._end(None, now)
         elif step is _CLOSED or (step is _EOF and self._audience.forgives_truncation):
             self._peer_closed = True
-            self._offer_half_close(now)
+            self._offer_half_close(now, may_write=step is _CLOSED)
         elif step is _EOF:
             self._end(TruncatedError(f"the {self._wire.peer} ended the stream without close_notify"), now)
         else:
             self._end(self._wire.failure(), now)
 
-    def _offer_half_close(self, now: float) -> None:
+    def _offer_half_close(self, now: float, *, may_write: bool) -> None:
         if self._life.state is _OPEN:
             keeps_open, error = self._audience.ask("eof_received")
             self._obey(error, now)
-            if not keeps_open and self._life.state is _OPEN:
+            # OpenSSL takes a stream that is cut off for an attack, and writes no more.
+            if not (keeps_open and may_write) and self._life.state is _OPEN:
                 self._life.go(_CLOSE)
 
     # Writing
@@ -391,6 +391,7 @@ class Flow:
     def _obey(self, error: BaseException | None, now: float) -> None:
         """A protocol that raised has ended its own connection, and nobody else's."""
         if error is not None:
+            self.uncork(now)  # what it has written before
             self._end(error, now)
 
 

@@ -134,6 +134,7 @@ static int call_openssl(const struct async_ssl *a) {
 /* On the job's stack, if there is one. What it came to is kept: it may be another step that sees it return. */
 static int run(void *argument) {
     struct async_ssl *a = *(struct async_ssl **)argument;
+    errno = 0;
     a->result = call_openssl(a);
     a->system_error = errno;
     return 1;
@@ -176,6 +177,9 @@ static int status_of(const struct async_ssl *a, int outcome) {
     if (outcome == ASYNC_ERR) return SSL_ERROR_SSL;
     if (succeeded(a->call, a->result)) return SSL_ERROR_NONE;
     int status = ossl.SSL_get_error(a->ssl, a->result);
+    /* OpenSSL 4 puts an entry of its own, which says nothing, upon a peer that is gone. */
+    bool peer_gone = a->system_error == EPIPE || a->system_error == ECONNRESET;
+    if (status == SSL_ERROR_SSL && a->call == CALL_WRITE && peer_gone) return SSL_ERROR_SYSCALL;
     return status == SSL_ERROR_SYSCALL && a->step.error_count > 0 ? SSL_ERROR_SSL : status;
 }
 

@@ -18,6 +18,12 @@ COVERED_BY = {
     "tlsserver/job_line.py": "test_service_jobs.py",
     "tlsserver/loop_engines.py": "test_turns.py",
     "tlsserver/offers.py": "test_service.py",
+    # On asyncio's loops.
+    "tlsserver/asyncio/contexts.py": "test_asyncio_listen.py",
+    "tlsserver/asyncio/endpoint.py": "test_asyncio_server.py",
+    "tlsserver/asyncio/errors.py": "test_asyncio_client.py",
+    "tlsserver/asyncio/sockets.py": "test_asyncio_listen.py",
+    "tlsserver/asyncio/terms.py": "test_asyncio_listen.py",
     # Under the servers of others.
     "tlsserver/integrations/twisted_*.py": "test_integrations_twisted.py",
     "tlsserver/integrations/cheroot_socket.py": "test_integrations_cheroot.py",

@@ -56,7 +56,7 @@ class LoopAudience(Audience):
         self.begins_later = waiter is not None
         self._announces = announces
         self._is_inside = False
-        self._transport: asyncio.BaseTransport | None = None
+        self._transport: Any = None
 
     def meet(self, transport: asyncio.BaseTransport) -> Exception | None:
         """Make the protocol, tell it ``connection_made``, and whoever waits that the handshake is done."""
@@ -74,10 +74,24 @@ class LoopAudience(Audience):
     def receive(self, data: bytes) -> Exception | None:
         """Hand over what has come, to protocols of either kind."""
         protocol = self.protocol
-        # As in uvloop, who has no other way to be given data need not say that he is a BufferedProtocol.
-        if isinstance(protocol, asyncio.BufferedProtocol) or not hasattr(protocol, "data_received"):
-            return self._try("buffer_updated", _fill, (protocol, data))[1]
+        if _takes_buffers(protocol):
+            return self._fill(data)
         return self._try("data_received", protocol.data_received, (data,))[1]  # type: ignore[union-attr]
+
+    def _fill(self, data: bytes) -> Exception | None:
+        """Fill the buffers that it gives, for as long as it takes them: it may stop reading or make way for another."""
+        while _takes_buffers(self.protocol):
+            count: Any
+            count, error = self._try("buffer_updated", _fill_one, (self.protocol, data))
+            if error is not None:
+                return error
+            data = data[count:]
+            if not data:
+                return None
+            if not self._transport.is_reading():
+                self.held = data
+                return None
+        return self.receive(data)
 
     def ask(self, method: str, *args: object) -> tuple[object, Exception | None]:
         """Call a method of the protocol; return its answer and what it raised."""
@@ -106,6 +120,13 @@ class LoopAudience(Audience):
         super().lose(shown)
         self._transport = None
 
+    def forsake(self) -> None:
+        """The loop is being closed: as at the end of asyncio's, nobody is told of anything any more."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.cancel()
+        self.protocol = None
+
     def _wake(self, error: BaseException | None) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is None or waiter.done():
@@ -126,14 +147,17 @@ class LoopAudience(Audience):
         )
 
 
-def _fill(protocol: asyncio.BufferedProtocol, data: bytes) -> None:
-    """Copy into the buffers that the protocol gives."""
-    rest = memoryview(data)
-    while rest:
-        with memoryview(protocol.get_buffer(len(rest))) as room, room.cast("B") as octets:
-            count = min(len(octets), len(rest))
-            octets[:count] = rest[:count]
-        if not count:
-            raise RuntimeError("get_buffer() returned an empty buffer")
-        protocol.buffer_updated(count)
-        rest = rest[count:]
+def _fill_one(protocol: asyncio.BufferedProtocol, data: bytes) -> int:
+    """Copy into one buffer; return how much it took."""
+    with memoryview(protocol.get_buffer(len(data))) as room, room.cast("B") as octets:
+        count = min(len(octets), len(data))
+        octets[:count] = data[:count]
+    if not count:
+        raise RuntimeError("get_buffer() returned an empty buffer")
+    protocol.buffer_updated(count)
+    return count
+
+
+def _takes_buffers(protocol: object) -> bool:
+    """As in uvloop, who has no other way to be given data need not say that he is a BufferedProtocol."""
+    return isinstance(protocol, asyncio.BufferedProtocol) or not hasattr(protocol, "data_received")

@@ -6,15 +6,16 @@ The loop's own `create_connection` connects (names, several addresses, happy eye
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from typing import TYPE_CHECKING, Any, cast
 
+from tlsserver.asyncio.errors import HandshakeFailedError
 from tlsserver.asyncio.terms import Limits, Terms, terms_of
-from tlsserver.asyncio.upgrade import begin, taken_over
+from tlsserver.asyncio.upgrade import Unread, begin, taken_over
 from tlsserver.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
     from pathlib import Path
 
@@ -56,15 +57,15 @@ async def create_connection(
         TypeError: The context is not ours, or not a client's.
         ValueError: The arguments do not fit each other, or the context cannot work.
     """
-    terms = terms_of(ssl, _limits(arguments))
+    terms = terms_of(ssl, _limits(arguments), server_side=False)
     if server_hostname is None and not host:
         raise ConfigurationError("You must set server_hostname when using ssl without a host")
     name = host if server_hostname is None else server_hostname
     if _is_only_socket(arguments) and host is None and port is None:
         return await _on_socket(loop, arguments["sock"], protocol_factory, terms, name)
     connect = original(loop, "create_connection")
-    plain, _ = await connect(asyncio.Protocol, host, port, **arguments)
-    return await _upgraded(loop, plain, protocol_factory, terms, name)
+    connected = await connect(Unread, host, port, **arguments)
+    return await _upgraded(loop, connected, protocol_factory, terms, name)
 
 
 async def create_unix_connection(
@@ -95,14 +96,14 @@ async def create_unix_connection(
         TypeError: See there.
         ValueError: See there.
     """
-    terms = terms_of(ssl, _limits(arguments))
+    terms = terms_of(ssl, _limits(arguments), server_side=False)
     if server_hostname is None:
         raise ConfigurationError("you have to pass server_hostname when using ssl")
     if _is_only_socket(arguments) and path is None:
         return await _on_socket(loop, arguments["sock"], protocol_factory, terms, server_hostname)
     connect = original(loop, "create_unix_connection")
-    plain, _ = await connect(asyncio.Protocol, path, **arguments)
-    return await _upgraded(loop, plain, protocol_factory, terms, server_hostname)
+    connected = await connect(Unread, path, **arguments)
+    return await _upgraded(loop, connected, protocol_factory, terms, server_hostname)
 
 
 def _limits(arguments: dict[str, Any]) -> Limits:
@@ -137,11 +138,15 @@ async def _on_socket(
 
 async def _upgraded(
     loop: asyncio.AbstractEventLoop,
-    plain: asyncio.BaseTransport,
+    connected: tuple[asyncio.BaseTransport, Unread],
     protocol_factory: Callable[[], asyncio.BaseProtocol],
     terms: Terms,
     name: str | None,
 ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+    plain, unread = connected
     sock = await taken_over(loop, plain)
+    if unread.is_late:
+        sock.close()
+        raise HandshakeFailedError.of("wrong version number: the server spoke first, so it does not speak TLS")
     transport = await begin(loop, sock, protocol_factory, terms, server_side=False, server_hostname=name or None)
     return transport, transport.get_protocol()

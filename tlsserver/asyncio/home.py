@@ -123,7 +123,7 @@ class Home:
             listener.close()
         self.listeners.clear()
         for driver in tuple(self.hub.drivers):
-            driver.connection.audience.protocol = None
+            driver.connection.audience.forsake()  # type: ignore[attr-defined] # one of ours
             driver.abort()
         self._drain()
         self.engines.leave()

@@ -78,7 +78,7 @@ async def create_server(
         OSError: An address cannot be listened on.
     """
     binding, limits = _parted(arguments)
-    terms = terms_of(ssl, limits, backlog=backlog)
+    terms = terms_of(ssl, limits, server_side=True, backlog=backlog)
     if (sock is not None) == (host is not None or port is not None):
         raise ValueError("give either host and port, or sock")
     home = home_of(loop)
@@ -131,7 +131,7 @@ async def create_unix_server(
         ValueError: The same.
         OSError: The path cannot be listened on.
     """
-    terms = terms_of(ssl, limits, backlog=backlog)
+    terms = terms_of(ssl, limits, server_side=True, backlog=backlog)
     home = home_of(loop)
     bound = _unix_socket(path, sock)
     made = _served(home, [bound], protocol_factory, terms, start_serving=start_serving)

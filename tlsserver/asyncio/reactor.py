@@ -6,12 +6,15 @@ Facts
 - asyncio has no end of an iteration; what `call_soon` is given comes first in the next one.
 - A descriptor that was closed and whose number came back looks like the old one to asyncio's selector, which then makes
   no system call: the kernel's set has lost it, and its events never come.
-- uvloop's timers count in whole milliseconds and may be early by half of one.
+- uvloop's timers count in whole milliseconds and may be early by half of one. After an error of a descriptor (a reset)
+  it calls the reader once and watches no more, as libuv does: who stops before the end is never told of it.
 
 Decision
-- Open connections are watched by the loop itself (``add_reader``, ``add_writer``). Handshakes, wait fds and listening
-  sockets are in a selector of our own, of which the loop watches the one descriptor: they get 2 ms of each iteration,
-  and cost asyncio one callback, not one each.
+- Open connections are watched by asyncio's loop itself (``add_reader``, ``add_writer``). Handshakes, wait fds and
+  listening sockets are in a selector of our own, of which the loop watches the one descriptor: they get 2 ms of each
+  iteration, and cost asyncio one callback, not one each.
+- Where the loop is not asyncio's own, open connections are in a selector of ours as well: reading relies on events that
+  come for as long as there is something to read, and a selector's do.
 - A turn of the reactor is one callback. It is asked for by whoever leaves something for its end, and by the first
   deadline, the only timer that the loop has of ours.
 - Turns run in an empty context (contextvars), so that no task's variables get into another's connections.
@@ -23,9 +26,9 @@ Trade-off
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import contextvars
-import time
 from typing import TYPE_CHECKING, Any
 
 from tlsserver.errors import ConfigurationError
@@ -33,7 +36,6 @@ from tlsserver.reactor import EVENT_READ, EVENT_WRITE, Reactor
 from tlsserver.selector import SelectorLike, new_selector
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Mapping
 
     from tlsserver.reactor import Registration, Timer
@@ -127,12 +129,22 @@ class LoopReactor(Reactor):
         if not hasattr(crowd, "fileno"):
             message = "this machine has no selector with a descriptor (epoll, kqueue): asyncio cannot be used"
             raise ConfigurationError(message)
+        # Watched by the loop itself, or nested in it.
+        self._is_direct = isinstance(loop, asyncio.SelectorEventLoop)
         try:
-            super().__init__(LoopSelector(loop), crowd=crowd)
+            selector = LoopSelector(loop) if self._is_direct else new_selector()
+            self.context.run(super().__init__, selector, crowd=crowd)
+            if not self._is_direct:
+                self.context.run(loop.add_reader, selector.fileno(), self._serve_urgent)  # type: ignore[union-attr]
         except NotImplementedError as error:
-            crowd.close()
+            self.close()
             message = f"{type(loop).__name__} cannot watch descriptors: use a selector loop of asyncio, or uvloop"
             raise ConfigurationError(message) from error
+
+    def _serve_urgent(self) -> None:
+        """Some that are urgent have events."""
+        for key, events in self._selector.select(0):
+            self._serve(key.data, events)
 
     # Asking for turns
 
@@ -164,6 +176,9 @@ class LoopReactor(Reactor):
         self._has_left = True
         if self._alarm is not None:
             self._alarm.cancel()
+        if not self._is_direct:
+            self._loop.remove_reader(self._selector.fileno())  # type: ignore[attr-defined]
+            return
         watched = [one for one in self._registrations.values() if one.urgent and one.events]
         alone: SelectorLike = type(self._crowd)()
         for registration in watched:
@@ -185,7 +200,11 @@ class LoopReactor(Reactor):
     def _turn(self) -> None:
         if self._has_left:
             return
-        self.run_turn(0)
+        try:
+            self.run_turn(0)
+        except BaseException:  # KeyboardInterrupt of a protocol: the loop may go on
+            self.end_turn_soon()
+            raise
         if self._backlog:
             self.end_turn_soon()
         self._set_alarm()
@@ -198,7 +217,7 @@ class LoopReactor(Reactor):
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm_at = when
-        delay = max(when - time.monotonic(), 0.0)
+        delay = max(when - self.time(), 0.0)
         self._alarm = self._loop.call_later(delay, self._turn_due, context=self.context)
 
     def _woken(self, events: int) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["bound_to", "bound_to_path", "given"]
+__all__ = ["bound_to", "bound_to_path", "given", "send_at_once"]
 
 Hosts = str | Iterable[str] | None
 
@@ -49,7 +49,7 @@ async def bound_to(
     hosts = [host or None] if isinstance(host, str) or host is None else list(host)
     found: dict[Any, None] = {}
     for one in hosts:
-        addresses = await loop.getaddrinfo(one, port or 0, family=family, type=socket.SOCK_STREAM, flags=flags)
+        addresses = await _addresses(loop, one, port or 0, family=family, flags=flags)
         if not addresses:
             raise OSError(f"getaddrinfo({one!r}) returned empty list")
         found.update(dict.fromkeys(addresses))
@@ -64,6 +64,20 @@ async def bound_to(
             made.append(sock)
         stack.pop_all()
     return made
+
+
+async def _addresses(
+    loop: asyncio.AbstractEventLoop, host: str | None, port: int, *, family: int, flags: int
+) -> list[Any]:
+    """Look a name up; what is no name needs none of the loop's threads."""
+    named = {"family": family, "type": socket.SOCK_STREAM}
+    with contextlib.suppress(socket.gaierror):
+        return socket.getaddrinfo(host, port, **named, flags=flags | socket.AI_NUMERICHOST)
+    try:
+        return await loop.getaddrinfo(host, port, **named, flags=flags)
+    except socket.gaierror as error:
+        reason = (error.strerror or "unknown").lower()
+        raise socket.gaierror(error.errno, f"cannot look up {host!r} to listen there: {reason}") from None
 
 
 def _maybe_socket(family: int, kind: int, protocol: int) -> socket.socket | None:
@@ -81,7 +95,7 @@ def _bind(sock: socket.socket, address: Any, *, reuse_address: bool, reuse_port:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    send_at_once(sock)
     sock.setblocking(False)
     try:
         sock.bind(address)
@@ -91,7 +105,7 @@ def _bind(sock: socket.socket, address: Any, *, reuse_address: bool, reuse_port:
 
 
 def bound_to_path(path: str | bytes | Path) -> socket.socket:
-    """Make a Unix socket; one that nobody holds open any more, left over at its path, gives way.
+    """Make a Unix socket; a socket that lies at its path gives way, as with asyncio, whether it is in use or not.
 
     Raises:
         OSError: The path cannot be bound.
@@ -101,7 +115,7 @@ def bound_to_path(path: str | bytes | Path) -> socket.socket:
     try:
         sock.setblocking(False)
         if where[:1] not in ("\0", b"\0"):
-            _remove_left_over(Path(os.fsdecode(where)))
+            _remove_socket(Path(os.fsdecode(where)))
         sock.bind(where)
     except OSError as error:
         sock.close()
@@ -113,7 +127,7 @@ def bound_to_path(path: str | bytes | Path) -> socket.socket:
     return sock
 
 
-def _remove_left_over(path: Path) -> None:
+def _remove_socket(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(path.stat().st_mode):
             path.unlink()
@@ -129,4 +143,11 @@ def given(sock: socket.socket, family: int | None = None) -> socket.socket:
         wanted = "A Unix stream socket" if family is not None else "A stream socket"
         raise ValueError(f"{wanted} was expected, got {sock!r}")
     sock.setblocking(False)
+    send_at_once(sock)
     return sock
+
+
+def send_at_once(sock: socket.socket) -> None:
+    """Switch Nagle's algorithm off, where there is one: see `bound_to`."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

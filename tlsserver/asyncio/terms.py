@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from tlsserver.asyncio.contexts import is_ours
+from tlsserver.asyncio.contexts import client_source, is_ours, server_source
 from tlsserver.config import ServerConfig
 from tlsserver.errors import ConfigurationError
 
@@ -45,16 +45,17 @@ class Terms(NamedTuple):
     config: ServerConfig
 
 
-def terms_of(context: object, limits: Limits, *, backlog: int | None = None) -> Terms:
+def terms_of(context: object, limits: Limits, *, server_side: bool, backlog: int | None = None) -> Terms:
     """Check what was given as ``ssl=``, and lay asyncio's arguments upon the limits.
 
     Args:
         context: What was given.
         limits: asyncio's arguments.
+        server_side: Whether it is to accept connections, or to make them.
         backlog: Of listen(2); None: the config's.
 
     Raises:
-        TypeError: The context is not ours, or there is no such argument.
+        TypeError: The context is not ours, or not for that side; or there is no such argument.
         ValueError: A limit cannot work.
     """
     if not is_ours(context):
@@ -62,6 +63,7 @@ def terms_of(context: object, limits: Limits, *, backlog: int | None = None) -> 
         raise TypeError(
             f"ssl is a {kind}: give a tlsserver.asyncio.SSLContext, a tlsserver.TLSContext or a tlsserver.ClientContext"
         )
+    (server_source if server_side else client_source)(context)
     refuse_unknown(limits, Limits.__annotations__)
     named: dict[str, Any] = {
         "timeout_handshake": limits.get("ssl_handshake_timeout"),

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlsserver.asyncio.endpoint import Endpoint, Entrance
 from tlsserver.asyncio.home import home_of
+from tlsserver.asyncio.sockets import send_at_once
 from tlsserver.asyncio.terms import Limits, Terms, terms_of
 from tlsserver.errors import ConfigurationError
 
@@ -31,7 +32,25 @@ if TYPE_CHECKING:
 
     from tlsserver.asyncio.contexts import AnyContext
 
-__all__ = ["begin", "connect_accepted_socket", "start_tls", "taken_over"]
+__all__ = ["Unread", "begin", "connect_accepted_socket", "start_tls", "taken_over"]
+
+
+class Unread(asyncio.Protocol):
+    """The protocol of a transport that is made only to be taken over: what comes should stay in the socket.
+
+    Attributes:
+        is_late: Something came before reading was stopped (uvloop reads on), and is lost.
+    """
+
+    is_late = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Read nothing."""
+        transport.pause_reading()  # type: ignore[attr-defined] # sockets can be read
+
+    def data_received(self, data: bytes) -> None:
+        """Somebody speaks who should be waiting for us."""
+        self.is_late = self.is_late or bool(data)
 
 
 class _Handover(asyncio.Protocol):
@@ -39,26 +58,42 @@ class _Handover(asyncio.Protocol):
 
     Args:
         loop: The transport's.
+        before: Its protocol so far.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.is_sent = loop.create_future()
-        self.is_sent.set_result(None)
+    def __init__(self, loop: asyncio.AbstractEventLoop, before: asyncio.BaseProtocol) -> None:
         self._loop = loop
+        self._before = before
+        self._is_told = False
+        self._is_sent: asyncio.Future[None] | None = None
+
+    async def wait_sent(self, transport: Any) -> None:  # noqa: ANN401 - uvloop's classes are its own
+        """Wait until nothing is unsent.
+
+        Raises:
+            ConnectionError: The connection is lost.
+        """
+        transport.set_write_buffer_limits(high=0)
+        if transport.get_write_buffer_size():
+            self._is_sent = self._loop.create_future()
+            await self._is_sent
 
     def pause_writing(self) -> None:
         """Something is unsent."""
-        self.is_sent = self._loop.create_future()
+        self._is_told = True
 
     def resume_writing(self) -> None:
         """All is sent."""
-        if not self.is_sent.done():
-            self.is_sent.set_result(None)
+        if not self._is_told:  # who was told to pause goes on above TLS
+            self._before.resume_writing()
+        if self._is_sent is not None and not self._is_sent.done():
+            self._is_sent.set_result(None)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The transport has closed its descriptor, after us or too early."""
-        if not self.is_sent.done():
-            self.is_sent.set_exception(error or ConnectionResetError("the connection was lost before TLS began"))
+        """The transport has closed its descriptor: after us, or before all was sent."""
+        if self._is_sent is not None and not self._is_sent.done():
+            self._is_sent.set_exception(error or ConnectionResetError("the connection was lost before TLS began"))
+            self._before.connection_lost(error)
 
 
 async def taken_over(loop: asyncio.AbstractEventLoop, transport: Any) -> socket.socket:  # noqa: ANN401 - uvloop's classes are its own
@@ -84,13 +119,12 @@ async def taken_over(loop: asyncio.AbstractEventLoop, transport: Any) -> socket.
         raise TypeError(f"start_tls() needs a transport with a socket, not {type(transport).__name__}")
     if transport.is_closing():
         raise ConnectionResetError("start_tls() on a connection that is closed")
-    handover = _Handover(loop)
     transport.pause_reading()
     before = transport.get_protocol()
+    handover = _Handover(loop, before)
     transport.set_protocol(handover)
     try:
-        transport.set_write_buffer_limits(high=0)
-        await handover.is_sent
+        await handover.wait_sent(transport)
         return socket.socket(fileno=os.dup(trsock.fileno()))
     except BaseException:
         transport.set_protocol(before)
@@ -138,6 +172,7 @@ async def begin(
     """
     try:
         sock.setblocking(False)
+        send_at_once(sock)
         home = home_of(loop)
         endpoint = Endpoint(home, terms, home.others, home.drains, server_side=server_side)
         waiter: asyncio.Future[Any] = loop.create_future()
@@ -184,7 +219,7 @@ async def start_tls(
         TypeError: The transport has TLS already or no socket, or the context is not for that side.
         ConfigurationError: The context cannot work, or a name is missing.
     """
-    terms = terms_of(sslcontext, limits)
+    terms = terms_of(sslcontext, limits, server_side=server_side)
     name = None if server_side else _checked_name(terms.context, server_hostname)
     sock = await taken_over(loop, transport)
     return await begin(
@@ -230,7 +265,7 @@ async def connect_accepted_socket(
         ValueError: It is no stream socket, or the context cannot work.
         TypeError: The context is not ours, or not a server's.
     """
-    terms = terms_of(ssl, limits)
+    terms = terms_of(ssl, limits, server_side=True)
     if sock.type != socket.SOCK_STREAM:
         raise ValueError(f"A Stream Socket was expected, got {sock!r}")
     transport = await begin(loop, sock, protocol_factory, terms, server_side=True)

@@ -40,7 +40,7 @@ def transport(certificate: ClientCertificate | None = None, info: TLSInfo | None
 def test_all_keys_without_certificates() -> None:
     assert extension(INFO) == {
         "server_cert": None,
-        "client_cert_chain": [],
+        "client_cert_chain": (),
         "client_cert_name": None,
         "client_cert_error": None,
         "tls_version": 0x0304,
@@ -62,6 +62,17 @@ def test_a_certificate_that_cryptography_does_not_read() -> None:
     told = extension(INFO, ClientCertificate((b"strange",)))
     assert told["client_cert_name"] is None
     assert len(told["client_cert_chain"]) == 1
+
+
+def test_a_version_that_cryptography_does_not_know(house: House) -> None:
+    told = extension(INFO, ClientCertificate((house.good.der.replace(b"\xa0\3\2\1\2", b"\xa0\3\2\1\6", 1),)))
+    assert told["client_cert_name"] is None
+
+
+def test_names_have_no_line_ends(house: House) -> None:
+    """Applications put them into headers and logs."""
+    der = house.good.der.replace(b"good", b"a\r\nb")
+    assert extension(INFO, ClientCertificate((der,)))["client_cert_name"] == "CN=a\\0D\\0Ab"
 
 
 @pytest.mark.parametrize(
@@ -110,6 +121,7 @@ def test_of_a_connection(house: House) -> None:
     assert set(first) == {"http.response.push", "tls", "tlsserver"}
     assert first["tlsserver"] == {"tls": INFO, "client_certificate": client}
     first["tls"]["client_cert_name"] = "CN=root"
+    assert not hasattr(first["tls"]["client_cert_chain"], "append"), "it is the same for all requests"
     assert second["tls"]["client_cert_name"] == "CN=good", "one request cannot change what another is told"
 
 

@@ -16,7 +16,9 @@ import ssl
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from tlsserver.integrations.environ import tls_environ
+from cryptography import x509
+
+from tlsserver.integrations.environ import printable, tls_environ
 
 if TYPE_CHECKING:
     import asyncio
@@ -48,14 +50,16 @@ def extension(
         server_certificate: The one that the client was shown, in DER; None: unknown.
 
     Returns:
-        All keys of the specification. ``client_cert_chain`` is the verified chain, after a resumption the client's own
-        certificate alone; ``client_cert_name`` is None also where cryptography, which is stricter than OpenSSL, cannot
-        read the certificate; ``client_cert_error`` is None, because one that is not good ends the handshake.
+        All keys of the specification, with values that nobody can change. ``client_cert_chain`` is the verified chain,
+        after a resumption the client's own certificate alone; ``client_cert_name`` has control characters escaped (RFC
+        4514, 2.4), because applications put it into headers and logs, and is None also where cryptography, which is
+        stricter than OpenSSL, cannot read the certificate; ``client_cert_error`` is None, because one that is not good
+        ends the handshake.
     """
     chain = () if certificate is None else certificate.chain
     return {
         "server_cert": None if server_certificate is None else _pem(server_certificate),
-        "client_cert_chain": [ssl.DER_cert_to_PEM_cert(der) for der in chain],
+        "client_cert_chain": tuple(map(ssl.DER_cert_to_PEM_cert, chain)),
         "client_cert_name": None if certificate is None else _subject(certificate),
         "client_cert_error": None,
         "tls_version": _VERSIONS.get(info.version),
@@ -64,8 +68,8 @@ def extension(
 
 
 def _subject(certificate: ClientCertificate) -> str | None:
-    with contextlib.suppress(ValueError):
-        return certificate.subject
+    with contextlib.suppress(ValueError, x509.InvalidVersion):
+        return printable(certificate.subject)
     return None
 
 

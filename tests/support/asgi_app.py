@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from typing import Any
 
 from support.leaks import wait_until
@@ -110,6 +111,12 @@ async def _events(_scope: Any, _receive: Any, send: Any) -> None:
     await answer(send, json.dumps(EVENTS.seen).encode(), b"application/json")
 
 
+async def _held_up(_scope: Any, _receive: Any, _send: Any) -> None:
+    """Hold up the loop for ever, and say so."""
+    print("held up", flush=True)
+    threading.Event().wait()
+
+
 async def _websocket(scope: Any, receive: Any, send: Any) -> None:
     await receive()
     await send({"type": "websocket.accept"})
@@ -130,6 +137,7 @@ ROUTES = {
     "/stream": _stream,
     "/until-gone": _until_gone,
     "/events": _events,
+    "/held-up": _held_up,
 }
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import itertools
 import re
 import ssl
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +23,8 @@ from tlsserver.policy import suites
 from tlsserver.wire import TLSInfo
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from support.certificates import Identity
     from support.client_scene import House
 
@@ -119,6 +124,7 @@ def test_of_a_connection(house: House) -> None:
     asyncio.run(call(app, {"type": "websocket"}))
     first, second = (scope["extensions"] for scope in recorder.scopes)
     assert set(first) == {"http.response.push", "tls", "tlsserver"}
+    assert first["tlsserver"].pop("is_closing")() is False
     assert first["tlsserver"] == {"tls": INFO, "client_certificate": client}
     first["tls"]["client_cert_name"] = "CN=root"
     assert not hasattr(first["tls"]["client_cert_chain"], "append"), "it is the same for all requests"
@@ -194,3 +200,41 @@ def test_wsgi(house: House) -> None:
     assert b'"SSL_CLIENT_S_DN": "CN=good"' in body
     assert b"liar" not in body
     assert ssl.PEM_HEADER.encode() in body
+
+
+class Endless:
+    """An answer without end."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return itertools.repeat(b"more")
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["the client leaves", "the server refuses it"])
+def test_an_answer_without_end_keeps_no_thread(refused: bool) -> None:
+    body, connection = Endless(), transport()
+
+    def endless(_environ: Any, start_response: Any) -> Endless:
+        start_response("200 OK", [])
+        return body
+
+    async def send(message: Any) -> None:
+        if message["type"] != "http.response.body":
+            return
+        if refused:
+            raise RuntimeError("not this")
+        connection.close()
+
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "http_version": "1.1"}
+
+    async def program() -> None:
+        await OfConnection(wsgi(endless), connection)(scope, None, send)
+
+    with pytest.raises(RuntimeError, match="not this") if refused else contextlib.nullcontext():
+        asyncio.run(program())
+    assert body.closed.is_set()

@@ -1,7 +1,8 @@
 """What ASGI applications learn of the TLS of their connection, whichever server runs them.
 
 The extension ``tls`` is https://asgi.readthedocs.io/en/latest/specs/tls.html. Beside it stands ``tlsserver``, with the
-same as objects: ``tls`` (`tlsserver.wire.TLSInfo`) and ``client_certificate`` (`tlsserver.ClientCertificate` or None).
+same as objects: ``tls`` (`tlsserver.wire.TLSInfo`) and ``client_certificate`` (`tlsserver.ClientCertificate` or None);
+``is_closing()`` tells whether the connection is over.
 
 A server of others tells an application nothing of its connection's transport. Where the server makes its tasks from
 ``connection_made``, that is called in a context of its own (`named`), which all tasks of the connection inherit;
@@ -22,7 +23,7 @@ from tlsserver.integrations.environ import printable, tls_environ
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 
     from tlsserver.client_certificate import ClientCertificate
     from tlsserver.wire import TLSInfo
@@ -168,8 +169,47 @@ def _extensions_of(transport: asyncio.BaseTransport) -> dict[str, dict[str, Any]
     certificate = transport.get_extra_info("client_certificate")
     return {
         "tls": extension(info, certificate, transport.get_extra_info("server_certificate")),
-        "tlsserver": {"tls": info, "client_certificate": certificate},
+        "tlsserver": {"tls": info, "client_certificate": certificate, "is_closing": transport.is_closing},
     }
+
+
+class _Exchange:
+    """A request of WSGI: ends its thread's work when nobody takes the answer any more.
+
+    a2wsgi does not: an answer without end would keep one of its few threads for ever, and so would one of which the
+    server has refused a part, which a2wsgi no longer takes from the thread.
+    """
+
+    def __init__(self, scope: Scope, send: Any) -> None:  # noqa: ANN401 - the server's
+        self.told = (scope.get("extensions") or {}).get("tlsserver", {})
+        self.error: Exception | None = None
+        self._send = send
+
+    @property
+    def is_over(self) -> bool:
+        """Whether what is sent goes nowhere. Any thread."""
+        return self.error is not None or bool(self.told and self.told["is_closing"]())
+
+    async def send(self, message: Any) -> None:  # noqa: ANN401 - ASGI's
+        """Send, or keep the first reason why that was refused."""
+        if self.error is None:
+            try:
+                await self._send(message)
+            except Exception as error:  # noqa: BLE001 - whatever the server says; it is raised when the thread is free
+                self.error = error
+
+    def pieces(self, body: Any) -> Iterator[bytes]:  # noqa: ANN401 - WSGI's
+        """Yield an answer's pieces for as long as somebody takes them."""
+        try:
+            for piece in body:
+                if self.is_over:
+                    return
+                yield piece
+        finally:
+            getattr(body, "close", lambda: None)()
+
+
+_EXCHANGE = "tlsserver.exchange"
 
 
 def wsgi(app: Callable[[dict[str, Any], Any], Any]) -> Application:
@@ -184,13 +224,20 @@ def wsgi(app: Callable[[dict[str, Any], Any], Any]) -> Application:
     from a2wsgi import WSGIMiddleware  # noqa: PLC0415 - only WSGI needs it
 
     def with_environ(environ: dict[str, Any], start_response: Any) -> Any:  # noqa: ANN401 - WSGI's
-        told = (environ["asgi.scope"].get("extensions") or {}).get("tlsserver")
-        if told is not None:
-            environ.update(tls_environ(told["tls"], told["client_certificate"]))
-        return app(environ, start_response)
+        exchange: _Exchange = environ["asgi.scope"].pop(_EXCHANGE)
+        if exchange.told:
+            environ.update(tls_environ(exchange.told["tls"], exchange.told["client_certificate"]))
+        return exchange.pieces(app(environ, start_response))
 
     made: Any = WSGIMiddleware(cast("Any", with_environ))
-    return cast("Application", made)
+
+    async def call(scope: Scope, receive: Any, send: Any) -> None:  # noqa: ANN401 - the server's
+        exchange = _Exchange(scope, send)
+        await made({**scope, _EXCHANGE: exchange}, receive, exchange.send)
+        if exchange.error is not None:
+            raise exchange.error
+
+    return call
 
 
 @lru_cache(maxsize=16)

@@ -238,3 +238,24 @@ def test_an_answer_without_end_keeps_no_thread(refused: bool) -> None:
     with pytest.raises(RuntimeError, match="not this") if refused else contextlib.nullcontext():
         asyncio.run(program())
     assert body.closed.is_set()
+
+
+def test_a_body_that_is_cut_off_is_no_whole_one_and_a_query_may_be_of_any_bytes() -> None:
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"q=\xc3\xa9", "http_version": "1.1"}
+    messages = [{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}]
+    asked: list[str] = []
+
+    def reads(environ: dict[str, Any], _start_response: Any) -> list[bytes]:
+        asked.append(environ["QUERY_STRING"])
+        assert environ["asgi.scope"] is not None
+        return [environ["wsgi.input"].read()]
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def program() -> None:
+        await wsgi(reads)(scope, receive, None)
+
+    with pytest.raises(ConnectionResetError, match="the client left before the end of its request"):
+        asyncio.run(program())
+    assert asked == ["q=\xc3\xa9"]

@@ -177,18 +177,31 @@ class _Exchange:
     """A request of WSGI: ends its thread's work when nobody takes the answer any more.
 
     a2wsgi does not: an answer without end would keep one of its few threads for ever, and so would one of which the
-    server has refused a part, which a2wsgi no longer takes from the thread.
+    server has refused a part, which a2wsgi no longer takes from the thread. A body that is cut off it takes for a whole
+    one, and a query it wants in ASCII.
     """
 
-    def __init__(self, scope: Scope, send: Any) -> None:  # noqa: ANN401 - the server's
+    def __init__(self, scope: Scope, receive: Any, send: Any) -> None:  # noqa: ANN401 - the server's
+        self.scope = scope
         self.told = (scope.get("extensions") or {}).get("tlsserver", {})
         self.error: Exception | None = None
-        self._send = send
+        self._receive, self._send = receive, send
 
     @property
     def is_over(self) -> bool:
         """Whether what is sent goes nowhere. Any thread."""
         return self.error is not None or bool(self.told and self.told["is_closing"]())
+
+    async def receive(self) -> Any:  # noqa: ANN401 - ASGI's
+        """Receive.
+
+        Raises:
+            ConnectionResetError: The client has left; WSGI has no other way to tell.
+        """
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionResetError("the client left before the end of its request")
+        return message
 
     async def send(self, message: Any) -> None:  # noqa: ANN401 - ASGI's
         """Send, or keep the first reason why that was refused."""
@@ -224,7 +237,9 @@ def wsgi(app: Callable[[dict[str, Any], Any], Any]) -> Application:
     from a2wsgi import WSGIMiddleware  # noqa: PLC0415 - only WSGI needs it
 
     def with_environ(environ: dict[str, Any], start_response: Any) -> Any:  # noqa: ANN401 - WSGI's
-        exchange: _Exchange = environ["asgi.scope"].pop(_EXCHANGE)
+        exchange: _Exchange = environ["asgi.scope"][_EXCHANGE]
+        environ["asgi.scope"] = exchange.scope
+        environ["QUERY_STRING"] = exchange.scope["query_string"].decode("latin-1")
         if exchange.told:
             environ.update(tls_environ(exchange.told["tls"], exchange.told["client_certificate"]))
         return exchange.pieces(app(environ, start_response))
@@ -232,8 +247,8 @@ def wsgi(app: Callable[[dict[str, Any], Any], Any]) -> Application:
     made: Any = WSGIMiddleware(cast("Any", with_environ))
 
     async def call(scope: Scope, receive: Any, send: Any) -> None:  # noqa: ANN401 - the server's
-        exchange = _Exchange(scope, send)
-        await made({**scope, _EXCHANGE: exchange}, receive, exchange.send)
+        exchange = _Exchange(scope, receive, send)
+        await made({**scope, _EXCHANGE: exchange, "query_string": b""}, exchange.receive, exchange.send)
         if exchange.error is not None:
             raise exchange.error
 

@@ -90,7 +90,11 @@ MISTAKES = {
         r"imported: ModuleNotFoundError: No module named 'surely_not_there' \(needs_more.py, line 1\)",
     ),
     "a syntax error": ("broken:app", False, r"imported: SyntaxError: .* \(broken.py, line 1\); --log-level"),
-    "an attribute that fails": ("lazy:app", False, r"'app' cannot be looked up: RuntimeError: no app \(lazy.py, line 2"),
+    "an attribute that fails": (
+        "lazy:app",
+        False,
+        r"'app' cannot be looked up: RuntimeError: no app \(lazy.py, line 2",
+    ),
     "an attribute that exits": ("leaves_lazily:app", False, "'app' cannot be looked up: SystemExit: bye"),
     "an error": ("fails:app", False, r"imported: RuntimeError: no database \(fails.py, line 1\); --log-level debug"),
     "an exit": ("leaves:app", False, "imported: SystemExit: bye"),

@@ -185,6 +185,7 @@ class _Exchange:
         self.scope = scope
         self.told = (scope.get("extensions") or {}).get("tlsserver", {})
         self.error: Exception | None = None
+        self.left = ConnectionResetError("the client left before the end of its request")
         self._receive, self._send = receive, send
 
     @property
@@ -200,7 +201,7 @@ class _Exchange:
         """
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            raise ConnectionResetError("the client left before the end of its request")
+            raise self.left
         return message
 
     async def send(self, message: Any) -> None:  # noqa: ANN401 - ASGI's
@@ -248,7 +249,11 @@ def wsgi(app: Callable[[dict[str, Any], Any], Any]) -> Application:
 
     async def call(scope: Scope, receive: Any, send: Any) -> None:  # noqa: ANN401 - the server's
         exchange = _Exchange(scope, receive, send)
-        await made({**scope, _EXCHANGE: exchange, "query_string": b""}, exchange.receive, exchange.send)
+        try:
+            await made({**scope, _EXCHANGE: exchange, "query_string": b""}, exchange.receive, exchange.send)
+        except ConnectionResetError as error:
+            if error is not exchange.left:  # that one is nobody's mistake
+                raise
         if exchange.error is not None:
             raise exchange.error
 

@@ -7,10 +7,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from OpenSSL import SSL
 
 from engine_shim import ThreadEngine
 from support.asyncio_contexts import client_of, der, put, server_of
 from support.ends import shaken, works
+from tlsserver import ClientContext, TLSContext
 from tlsserver.asyncio.context import SSLContext, create_default_context
 from tlsserver.asyncio.plain import ContextError
 
@@ -241,3 +243,57 @@ def test_a_client_changes_its_mind(context: SSLContext, client: SSLContext, hous
         client.verify_mode = ssl.CERT_NONE
     fresh = create_default_context(cafile=str(house.root.cert))
     assert not works(context, fresh)
+
+
+def test_a_server_stops_asking_for_certificates(context: SSLContext, client: SSLContext, house: House) -> None:
+    context.load_verify_locations(house.root.cert)
+    context.verify_mode = ssl.CERT_REQUIRED
+    assert not works(context, client)
+    context.verify_mode = ssl.CERT_NONE
+    assert context.verify_mode == ssl.CERT_NONE
+    assert works(context, client)
+
+
+def test_a_server_gives_tickets_again(context: SSLContext, identity: Identity) -> None:
+    far = ssl.create_default_context(cafile=identity.ca)
+    without = context.options | ssl.OP_NO_TICKET
+    for options, gives in ((without, False), (context.options, True)):
+        context.options = options
+        with shaken(context, far) as (near, there):
+            near.send(b"x")
+            assert there.receive() == b"x"
+            assert bool(there.tls.session and there.tls.session.has_ticket) is gives
+
+
+def test_changes_of_several_threads_are_all_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread's change comes while this one's value is being looked at, and must not be lost."""
+    context = SSLContext()
+    held = context._lock
+
+    class Meeting:
+        def __enter__(self) -> None:
+            monkeypatch.setattr(context, "_lock", held)
+            context.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
+            held.acquire()
+
+        def __exit__(self, *_error: object) -> None:
+            held.release()
+
+    monkeypatch.setattr(context, "_lock", Meeting())
+    context.set_alpn_protocols(["h2"])
+    assert context._asked.options == {"alpn": ("h2",), "ciphers": "ECDHE-RSA-AES128-GCM-SHA256"}
+
+
+def test_a_reload_of_a_given_context_fails_as_pythons_does(identity: Identity, certificates: Certificates) -> None:
+    made_elsewhere = SSL.Context(SSL.TLS_SERVER_METHOD)
+    made_elsewhere.use_certificate_chain_file(str(identity.cert))
+    made_elsewhere.use_privatekey_file(str(identity.key))
+    other = certificates["p384"]
+    for given, key in (
+        (TLSContext(identity.cert, identity.key), identity.key),
+        (TLSContext.from_pyopenssl(made_elsewhere), other.key),
+        (ClientContext(ca_certs=identity.ca), other.key),
+    ):
+        context = SSLContext.from_context(given)
+        with pytest.raises(ssl.SSLError):
+            context.load_cert_chain(other.cert, key)

@@ -12,7 +12,7 @@ from engine_shim import ManualEngine
 from support.asyncio_contexts import client_of, der, put, server_of
 from support.ends import shaken, works
 from tlsserver import ClientCertificates, ClientContext, ConfigurationError, TLSContext, TLSServerError
-from tlsserver.asyncio.context import SSLContext
+from tlsserver.asyncio.context import SSLContext, create_default_context
 from tlsserver.asyncio.plain import NotSupportedError
 
 if TYPE_CHECKING:
@@ -229,6 +229,7 @@ def test_no_secret_is_shown(identity: Identity) -> None:
     assert "server of 1 cert" in repr(context)
     assert "client" in repr(SSLContext(CLIENT))
     assert "secret" not in repr(vars(context))
+    assert "secret" not in repr(vars(SSLContext(ticket_keys="rediss://user:secret@localhost/0")))
 
 
 def test_the_module_says_what_is_public() -> None:
@@ -244,3 +245,27 @@ def test_a_manual_engine_parks_both(identity: Identity, house: House) -> None:
         client.load_cert_chain(house.good.cert, house.good.key)
         client.load_verify_locations(identity.ca)
         assert client.client_context().offloaded
+
+
+@pytest.mark.parametrize("flags", [0, 0x80020], ids=["until 3.12", "since 3.13"])
+def test_the_default_context_is_as_strict_as_pythons(flags: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context_module, "_DEFAULT_FLAGS", flags)
+    for purpose in (ssl.Purpose.SERVER_AUTH, ssl.Purpose.CLIENT_AUTH):
+        made = create_default_context(purpose)
+        theirs = ssl.create_default_context(purpose)
+        assert made.verify_flags == theirs.verify_flags | flags
+        assert (made.verify_mode, made.check_hostname) == (theirs.verify_mode, theirs.check_hostname)
+
+
+def test_the_flags_of_given_client_certificates_are_their_own(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others would be set, told, and not be looked at."""
+    monkeypatch.setattr(context_module, "_DEFAULT_FLAGS", 0x80020)
+    asked = ClientCertificates("required", house.root.cert)
+    made = create_default_context(ssl.Purpose.CLIENT_AUTH, client_certificates=asked)
+    with pytest.raises(ssl.SSLError, match="client_certificates= was given"):
+        made.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+
+
+def test_the_default_flags_are_those_of_this_python() -> None:
+    for purpose in (ssl.Purpose.SERVER_AUTH, ssl.Purpose.CLIENT_AUTH):
+        assert create_default_context(purpose).verify_flags == ssl.create_default_context(purpose).verify_flags

@@ -13,7 +13,6 @@ import uvloop
 from helpers_server import client_context, make_context
 
 from tlsserver import asyncio as tls
-from tlsserver.errors import PeerLeftError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -143,9 +142,7 @@ def test_writing_to_who_has_left(run: Callable[[Coroutine[Any, Any, None]], None
         with far.socket:
             await asyncio.to_thread(far.ask, b"x")
         await is_lost.wait()
-        (error,) = losses
-        assert isinstance(error, PeerLeftError), repr(error)
-        assert isinstance(error, ConnectionResetError)
+        assert losses == [None]  # a stream that is cut off is at its end, whatever eof_received() says
         server.close()
 
     losses: list[Exception | None] = []

@@ -6,12 +6,14 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography import x509
 
 from engine_shim import LatencyEngine, ThreadEngine
 from support.asyncio_contexts import client_of, der, server_of
 from support.ends import shaken, works
 from tlsserver import Certificate, ClientContext, ConfigurationError
 from tlsserver.asyncio.context import SSLContext
+from tlsserver.asyncio.identities import Engines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,8 +130,11 @@ def test_nobody_is_asked_for_a_password_without_need(identity: Identity) -> None
         (7, TypeError),
         (lambda: 7, TypeError),
         (lambda: 1 / 0, ZeroDivisionError),
+        (list[str]().pop, IndexError),
+        ("x" * 1025, ValueError),
+        (lambda: "x" * 1025, ValueError),
     ],
-    ids=["none", "wrong", "no text", "asked for no text", "asker fails"],
+    ids=["none", "wrong", "no text", "asked for no text", "asker fails", "asker finds none", "long", "asked for long"],
 )
 def test_wrong_passwords(identity: Identity, password: Any, raised: type[Exception]) -> None:
     with pytest.raises(raised) as caught:
@@ -174,3 +179,43 @@ def test_a_key_that_is_too_weak_is_refused_when_it_is_loaded(tmp_path: Path) -> 
     assert context.security_level == 0
     context.load_cert_chain(cert, key)
     context.server_context()
+
+
+def test_a_client_knows_all_its_engines(certificates: Certificates) -> None:
+    """The loop gives each of them its turns."""
+    with ThreadEngine(1) as one, ThreadEngine(1) as two:
+        client = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        for engine, kind in ((one, "p256"), (two, "rsa2048")):
+            client.load_cert_chain(certificates[kind].cert, engine.load_key(certificates[kind].key))
+        assert client.client_context().engines == (one, two)
+        assert client.client_context().engine is one
+        del client
+
+
+def test_an_engine_may_be_made_while_others_are_closed(certificates: Certificates) -> None:
+    """A certificate is renewed on another thread than the one that closes."""
+    engines = Engines(None, "threads", 1)
+    closed = []
+
+    class Closing:
+        def close(self) -> None:
+            engines.load(certificates["p256"].key, None)
+            closed.append(self)
+
+    engines._made["batch", 1] = Closing()  # type: ignore[assignment] # as far as it is needed
+    engines.close()
+    assert len(closed) == 1
+    engines._made.popitem()[1].close()
+
+
+@pytest.mark.skipif(not hasattr(x509.Certificate, "public_key_algorithm_oid"), reason="cryptography is older than 43")
+def test_a_certificate_of_rsa_pss_takes_no_other_ones_place(certificates: Certificates, client: SSLContext) -> None:
+    rsa, pss = certificates["rsa2048"], certificates["rsa-pss"]
+    context = SSLContext()
+    context.load_cert_chain(rsa.cert, rsa.key)
+    context.load_cert_chain(pss.cert, pss.key)
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.set_server_sigalgs("RSA+SHA256")
+    with shaken(context, client) as (_, far):
+        assert far.done
+        assert far.tls.peer_chain()[0] == der(rsa)

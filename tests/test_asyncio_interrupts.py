@@ -26,8 +26,11 @@ class Scene:
             def __getattribute__(self, name: str) -> Any:
                 if name != method or not fuse:
                     return super().__getattribute__(name)
-                fuse.clear()
                 return interrupt
+
+        def interrupt(*_: object) -> None:
+            fuse.clear()
+            raise KeyboardInterrupt
 
         self.method = method
         self.manual = manual
@@ -62,10 +65,6 @@ class Scene:
             await until(lambda: len(self.site.protocols[0].received) >= 20_000)
         await self.site.__aexit__()
         await self.others.__aexit__()
-
-
-def interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("method", ["connection_made", "data_received", "connection_lost", "pause_writing"])

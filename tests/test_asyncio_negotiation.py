@@ -9,7 +9,7 @@ import pytest
 
 from support.asyncio_contexts import client_of, put, server_of
 from support.ends import shaken, works
-from tlsserver import ConfigurationError
+from tlsserver import ClientContext, ConfigurationError, TLSContext
 from tlsserver.asyncio.context import SSLContext
 
 if TYPE_CHECKING:
@@ -144,3 +144,22 @@ def test_versions_by_their_ends() -> None:
     context.minimum_version = ssl.TLSVersion.MAXIMUM_SUPPORTED
     context.maximum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
     assert (context.minimum_version, context.maximum_version) == (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2)
+
+
+@pytest.mark.parametrize("names", [[b"h2"], b"h2", [7], ["\u01272"], [""]])
+def test_protocols_that_python_refuses(names: Any) -> None:
+    with pytest.raises(Exception) as theirs:  # noqa: PT011 - whatever it is
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_alpn_protocols(names)
+    with pytest.raises((theirs.type, ssl.SSLError)):
+        SSLContext().set_alpn_protocols(names)
+    if theirs.type is TypeError:
+        with pytest.raises(TypeError):
+            SSLContext().set_alpn_protocols(names)
+
+
+def test_ciphers_of_a_given_context(identity: Identity) -> None:
+    only = "ECDHE-RSA-AES256-GCM-SHA384:@SECLEVEL=3"
+    for given in (TLSContext(identity.cert, identity.key, ciphers=only), ClientContext(ciphers=only)):
+        context = SSLContext.from_context(given)
+        assert [one["name"] for one in context.get_ciphers() if not one["name"].startswith("TLS_")] == [only[:27]]
+        assert context.security_level == 3

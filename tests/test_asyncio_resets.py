@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from tlsserver import asyncio as tls
 from tlsserver.errors import PeerLeftError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from support.certificates import Certificates, Identity

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import ipaddress
 import ssl
@@ -17,7 +18,8 @@ from engine_shim import facts
 from support.asyncio_contexts import client_of, der, put, server_of
 from support.ends import OurEnd, shaken
 from tlsserver import ClientCertificate, ClientContext
-from tlsserver.asyncio import ssl_object
+from tlsserver.asyncio import create_connection, create_server, ssl_object
+from tlsserver.asyncio.context import SSLContext
 from tlsserver.asyncio.plain import NotSupportedError
 from tlsserver.asyncio.ssl_object import SSLObject
 
@@ -283,3 +285,23 @@ def test_certificates_of_all_kinds(certificates: Certificates, kind: str) -> Non
     identity = certificates[kind]
     theirs = ssl._ssl._test_decode_cert(str(identity.cert))  # type: ignore[attr-defined] # as above
     assert ClientCertificate((der(identity),)).peercert() == theirs
+
+
+def test_what_was_not_verified_stays_so_when_the_context_changes(identity: Identity) -> None:
+    async def connect() -> object:
+        loop = asyncio.get_running_loop()
+        server = await create_server(loop, asyncio.Protocol, "127.0.0.1", 0, ssl=server_of(identity))
+        port = server.sockets[0].getsockname()[1]
+        far = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        far.check_hostname = False
+        far.verify_mode = ssl.CERT_NONE
+        transport, _ = await create_connection(loop, asyncio.Protocol, "127.0.0.1", port, ssl=far)
+        far.load_verify_locations(identity.ca)
+        far.verify_mode = ssl.CERT_REQUIRED
+        told = transport.get_extra_info("peercert")
+        transport.abort()
+        server.close()
+        await server.wait_closed()
+        return told
+
+    assert asyncio.run(connect()) == {}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import ssl
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from support.asyncio_contexts import client_of, server_of
 from support.ends import works
-from tlsserver import ClientCertificates
+from tlsserver import ClientCertificates, ClientContext, ConfigurationError
 from tlsserver.asyncio.context import SSLContext, create_default_context
 from tlsserver.asyncio.plain import ContextError
 
@@ -58,7 +60,7 @@ def test_clients_are_verified_as_pythons_does(
 
 def test_authorities_of_clients_in_all_forms(identity: Identity, house: House, tmp_path: Path) -> None:
     pem = house.root.pem.decode()
-    (tmp_path / "root.0").write_text(pem)
+    (tmp_path / "0123abcd.0").write_text(pem)
     far = create_default_context(cafile=identity.ca)
     far.load_cert_chain(house.good.cert, house.good.key)
     forms: list[dict[str, Any]] = [
@@ -172,3 +174,91 @@ def test_default_certificates(identity: Identity, monkeypatch: pytest.MonkeyPatc
 def test_no_default_context_for_other_purposes() -> None:
     with pytest.raises(TypeError, match="purpose is 'server'"):
         create_default_context("server")  # type: ignore[arg-type] # what it is about
+
+
+def test_of_a_folder_only_what_openssl_would_find_is_trusted(identity: Identity, tmp_path: Path) -> None:
+    """Beside the names of `openssl rehash` there may lie what somebody has put aside."""
+    (tmp_path / "aside.pem").write_bytes(identity.ca.read_bytes())
+    near = server_of(identity)
+    for far in (SSLContext(CLIENT), ssl.SSLContext(CLIENT)):
+        far.load_verify_locations(capath=tmp_path)
+        assert not works(near, far)
+    subprocess.run(["openssl", "rehash", tmp_path], check=True)
+    for far in (SSLContext(CLIENT), ssl.SSLContext(CLIENT)):
+        far.load_verify_locations(capath=tmp_path)
+        assert works(near, far)
+
+
+def test_an_authority_that_must_not_be_trusted_is_not(identity: Identity, tmp_path: Path) -> None:
+    """OpenSSL's own form says what for; Python's ssl obeys, and here it is refused."""
+    limited = tmp_path / "limited.pem"
+    openssl = [
+        "openssl",
+        "x509",
+        "-in",
+        str(identity.ca),
+        "-addreject",
+        "serverAuth",
+        "-trustout",
+        "-out",
+        str(limited),
+    ]
+    subprocess.run(openssl, check=True)
+    python = ssl.SSLContext(CLIENT)
+    python.load_verify_locations(limited)
+    assert not works(server_of(identity), python)
+    shutil.copy(limited, tmp_path / "0123abcd.0")
+    both = limited.read_text() + identity.ca.read_text()
+    for given in ({"cafile": limited}, {"capath": tmp_path}, {"cadata": both}):
+        with pytest.raises(ssl.SSLError, match="trust settings"):
+            SSLContext(CLIENT).load_verify_locations(**given)
+    with pytest.raises(ConfigurationError, match="trust settings"):
+        ClientContext(ca_data=both)
+
+
+def test_what_failed_to_load_is_not_told_as_loaded(identity: Identity, house: House) -> None:
+    given = SSLContext.from_context(ClientContext(ca_certs=identity.ca))
+    asking = SSLContext(SERVER, client_certificates=ClientCertificates(ca_certs=house.root.cert))
+    in_use = server_of(identity)
+    in_use.load_verify_locations(house.root.cert)
+    in_use.verify_mode = ssl.CERT_REQUIRED
+    in_use.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    in_use.server_context()
+    of_stranger = house.stranger.revoke()
+    loads: list[tuple[SSLContext, dict[str, Any]]] = [
+        (client_of(identity), {"cafile": "nowhere.pem", "cadata": house.root.pem.decode()}),
+        (given, {"cafile": house.root.cert}),
+        (asking, {"cafile": house.root.cert}),
+        (in_use, {"cafile": of_stranger}),
+    ]
+    for context, load in loads:
+        before = context.cert_store_stats(), context.get_ca_certs(True)
+        with pytest.raises((OSError, ConfigurationError)):
+            context.load_verify_locations(**load)
+        assert (context.cert_store_stats(), context.get_ca_certs(True)) == before, load
+
+
+def test_revocation_lists_for_the_systems_authorities(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(house.root.cert))
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    near = SSLContext(SERVER)
+    near.load_cert_chain(house.server.cert, house.server.key)
+    for crl, good in ((house.crl, True), (house.root.revoke(house.server, file="of-servers.pem"), False)):
+        far = create_default_context()
+        far.check_hostname = False
+        far.load_verify_locations(crl)
+        far.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        assert works(near, far, None) is good
+
+
+@pytest.mark.parametrize("flag", [0, 0x80000], ids=["whole chains", "partial chains"])
+def test_an_authority_without_its_issuer_as_pythons_does(flag: int, identity: Identity, house: House) -> None:
+    """It is trusted with VERIFY_X509_PARTIAL_CHAIN alone."""
+    far = create_default_context(cafile=identity.ca)
+    far.load_cert_chain(house.below.cert, house.below.key)
+    for server in (SSLContext(SERVER), ssl.SSLContext(SERVER)):
+        server.load_cert_chain(identity.cert, identity.key)
+        server.load_verify_locations(house.middle.cert)
+        server.verify_mode = ssl.CERT_REQUIRED
+        server.verify_flags |= flag
+        assert works(server, far) is bool(flag)

@@ -235,3 +235,11 @@ def test_a_session_context_has_its_length(certificates: Certificates) -> None:
     context = TLSContext(certificates["p256"].cert, certificates["p256"].key).pyopenssl
     with pytest.raises(ValueError, match="has 31 bytes, it must have 32"):
         set_session_context(context, bytes(31))
+
+
+def test_settings_show_no_secret() -> None:
+    """A debugger or a log may show them with a traceback."""
+    url = "rediss://user:sesame@localhost/0"
+    shown = repr(ContextSettings("cert.pem", "key.pem", password="sesame", ticket_keys=url))  # noqa: S106 - as if
+    assert "cert.pem" in shown
+    assert "sesame" not in shown

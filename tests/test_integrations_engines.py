@@ -182,3 +182,18 @@ def test_the_thread_of_engines_ends_with_its_owner() -> None:
         forgotten.use([one])
         del forgotten
         assert one.loop.is_closed
+
+
+def test_the_thread_of_engines_may_be_the_one_that_forgets_its_owner(caplog: pytest.LogCaptureFixture) -> None:
+    """The garbage collector runs where it likes."""
+
+    class Joining(engine_shim.ManualEngine):
+        def join(self, loop: Any) -> Any:
+            self.loop = loop
+
+    with Joining() as engine:
+        owners = [EngineThread()]
+        owners[0].use([engine])
+        engine.loop.call_soon_threadsafe(owners.clear)
+        until(lambda: engine.loop.is_closed)
+    assert not caplog.messages

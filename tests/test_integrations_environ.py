@@ -101,7 +101,7 @@ def test_a_certificate() -> None:
         "V_REMAIN": "10",
     }
     assert {name: found[f"SSL_CLIENT_{name}"] for name in expected} == expected
-    assert found["SSL_CLIENT_S_DN"].endswith("CN=alice,OU=second,OU=first,O=Example,C=DE")
+    assert found["SSL_CLIENT_S_DN"] == "emailAddress=alice@example.org,CN=alice,OU=second,OU=first,O=Example,C=DE"
     assert found["SSL_CLIENT_I_DN"] == found["SSL_CLIENT_S_DN"]
     assert ssl.cert_time_to_seconds(found["SSL_CLIENT_V_START"]) == pytest.approx((now() - DAY).timestamp(), abs=60)
     assert ssl.cert_time_to_seconds(found["SSL_CLIENT_V_END"]) > (now() + 10 * DAY).timestamp()
@@ -128,3 +128,28 @@ def test_what_cryptography_does_not_take(house: House) -> None:
     found = tls_environ(INFO, ClientCertificate((house.good.der[:-1] + b"",)))
     assert found["SSL_CLIENT_VERIFY"] == "SUCCESS"
     assert "SSL_CLIENT_S_DN" not in found
+
+
+def test_a_key_that_cryptography_does_not_know(identity_der: bytes) -> None:
+    """The name must be told all the same, and the request be served."""
+    prime256v1, prime239v2 = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d030105")
+    assert identity_der.count(prime256v1) == 1
+    found = tls_environ(INFO, ClientCertificate((identity_der.replace(prime256v1, prime239v2),)))
+    assert (found["SSL_CLIENT_S_DN"], found["SSL_CLIENT_A_KEY"]) == ("CN=alice", "UNKNOWN")
+    assert found["SSL_CLIENT_SAN_DNS_0"] == "a.test"
+
+
+def test_an_extension_that_cryptography_does_not_take(identity_der: bytes) -> None:
+    """A name of a kind that only OpenSSL reads: the rest is told."""
+    name = b"\x82\x06a.test"
+    assert identity_der.count(name) == 1
+    found = tls_environ(INFO, ClientCertificate((identity_der.replace(name, b"\x85" + name[1:]),)))
+    assert (found["SSL_CLIENT_S_DN"], found["SSL_CLIENT_A_KEY"]) == ("CN=alice", "id-ecPublicKey")
+    assert "SSL_CLIENT_SAN_DNS_0" not in found
+
+
+@pytest.fixture
+def identity_der() -> bytes:
+    """A certificate of which tests change a few bytes."""
+    made = certificate((NameOID.COMMON_NAME, "alice"), sans=(x509.DNSName("a.test"),))
+    return made.public_bytes(Encoding.DER)

@@ -6,12 +6,13 @@ import contextlib
 import queue
 import socket
 import ssl
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from OpenSSL import SSL
 
-from engine_shim import LatencyEngine, ThreadEngine
+from engine_shim import LatencyEngine, ManualEngine, ThreadEngine
 from support.clients import drain
 from support.integration_clients import arrive, client, connect, echoed, read
 from support.naming import asking_context
@@ -192,11 +193,18 @@ def test_no_tls(identity: Identity, said: bytes, answer: bytes) -> None:
 class Failing(Shouter):
     """Raises as soon as TLS is there, so in a turn of ours and not of Twisted's."""
 
+    error: type[BaseException]
+
     def handshakeCompleted(self) -> None:  # noqa: N802 - Twisted's name
-        raise RuntimeError("of the application")
+        raise self.error("of the application")
 
 
-def test_a_protocol_that_raises_costs_its_own_connection(identity: Identity, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+def test_a_protocol_that_raises_costs_its_own_connection(
+    identity: Identity, error: type[BaseException], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is: Twisted keeps every error of a protocol from its reactor."""
+    monkeypatch.setattr(Failing, "error", error, raising=False)
     factory = Shouters()
     with TwistedSite(TLSContext(identity.cert, identity.key), factory) as site, connect(site, client(identity)) as tls:
         factory.kind = Failing
@@ -208,6 +216,48 @@ def test_a_protocol_that_raises_costs_its_own_connection(identity: Identity, cap
         assert "of the application" in caplog.text
         tls.sendall(b"still")
         assert tls.recv(10) == b"STILL"
+
+
+def test_a_turn_that_is_broken_off_is_followed_by_another(identity: Identity) -> None:
+    """What stands in line must not wait until somebody else asks for a turn."""
+    came = threading.Event()
+    with TwistedSite(TLSContext(identity.cert, identity.key)) as site:
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        def call() -> None:
+            site.hub.loop.call_soon(interrupt)
+            site.hub.loop.call_soon(came.set)
+
+        site.run(call)
+        assert came.wait(PATIENCE)
+
+
+def test_what_comes_while_parked_stays_bounded_when_reading_was_resumed(
+    identity: Identity, manual: ManualEngine
+) -> None:
+    with TwistedSite(TLSContext(identity.cert, manual.load_key(identity.key))) as site:
+        with arrive(site, identity, "1.3") as sock:
+            site.until_parked(1)
+            (handshake,) = site.hub.handshakes
+            (protocol,) = site.protocols
+            sock.settimeout(PATIENCE)
+            sock.sendall(b"x" * 100_000)
+            site.until(lambda _: handshake._stopped)
+            site.run(protocol.transport.resumeProducing)
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sock.send(b"x" * 100_000)
+            site.until(lambda _: not site.run(protocol_reads, site, protocol))
+            assert handshake._unread < 1_000_000
+        site.run(protocol.transport.abortConnection)
+        site.until_empty()
+
+
+def protocol_reads(site: TwistedSite, protocol: Shouter) -> bool:
+    return any(getattr(reader, "protocol", None) is protocol.transport for reader in site.reactor.getReaders())
 
 
 # Settings

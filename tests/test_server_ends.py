@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers_server import Echo, House
 
-from tlsserver.errors import PeerLeftError, TruncatedError
+from tlsserver.errors import ConnectionTimeoutError, PeerLeftError, TruncatedError
 
 if TYPE_CHECKING:
     import engine_shim
     from support.certificates import Identity
+    from support.running import Clock
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -167,3 +168,23 @@ def test_a_socket_that_its_protocol_has_closed_costs_nobody_else(
         house.clients.clear()
         house.until(house.is_empty)
     assert "a connection failed and is dropped" in caplog.text
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 3])
+def test_an_idle_connection_ends_however_often_it_was_looked_at(
+    identity: Identity, ends: list[Any], clock: Clock, rounds: int
+) -> None:
+    """A deadline that has moved on is found too early, once for each move; it must be set again each time."""
+    with House(identity, factory=Ends, timeout_idle=60) as house:
+        client = house.connected()
+        for count in range(1, rounds + 1):
+            clock.advance(50)
+            client.send(b"hello")
+            house.until(lambda count=count: len(client.received) == 5 * count)  # type: ignore[misc]
+            house.quiet()
+        clock.advance(59)
+        house.quiet()
+        assert not ends
+        clock.advance(2)
+        house.quiet()
+        assert [type(end) for end in ends] == [ConnectionTimeoutError]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -87,7 +89,20 @@ def test_wildcards_as_pythons_ssl_has_them(certificates: Certificates, made_for:
     assert works(pythons(identity), python, asked) is good
 
 
-@pytest.mark.parametrize("name", ["", ".example", "a\0b", "a" * 256, "é" * 300])
+def test_an_address_in_other_digits_is_no_name(certificates: Certificates) -> None:
+    """As in Python's ssl: else a wildcard would stand for a part of it."""
+    identity = certificates.for_names("wild-address", "p256", "*.0.0.1")
+    for far in (trusting(identity), ssl.create_default_context(cafile=identity.ca)):
+        assert not works(pythons(identity), far, "\uff11\uff12\uff17.0.0.1")
+
+
+@pytest.mark.parametrize("name", [b"localhost", b"\x7f\0\0\1", 1])
+def test_names_are_text(identity: Identity, name: Any) -> None:
+    with pytest.raises(TypeError, match="is no str"), shaken(pythons(identity), trusting(identity), name):
+        pass
+
+
+@pytest.mark.parametrize("name", ["", ".example", "a\0b", "a" * 256, "a..b", "é" * 300, ".".join(["a" * 60] * 5)])
 def test_what_is_no_name(identity: Identity, name: str) -> None:
     with (
         pytest.raises(ConfigurationError, match=r"^server name .* (is no host name|cannot be used)"),
@@ -281,3 +296,21 @@ def test_no_secret_is_shown(identity: Identity, house: House) -> None:
     assert "sesame" not in repr(client)
     assert repr(ClientContext(verify=False)) == "<ClientContext engine=off verifies nothing>"
     assert not ClientContext(verify=False).check_hostname
+
+
+def test_the_security_level_is_not_below_that_of_pythons_ssl(tmp_path: Path) -> None:
+    """Most builds of Python's ssl set the level themselves; many an OpenSSL has 1, which lets RSA-1024 in."""
+    lax = tmp_path / "openssl.cnf"
+    lax.write_text("openssl_conf=a\n[a]\nssl_conf=b\n[b]\nsystem_default=c\n[c]\nCipherString=DEFAULT:@SECLEVEL=0\n")
+    code = (
+        "import ssl\n"
+        "from engine_shim.context_facts import security_level\n"
+        "from tlsserver import ClientContext\n"
+        "print(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).security_level)\n"
+        "for ciphers in (None, 'ECDHE', 'ECDHE:@SECLEVEL=1', 'ECDHE:@SECLEVEL=3'):\n"
+        "    print(security_level(ClientContext(ciphers=ciphers, default_paths=False).pyopenssl))\n"
+    )
+    asked = [sys.executable, "-c", code]
+    told = subprocess.run(asked, env={**os.environ, "OPENSSL_CONF": str(lax)}, check=True, capture_output=True)
+    pythons, *ours = (int(level) for level in told.stdout.split())
+    assert ours == [pythons, pythons, 1, 3]

@@ -22,13 +22,12 @@ class Audience:
         limits: The write buffer's marks, ``(low, high)`` in bytes.
         held: What was read and the protocol has not taken, because it reads no more.
         forgives_truncation: Whether the end of the TCP stream without close_notify is an end like any other to it.
-        begins_later: Whether it hears nothing of what has come before the next turn.
+        is_deaf: Whether nothing shall be read for it yet; who ends that lets the connection have a `turn`.
     """
 
     forgives_truncation = False
-    begins_later = False
 
-    __slots__ = ("_factory", "_peer", "_writing_paused", "held", "limits", "protocol")
+    __slots__ = ("_factory", "_peer", "_writing_paused", "held", "is_deaf", "limits", "protocol")
 
     def __init__(self, factory: Callable[[], asyncio.BaseProtocol], peer: object, limits: tuple[int, int]) -> None:
         """Prepare for a protocol that is made later.
@@ -41,6 +40,7 @@ class Audience:
         self.protocol: asyncio.BaseProtocol | None = None
         self.limits = limits
         self.held = b""
+        self.is_deaf = False
         self._factory = factory
         self._peer = peer
         self._writing_paused = False

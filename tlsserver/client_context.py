@@ -3,6 +3,7 @@
 Facts
 - Whoever verifies a certificate and not its name trusts every site of the world in the place of the one it means.
 - PyPI's cryptography has an OpenSSL of its own, whose compiled-in folder of authorities is on no machine.
+- Python's ssl has security level 2 in most builds, whatever OpenSSL's default is: level 1 lets RSA-1024 in.
 - OpenSSL (3.5) sends a client's key shares as its own list of groups says; a list of plain names has one share only.
 
 Decision
@@ -21,7 +22,8 @@ from typing import TYPE_CHECKING, TypedDict
 from OpenSSL import SSL
 
 import engine_shim
-from engine_shim import clients, peer
+from engine_shim import clients, context_facts, peer
+from engine_shim.handshake_policy import set_ciphers
 from tlsserver.errors import ConfigurationError
 from tlsserver.policy import alpn, groups, identity, key_log, signature_algorithms, suites, versions
 from tlsserver.policy.authorities import read_authorities, read_crls
@@ -88,7 +90,7 @@ class ClientContext:
         "_check_common_name",
         "_check_hostname",
         "_connect",
-        "_engine",
+        "_engines",
         "_pyopenssl",
     )
 
@@ -116,7 +118,7 @@ class ClientContext:
             raise ConfigurationError("the client has a key and no certificate for it: give the certificate's file too")
         engine_shim.attach()
         self._pyopenssl = context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        for part in (versions.apply, suites.apply, signature_algorithms.apply, _apply_groups, _apply_alpn):
+        for part in (versions.apply, _apply_suites, signature_algorithms.apply, _apply_groups, _apply_alpn):
             part(context, settings)
         if certificate is not None:
             identity.apply(context, settings)
@@ -128,13 +130,13 @@ class ClientContext:
         if verify_flags:
             clients.set_flags(context, verify_flags)
         key_log.apply(context, settings)  # last: what cannot work makes no file
-        self._take(settings.async_io, None if certificate is None else identity.engine_of(settings))
+        self._take(settings.async_io, () if certificate is None else identity.engines_of(settings))
         self._check_hostname = verify and check_hostname
         self._check_common_name = check_common_name
 
-    def _take(self, async_io: bool, engine: BaseEngine | None) -> None:
+    def _take(self, async_io: bool, engines: tuple[BaseEngine, ...]) -> None:
         self._async_io = async_io
-        self._engine = engine
+        self._engines = engines
         self._connect: Callable[[int], AsyncSSL] = engine_shim.Connector(
             self._pyopenssl, handshake=self.offloaded, io=async_io
         ).connect
@@ -150,6 +152,7 @@ class ClientContext:
         Raises:
             ConfigurationError: It is missing and was to be checked, or it is no name.
             MemoryError: There is none.
+            TypeError: It is no text.
         """
         who = _read_name(server_hostname)
         if who is None and self._check_hostname:
@@ -172,18 +175,18 @@ class ClientContext:
 
     @property
     def engine(self) -> BaseEngine | None:
-        """Where the client's private key is used; None: on the loop's thread, by OpenSSL, or there is none."""
-        return self._engine
+        """Where the client's first private key is used; None: on the loop's thread, by OpenSSL, or there is none."""
+        return next(iter(self._engines), None)
 
     @property
     def engines(self) -> tuple[BaseEngine, ...]:
         """All engines of this context."""
-        return () if self._engine is None else (self._engine,)
+        return self._engines
 
     @property
     def offloaded(self) -> bool:
         """Whether handshakes run in jobs, so that an engine can pause them."""
-        return self._engine is not None or self._async_io
+        return bool(self._engines) or self._async_io
 
     @property
     def async_io(self) -> bool:
@@ -202,7 +205,16 @@ class ClientContext:
 
     def __repr__(self) -> str:
         verified = "" if self.verify else " verifies nothing"
-        return f"<ClientContext engine={self._engine.name if self._engine else 'off'}{verified}>"
+        return f"<ClientContext engine={self.engine.name if self.engine else 'off'}{verified}>"
+
+
+def _apply_suites(context: SSL.Context, settings: ContextSettings) -> None:
+    """Set the suites; the security level is not below that of Python's ssl, unless the suites name one."""
+    suites.apply(context, settings)
+    ciphers = suites.ciphers_of(settings)
+    least = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).security_level
+    if "@SECLEVEL" not in ciphers and context_facts.security_level(context) < least:
+        set_ciphers(context, f"{ciphers}:@SECLEVEL={least}")
 
 
 def _apply_groups(context: SSL.Context, settings: ContextSettings) -> None:
@@ -232,10 +244,17 @@ def _trust(
     if ca_path is not None and not Path(ca_path).is_dir():
         raise ConfigurationError(f"CA folder {ca_path}: is no folder that this process may read")
     _load(context, ca_certs, ca_path)
-    for der in read_authorities(ca_data) if ca_data is not None else ():
+    if ca_data is not None:
+        _trust_data(context, ca_data)
+
+
+def _trust_data(context: SSL.Context, data: str | bytes) -> None:
+    """Trust what is in the data, which may be revocation lists alone."""
+    crls = read_crls(data)
+    for der in read_authorities(data, needed=not crls):
         clients.trust(context, der, named=False)
-    for der in read_crls(ca_data) if ca_data is not None else ():
-        clients.revoke(context, der, 0)
+    for crl in crls:
+        clients.revoke(context, crl, 0)
 
 
 def _load(context: SSL.Context, file: str | Path | None, folder: str | Path | None) -> None:
@@ -248,17 +267,22 @@ def _load(context: SSL.Context, file: str | Path | None, folder: str | Path | No
 
 
 def _read_name(name: str | None) -> bytes | ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Tell an address from a name, which is put as DNS has it (RFC 5890)."""
+    """Tell an address from a name, which is put as DNS has it (RFC 5890).
+
+    It is put so first, as Python's ssl does: digits of other scripts make an address, too.
+    """
     if name is None:
         return None
+    if not isinstance(name, str):
+        raise TypeError(f"server name {name!r} is no str: give a host name or an IP address as text")
     try:
-        return ipaddress.ip_address(name)
-    except ValueError:
-        pass
-    try:
-        encoded = name.encode("ascii") if name.isascii() else name.encode("idna")
+        encoded = name.encode("idna")
     except UnicodeError as error:
         raise ConfigurationError(f"server name {name!r} is no host name: {error}") from error
+    try:
+        return ipaddress.ip_address(encoded.decode("ascii"))
+    except ValueError:
+        pass
     if not encoded or encoded.startswith(b".") or b"\0" in encoded:
         raise ConfigurationError(f"server name {name!r} is no host name: give one, or an IP address")
     return encoded

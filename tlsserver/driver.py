@@ -157,6 +157,11 @@ class Driver:
         """Let its held writes go."""
         self._feed(self.connection.uncork)
 
+    def listen(self) -> None:
+        """The protocol is ready for what has come."""
+        self.connection.audience.is_deaf = False
+        self._feed(self.connection.turn)
+
     def begin(self) -> None:
         """Begin the handshake: a client speaks first."""
         self._feed(self.connection.writable)
@@ -184,6 +189,7 @@ class Driver:
         deadline = self._watch.deadline
         if deadline is not None and deadline <= self._hub.reactor.time():
             self._feed(self.connection.expire)
+            self.touch()  # a calm connection's deadline has moved on without a word: the next is to be set
         else:
             self._set_timer(deadline)
 
@@ -291,6 +297,10 @@ class Driver:
         if timer is not None:
             timer.cancel()
         self._timer = self._hub.reactor.call_at(deadline, self._due)
+
+    def leave_behind(self) -> None:
+        """Let go of the connection as it is; a paused job stays."""
+        self._dispose()
 
     def _dispose(self) -> None:
         hub = self._hub

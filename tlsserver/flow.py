@@ -140,6 +140,7 @@ class Flow:
             and self._read_wants is _WANT_READ
             and self._write_wants is _DONE
             and not self._peer_closed
+            and not self._audience.is_deaf
         )
 
     def wants(self) -> tuple[bool, bool]:
@@ -164,9 +165,7 @@ class Flow:
         """The handshake is done."""
         self._last_activity = now
         # The first request often lies in the same segment as the end of the handshake, and maybe in OpenSSL already.
-        self.again = self._audience.begins_later
-        if not self.again:
-            self.turn(now)
+        self.turn(now)
 
     def readable(self, now: float) -> None:
         """The socket has bytes, its end, or an error."""
@@ -251,7 +250,8 @@ class Flow:
 
     def _may_read(self) -> bool:
         """Whether a read would be of use: somebody wants data, or we wait for the peer's close_notify."""
-        return not self._peer_closed and (self.is_reading or self._life.state is not _OPEN)
+        wanted = self.is_reading or self._life.state is not _OPEN
+        return wanted and not self._peer_closed and not self._audience.is_deaf
 
     def _can_pull(self) -> bool:
         return self._life.state in _FLOWING and self._may_read()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from tlsserver.errors import ConfigurationError
 from tlsserver.policy.authorities import without_crls
 from tlsserver.policy.client_certificates import ClientCertificates
+from tlsserver.policy.settings import ContextSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +71,7 @@ class Asked:
         flags: `ssl.SSLContext.options`.
     """
 
-    options: dict[str, Any]
+    options: dict[str, Any] = field(repr=False)  # there may be a password among them, in a URL
     verify_mode: ssl.VerifyMode
     check_hostname: bool
     verify_flags: int
@@ -93,12 +94,16 @@ class Asked:
         return {**self.options, "min_version": least, "max_version": most}
 
     def servers(self) -> dict[str, Any]:
-        """Return the options of a `tlsserver.TLSContext`, without certificate and key."""
-        told = self.common()
+        """Return the options of a `tlsserver.TLSContext`, without certificate and key.
+
+        What a change can take back is always among them: a context that is made of another one keeps what it is not
+        told.
+        """
+        told = {"num_tickets": ContextSettings.num_tickets, **self.common()}
+        told["client_certificates"] = self.client_certificates()
         if self.flags & ssl.OP_NO_TICKET:
             told["num_tickets"] = 0
-        asked = self.client_certificates()
-        return told if asked is None else {**told, "client_certificates": asked}
+        return told
 
     def client_certificates(self) -> ClientCertificates | None:
         """Return what clients are asked for; None: nothing was asked for."""
@@ -111,7 +116,7 @@ class Asked:
         data = b"\n".join(self.authorities)
         if not self.verify_flags & ssl.VERIFY_CRL_CHECK_LEAF:  # which is in VERIFY_CRL_CHECK_CHAIN as well
             data = without_crls(data)
-        return ClientCertificates(mode, ca_data=data, verify_flags=self.verify_flags)
+        return ClientCertificates(mode, ca_data=data, verify_flags=self.verify_flags, partial_chains=False)
 
     def clients(self) -> dict[str, Any]:
         """Return the options of a `tlsserver.ClientContext`, without certificate and key."""

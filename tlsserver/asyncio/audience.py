@@ -24,7 +24,7 @@ class LoopAudience(Audience):
 
     forgives_truncation = True
 
-    __slots__ = ("_announces", "_context", "_is_inside", "_loop", "_transport", "_waiter", "begins_later")
+    __slots__ = ("_announces", "_context", "_is_inside", "_loop", "_transport", "_waiter")
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class LoopAudience(Audience):
         self._context = context
         self._waiter = waiter
         # Who awaits start_tls() has to get the transport before its protocol gets the first data, and may write.
-        self.begins_later = waiter is not None
+        self.is_deaf = waiter is not None
         self._announces = announces
         self._is_inside = False
         self._transport: Any = None

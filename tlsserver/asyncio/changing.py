@@ -35,7 +35,7 @@ from tlsserver.errors import ConfigurationError
 from tlsserver.policy.settings import ContextOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from engine_shim import Engine
 
@@ -168,11 +168,10 @@ class ChangingContext(PlainlessContext):
             told.update(certificate=asked.chains[0].file, key=combined(asked.chains))
         return ClientContext(**told)
 
-    def _change(self, undo: Callable[[], object] | None = None, **changes: Any) -> None:  # noqa: ANN401 - fields of Asked
+    def _change(self, **changes: Any) -> None:  # noqa: ANN401 - fields of Asked
         """Ask for something else.
 
         Args:
-            undo: What to do if it cannot be had.
             changes: Of `Asked`.
 
         Raises:
@@ -186,12 +185,11 @@ class ChangingContext(PlainlessContext):
                 self._swap()
             except BaseException:
                 self._asked = before
-                if undo is not None:
-                    undo()
                 raise
 
     def _change_option(self, name: str, value: object) -> None:
-        self._change(options={**self._asked.options, name: value})
+        with self._lock:  # else a change that another thread makes meanwhile would be lost
+            self._change(options={**self._asked.options, name: value})
 
     def _swap(self) -> None:
         with told_as_ssl_does():

@@ -7,16 +7,17 @@ It is configured as the standard library's is, and used by the loops and functio
 from __future__ import annotations
 
 import ssl
+import sys
 from typing import TYPE_CHECKING, Any
 
 from tlsserver.asyncio.changing import told_as_ssl_does
 from tlsserver.asyncio.identities import read_chain
 from tlsserver.asyncio.negotiation import Negotiation
+from tlsserver.asyncio.plain import ContextError
 from tlsserver.asyncio.refused import Refused
 from tlsserver.asyncio.verification import Verification
 from tlsserver.client_context import ClientContext
 from tlsserver.context import TLSContext
-from tlsserver.errors import ConfigurationError
 from tlsserver.policy import suites
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from tlsserver.asyncio.identities import Password
 
 __all__ = ["SSLContext", "create_default_context"]
+
+# x509_vfy.h: what ssl.create_default_context() adds, VERIFY_X509_PARTIAL_CHAIN and VERIFY_X509_STRICT.
+_DEFAULT_FLAGS = 0x80000 | 0x20 if sys.version_info >= (3, 13) else 0
 
 
 class SSLContext(Verification, Negotiation, Refused):
@@ -87,9 +91,10 @@ class SSLContext(Verification, Negotiation, Refused):
 
     def _reload_given(self, certfile: Any, keyfile: Any, password: Password) -> None:  # noqa: ANN401 - as above
         if self._server is None:
-            raise ConfigurationError("the context was made of a ClientContext, which is what it is: make another one")
+            raise ContextError("the context was made of a ClientContext, which is what it is: make another one")
         chain = read_chain(certfile, keyfile, password, self._engines)
-        self._server = self._server.replace(certificate=chain.file, key=chain.identity)
+        with told_as_ssl_does():
+            self._server = self._server.replace(certificate=chain.file, key=chain.identity)
 
     @classmethod
     def from_context(cls, context: TLSContext | ClientContext) -> Self:
@@ -142,8 +147,10 @@ def create_default_context(
     if purpose not in protocols:
         raise TypeError(f"purpose is {purpose!r}: give ssl.Purpose.SERVER_AUTH or ssl.Purpose.CLIENT_AUTH")
     context = SSLContext(protocols[purpose], **options)
+    if _DEFAULT_FLAGS and options.get("client_certificates") is None:
+        context.verify_flags |= _DEFAULT_FLAGS
     if cafile or capath or cadata:
         context.load_verify_locations(cafile, capath, cadata)
-    elif context.verify_mode != ssl.CERT_NONE:
+    elif purpose is ssl.Purpose.SERVER_AUTH:
         context.load_default_certs(purpose)
     return context

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ __all__ = ["Home", "home_of"]
 logger = logging.getLogger(__name__)
 
 _ATTRIBUTE = "_tlsserver_home"
+
+_WITH_JOB = states.PARKED | {states.State.DRAINING}
 
 # When the loop closes, nobody is left to be served; our engines end a cancelled job at once, a third party's may take
 # as long as its operation.
@@ -65,6 +68,7 @@ class Home:
         self.listeners: set[Listener] = set()
         self._line = JobLine(self.reactor, self.hub.jobs, self._jobs_ended)
         self._close_loop = loop.close
+        self._thread: int | None = None  # where the loop ran last: jobs can be resumed there alone
         self._is_closed = self._is_flush_asked_for = False
         self.reactor.at_end_of_turn(self._end_of_turn)
 
@@ -90,6 +94,7 @@ class Home:
         return sum(counters.jobs_ended for counters in self.counters)
 
     def _end_of_turn(self) -> None:
+        self._thread = threading.get_ident()
         self._line.serve()
         self.hub.apply()
         for listener in self.listeners:
@@ -122,12 +127,26 @@ class Home:
         for listener in tuple(self.listeners):
             listener.close()
         self.listeners.clear()
+        self._leave_behind()
         for driver in tuple(self.hub.drivers):
             driver.connection.audience.forsake()  # type: ignore[attr-defined] # one of ours
             driver.abort()
         self._drain()
         self.engines.leave()
         self.reactor.close()
+
+    def _leave_behind(self) -> None:
+        """A job can be resumed, and so ended, only where it was started: let go of those of another thread."""
+        if self._thread in (None, threading.get_ident()):
+            return
+        foreign = [driver for driver in self.hub.drivers if driver.connection.state in _WITH_JOB]
+        for driver in foreign:
+            driver.leave_behind()
+        if foreign:
+            logger.error(
+                "the event loop is closed on another thread than it ran on: %d paused jobs are left behind",
+                len(foreign),
+            )
 
     def _tell(self) -> None:
         handshaking = sum(driver.connection.state in states.HANDSHAKING for driver in self.hub.drivers)

@@ -81,7 +81,7 @@ class Engines:
 
     def close(self) -> None:
         """Close those that were made here; their handshakes fail."""
-        for engine in self._made.values():
+        for engine in tuple(self._made.values()):  # another thread may make one meanwhile
             engine.close()
 
 
@@ -108,12 +108,12 @@ def read_chain(certfile: Any, keyfile: Any, password: Password, engines: Engines
     source = _path(certfile, "certfile")
     pem = source.read_bytes()
     key: Key | Path = keyfile if isinstance(keyfile, Key) else _key_path(certfile if keyfile is None else keyfile)
+    given = None if isinstance(key, Key) else _password(password, key)
     identity = Identity()
     try:
         if isinstance(key, Key):
             identity.add(pem, key)
         else:
-            given = _password(password, key)
             identity.add(pem, engines.load(key, given) or key, given)
         return Chain(source, Certificate(pem, identity).kind(), identity)
     except KeyMismatchError as error:

@@ -108,7 +108,7 @@ class Negotiation(ChangingContext):
 
     def get_ciphers(self) -> Any:  # noqa: ANN401 - as in typeshed: dicts of many types
         """Return the suites in their order, as the standard library describes those that it knows."""
-        context = self._try(suites.apply)
+        context = self._with_suites()
         known = _described_suites()
         names = SSL.Connection(context, None).get_cipher_list()
         return [known.get(name, {"name": name, "protocol": "unknown"}) for name in names]
@@ -152,8 +152,12 @@ class Negotiation(ChangingContext):
 
         Raises:
             ssl.SSLError: One is empty, or longer than 255 bytes.
+            TypeError: One is no text.
         """
-        names = tuple(str(name) for name in alpn_protocols)
+        names = tuple(alpn_protocols)
+        for name in names:
+            if not isinstance(name, str):
+                raise TypeError(f"ALPN protocol {name!r} is no str: give text, such as 'h2'")
         with told_as_ssl_does():
             alpn.encoded(names)
         self._change_option("alpn", names)
@@ -187,13 +191,18 @@ class Negotiation(ChangingContext):
     @property
     def security_level(self) -> int:  # type: ignore[override] # it cannot be set there either
         """OpenSSL's, as the ciphers leave it."""
-        return context_facts.security_level(self._try(suites.apply))
+        return context_facts.security_level(self._with_suites())
 
     def session_stats(self) -> dict[str, int]:
         """Count handshakes and sessions of the contexts in use; a change begins anew."""
         found = [one.pyopenssl for one in (self._server, self._client) if one is not None]
         counts = [context_facts.session_counts(context) for context in found or [_scratch()]]
         return {name: sum(count[name] for count in counts) for name in counts[0]}
+
+    def _with_suites(self) -> SSL.Context:
+        """Return a context with the suites of the connections: a given one is that itself."""
+        given = (self._server or self._client) if self._is_given else None
+        return self._try(suites.apply) if given is None else given.pyopenssl
 
     def _try(self, part: Callable[[SSL.Context, ContextSettings], object], **wanted: Any) -> SSL.Context:  # noqa: ANN401 - of ContextSettings
         """Try one part of the policy on a context that nobody uses.

@@ -34,6 +34,7 @@ class SSLObject(ssl.SSLObject):
         chain: The peer's verified certificates in DER, its own first; empty: it has shown none.
         server_side: Whether we are the server.
         server_hostname: The server whom we, as a client, have asked for.
+        is_verified: Whether a certificate would have been verified; None: as ``context`` has it now.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class SSLObject(ssl.SSLObject):
         *,
         server_side: bool,
         server_hostname: str | None,
+        is_verified: bool | None = None,
     ) -> None:
         # Not the standard library's, which says that it has no public constructor.
         self._context = context
@@ -53,7 +55,7 @@ class SSLObject(ssl.SSLObject):
         self._chain = chain
         self._server_side = server_side
         self._server_hostname = server_hostname
-        self._is_verified = server_side or _verifies(context)
+        self._is_verified = server_side or (_verifies(context) if is_verified is None else is_verified)
         self._shared: list[_Cipher] | None = None
         self._sent: tuple[bytes, ...] = ()
         self._binding: bytes | None = None

@@ -102,6 +102,8 @@ class Peer:
                 () if certificate is None else certificate.chain,
                 server_side=self.session.peer == "client",
                 server_hostname=self.server_hostname,
+                # Of the context that the connection began with: the user's may be another one now.
+                is_verified=bool(getattr(self.offer.context, "verify", True)),
             )
         return self._ssl_object
 

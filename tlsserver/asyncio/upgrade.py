@@ -186,6 +186,8 @@ async def begin(
     except BaseException:
         driver.abort()
         raise
+    # Behind what the caller does with the transport, before it waits for anything else.
+    loop.call_soon(driver.listen)
     return transport
 
 

@@ -6,13 +6,14 @@ What the standard library would say to a value it says itself: a context of its 
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlsserver.asyncio.changing import ChangingContext, told_as_ssl_does
 from tlsserver.asyncio.plain import ContextError, NotSupportedError
-from tlsserver.policy.authorities import read_authorities
+from tlsserver.policy.authorities import read_authorities, refuse_trust_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +33,10 @@ _FLAGS = int(
 )
 
 
+# What OpenSSL looks into of a folder: others in it are not trusted (X509_LOOKUP_hash_dir(3)).
+_HASHED = re.compile(r"[0-9a-f]{8}\.r?[0-9]+")
+
+
 class Verification(ChangingContext):
     """Authorities, and what is verified."""
 
@@ -45,7 +50,7 @@ class Verification(ChangingContext):
 
         Args:
             cafile: PEM file of certificates and revocation lists.
-            capath: Folder of such files, as c_rehash makes it.
+            capath: Folder of such files, with the names that ``openssl rehash`` gives them; others are not looked into.
             cadata: Certificates: PEM as text, or DER.
 
         Raises:
@@ -55,9 +60,10 @@ class Verification(ChangingContext):
         """
         with self._lock:
             self._refuse_beside_client_certificates()
-            self._plain.load_verify_locations(cafile, capath, cadata)
+            self._new_plain().load_verify_locations(cafile, capath, cadata)
             found = list(_read(cafile, capath, cadata))
             self._change(authorities=(*self._asked.authorities, *found))
+            self._plain.load_verify_locations(cafile, capath, cadata)  # last: it tells what is trusted
 
     def load_default_certs(self, purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH) -> None:
         """Trust the system's authorities: those that Python's ssl trusts.
@@ -67,11 +73,13 @@ class Verification(ChangingContext):
         """
         with self._lock:
             self._refuse_beside_client_certificates()
-            self._plain.load_default_certs(purpose)
+            if not isinstance(purpose, ssl.Purpose):
+                raise TypeError(purpose)
             paths = ssl.get_default_verify_paths()
             # Clients have OpenSSL look into the folder when it is needed; a server's authorities are read and named.
             read = () if self._protocol == ssl.PROTOCOL_TLS_CLIENT else tuple(_read(paths.cafile, None, None))
             self._change(defaults=True, authorities=(*self._asked.authorities, *read))
+            self._plain.load_default_certs(purpose)  # last, as above
 
     def set_default_verify_paths(self) -> None:
         """As `load_default_certs`."""
@@ -125,6 +133,7 @@ class Verification(ChangingContext):
 
     @verify_flags.setter
     def verify_flags(self, value: int) -> None:
+        self._refuse_beside_client_certificates()
         unknown = int(value) & ~_FLAGS
         if unknown:
             raise NotSupportedError(f"verify_flags {unknown:#x} is not for servers and clients of TLS: leave it out")
@@ -172,16 +181,22 @@ class Verification(ChangingContext):
 
 
 def _read(cafile: Any, capath: Any, cadata: Any) -> Iterator[bytes]:  # noqa: ANN401 - as the standard library takes them
-    if cafile is not None:
-        yield _path(cafile).read_bytes()
-    if capath is not None:
-        files = sorted(path for path in _path(capath).iterdir() if path.is_file())
-        yield from (data for data in (path.read_bytes() for path in files) if b"-----BEGIN" in data)
-    if cadata is not None:
-        with told_as_ssl_does():
+    with told_as_ssl_does():
+        if cafile is not None:
+            yield _plain_pem(_path(cafile))
+        if capath is not None:
+            files = (path for path in _path(capath).iterdir() if _HASHED.fullmatch(path.name) and path.is_file())
+            yield from map(_plain_pem, sorted(files))
+        if cadata is not None:
             given = cadata if isinstance(cadata, str) else bytes(cadata)
             ders = read_authorities(given)
             yield "".join(map(ssl.DER_cert_to_PEM_cert, ders)).encode()
+
+
+def _plain_pem(path: Path) -> bytes:
+    data = path.read_bytes()
+    refuse_trust_settings(data)
+    return data
 
 
 def _path(given: Any) -> Path:  # noqa: ANN401 - as above

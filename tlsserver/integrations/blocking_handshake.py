@@ -18,13 +18,16 @@ Trade-off
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import math
 import select
 import socket
+import sys
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from OpenSSL import SSL
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
     from tlsserver.integrations.engine_thread import EngineThread
     from tlsserver.session import ContextLike
 
-__all__ = ["Opened", "Terms", "shake_hands"]
+__all__ = ["Opened", "Terms", "shake_hands", "tell_left_behind"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +57,11 @@ _JOB_POLL = 0.01
 
 # Jobs of one worker that go on without their clients: an engine that hangs must not collect them without bound.
 _DRAINING_MOST = 8
+
+# A thread that ends waits so long for them, as a server that stops does (`tlsserver.service`), and looks again at least
+# so often: engines may tell their ends by no descriptor.
+_END_SECONDS = 1.5
+_END_POLL_MILLISECONDS = 10
 
 _INTERRUPTED = frozenset({Step.WANT_ASYNC, Step.WANT_ASYNC_JOB, Step.WANT_ANSWER})
 _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR | select.POLLNVAL
@@ -84,8 +92,9 @@ class Terms:
     def use(self, engine: BaseEngine) -> None:
         """An answer has brought a key of this engine."""
         self._engines.use((engine,))
-        if engine.needs_turns and engine not in self._turning:
-            self._turning += (engine,)
+        with self._lock:  # of two that come at one time, the one that is lost would get no turns
+            if engine.needs_turns and engine not in self._turning:
+                self._turning = (*(known for known in self._turning if not known.closed), engine)
 
     def for_thread(self, mailbox: Mailbox) -> Shared:
         """Return what a session needs whose questions are answered on its own thread."""
@@ -122,8 +131,8 @@ class Opened(NamedTuple):
     certificate: ClientCertificate | None
 
 
-class _Drain(threading.local):
-    """The sessions of this thread whose jobs have not ended."""
+class _Drain:
+    """The sessions of one thread whose jobs have not ended. That thread only, which also frees it."""
 
     def __init__(self) -> None:
         self._left: list[tuple[Session, socket.socket]] = []
@@ -138,17 +147,52 @@ class _Drain(threading.local):
         Raises:
             EngineError: Too many are left.
         """
+        self._look()
+        if len(self._left) >= _DRAINING_MOST:
+            raise EngineError("too many operations of the engine go on although their connections are gone")
+
+    def _look(self) -> None:
         waiting, self._left = self._left, []
         for session, sock in waiting:
             if session.close():
                 sock.close()
             else:
                 self._left.append((session, sock))
-        if len(self._left) >= _DRAINING_MOST:
-            raise EngineError("too many operations of the engine go on although their connections are gone")
+
+    def __del__(self) -> None:
+        """The thread ends, and nobody else can resume its jobs: wait for them, within bounds."""
+        until = time.monotonic() + _END_SECONDS
+        while self._left and time.monotonic() < until and not sys.is_finalizing():
+            poll = select.poll()
+            for session, _ in self._left:
+                for fd in session.wait_fds().all:
+                    poll.register(fd, select.POLLIN)
+            poll.poll(_END_POLL_MILLISECONDS)
+            self._look()
+        _left_behind.extend(self._left)
 
 
-_drain = _Drain()
+class _OfThread(threading.local):
+    def __init__(self) -> None:
+        self.drain = _Drain()
+
+
+_of_thread = _OfThread()
+
+# Jobs whose threads have ended, with their descriptors: they may be written to, and are never closed.
+_left_behind: deque[tuple[Session, socket.socket]] = deque()
+_forgotten: list[tuple[Session, socket.socket]] = []
+
+
+def tell_left_behind() -> None:
+    """Log how many jobs have lost their threads. Any thread; one that ends cannot tell it any more."""
+    count = 0
+    with contextlib.suppress(IndexError):
+        while True:
+            _forgotten.append(_left_behind.popleft())
+            count += 1
+    if count:
+        logger.error("%d jobs have not ended, their threads have: they are left behind", count)
 
 
 def shake_hands(terms: Terms, sock: socket.socket, timeout: float) -> Opened:
@@ -163,7 +207,8 @@ def shake_hands(terms: Terms, sock: socket.socket, timeout: float) -> Opened:
         TLSServerError: It has failed; the class says whose fault it is. What was unread is gone. Where a job goes on,
             the socket is detached: its descriptor stays open, and is not the caller's any more.
     """
-    _drain.sweep()
+    _of_thread.drain.sweep()
+    tell_left_behind()
     terms.keep_up()
     return _Blocking(terms, sock, timeout).run()
 
@@ -199,7 +244,7 @@ class _Blocking:
         finally:
             self._mailbox.close()
             if not self._session.close():
-                _drain.keep(self._session, self._sock)
+                _of_thread.drain.keep(self._session, self._sock)
 
     def _step(self) -> Step:
         """Make one step, and remember what interrupts it."""

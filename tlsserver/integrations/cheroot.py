@@ -21,7 +21,7 @@ import engine_shim
 from tlsserver.config import ServerConfig
 from tlsserver.context import TLSContext
 from tlsserver.errors import ConfigurationError, TLSServerError
-from tlsserver.integrations.blocking_handshake import Opened, Terms, shake_hands
+from tlsserver.integrations.blocking_handshake import Opened, Terms, shake_hands, tell_left_behind
 from tlsserver.integrations.cheroot_socket import Reader, TLSSocket
 from tlsserver.integrations.engine_thread import EngineThread
 from tlsserver.integrations.environ import tls_environ
@@ -109,6 +109,7 @@ class Adapter(BaseAdapter):
         """End what engines do for this adapter, after the server has stopped. Idempotent; also done at exit."""
         self._engines.close()
         self._terms = None
+        tell_left_behind()
 
     def _shake_hands(self, sock: socket.socket) -> Opened:
         peer = _peer_of(sock)

@@ -96,14 +96,22 @@ class TLSSocket:
         if self._connection is None:
             if self._failure is not None:
                 raise errors.FatalSSLAlert(self._failure)
-            try:
-                opened = self._shake_hands(self._sock)
-            except (TLSServerError, OSError) as error:
-                self._failure = str(error)
-                raise errors.FatalSSLAlert(self._failure) from None
-            self._connection = opened.connection
-            self._opened(opened)
+            if self._sock.fileno() < 0:
+                raise OSError(errno.EBADF, "the connection is closed")
+            self._connection = self._handshake()
         return self._connection
+
+    def _handshake(self) -> SSL.Connection:
+        """Shake hands, once: cheroot would answer any error with a 500, for which it writes again."""
+        try:
+            opened = self._shake_hands(self._sock)
+            self._opened(opened)
+        except BaseException as error:
+            self._failure = str(error) or type(error).__name__
+            if isinstance(error, (TLSServerError, OSError)):
+                raise errors.FatalSSLAlert(self._failure) from None
+            raise
+        return opened.connection
 
     def _call(self, call: Callable[..., int], *args: Any) -> int:  # noqa: ANN401 - the call's
         """Make a call of pyOpenSSL's as if the socket did block.
@@ -192,7 +200,8 @@ class Reader(StreamReader):
     def has_data(self) -> bool:
         """Return whether something can be read at once."""
         raw: Any = self.raw
-        return bool(super().has_data() or raw._sock.pending())  # type: ignore[no-untyped-call]  # noqa: SLF001 - socket.SocketIO has no other way
+        sock = raw._sock  # noqa: SLF001 - socket.SocketIO has no other way; None: an application has closed its input
+        return bool(super().has_data() or (sock is not None and sock.pending()))  # type: ignore[no-untyped-call]
 
 
 def _broken(error: SSL.Error) -> Exception:

@@ -76,4 +76,5 @@ class _Served:
 
 def _end(reactor: Reactor, thread: threading.Thread) -> None:
     reactor.stop()
-    thread.join()
+    if thread is not threading.current_thread():  # the garbage collector may have come by there
+        thread.join()

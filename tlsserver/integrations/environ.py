@@ -22,10 +22,11 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tlsserver.client_certificate import ClientCertificate
     from tlsserver.wire import TLSInfo
@@ -47,6 +48,15 @@ _PARTS = {
     x509.ObjectIdentifier("2.5.4.13"): "D",
     x509.NameOID.USER_ID: "UID",
     x509.NameOID.EMAIL_ADDRESS: "Email",
+}
+
+# OpenSSL's, where RFC 4514 has none: with them Apache writes whole names.
+_SHORT_NAMES = {
+    x509.NameOID.EMAIL_ADDRESS: "emailAddress",
+    x509.NameOID.GIVEN_NAME: "GN",
+    x509.NameOID.SURNAME: "SN",
+    x509.NameOID.TITLE: "title",
+    x509.NameOID.SERIAL_NUMBER: "serialNumber",
 }
 
 _SANS = {"DNS": "SAN_DNS", "email": "SAN_Email"}
@@ -118,12 +128,21 @@ def _certificate(certificate: ClientCertificate) -> Iterator[tuple[str, str]]:
     yield "CERT", _pem(certificate.der)
     for place, der in enumerate(certificate.chain[1:]):
         yield f"CERT_CHAIN_{place}", _pem(der)
+    yield from _maybe(lambda: _numbers(certificate.x509))
+    yield from _maybe(lambda: _names("S", certificate.x509.subject))
+    yield from _maybe(lambda: _names("I", certificate.x509.issuer))
+    yield from _maybe(lambda: _sans(certificate))
+
+
+def _maybe(tell: Callable[[], Iterator[tuple[str, str]]]) -> list[tuple[str, str]]:
+    """Leave out what cryptography cannot read: it is stricter than OpenSSL, which has verified the certificate.
+
+    The application has its bytes. What cryptography raises is of many classes, and must not cost the request.
+    """
     try:
-        found = certificate.x509
-        yield from [*_numbers(found), *_names("S", found.subject), *_names("I", found.issuer), *_sans(certificate)]
-    except (ValueError, x509.UnsupportedGeneralNameType):
-        # cryptography is stricter than OpenSSL, which has verified it: the application has its bytes.
-        return
+        return list(tell())
+    except Exception:  # noqa: BLE001 - see above
+        return []
 
 
 def _numbers(found: x509.Certificate) -> Iterator[tuple[str, str]]:
@@ -136,8 +155,15 @@ def _numbers(found: x509.Certificate) -> Iterator[tuple[str, str]]:
     left = (ends - dt.datetime.now(dt.timezone.utc)).total_seconds()
     yield "V_REMAIN", str(max(int(left // _SECONDS_A_DAY), 0))
     yield "A_SIG", found.signature_algorithm_oid._name  # noqa: SLF001 - there is no other way to OpenSSL's name
-    key = found.public_key()
-    yield "A_KEY", next((name for kind, name in _KEYS if isinstance(key, kind)), type(key).__name__)
+    yield "A_KEY", _kind_of_key(found)
+
+
+def _kind_of_key(found: x509.Certificate) -> str:
+    try:
+        key = found.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return "UNKNOWN"
+    return next((name for kind, name in _KEYS if isinstance(key, kind)), type(key).__name__)
 
 
 def _time(found: x509.Certificate, name: str) -> dt.datetime:
@@ -155,7 +181,7 @@ def _as_text(when: dt.datetime) -> str:
 
 def _names(whose: str, name: x509.Name) -> Iterator[tuple[str, str]]:
     """Return a name as a whole and in parts; of several parts of one kind the first has no number."""
-    yield f"{whose}_DN", _native(name.rfc4514_string())
+    yield f"{whose}_DN", _native(name.rfc4514_string(_SHORT_NAMES))
     seen: defaultdict[str, int] = defaultdict(int)
     for part in name:
         kind = _PARTS.get(part.oid)

@@ -138,8 +138,8 @@ class Handshake:
     def received(self, length: int) -> None:
         """Bytes have come, and wait in the memory BIO."""
         self._unread += length
-        if self._unread > _UNREAD_MOST and not self._stopped:
-            self._stopped = True
+        if self._unread > _UNREAD_MOST:
+            self._stopped = True  # once more, if the application has resumed it meanwhile
             self._protocol.transport.pauseProducing()
 
     def ask(self) -> None:
@@ -189,7 +189,7 @@ class Handshake:
         self.may_step = True
         try:
             self._protocol.dataReceived(b"")
-        except Exception as error:
+        except BaseException as error:
             # As Twisted's reactor does it for whatever a protocol raises: it costs this connection only.
             logger.exception("the protocol of %s failed", self._protocol)
             _abort(self._protocol, error)
@@ -280,7 +280,7 @@ class Handshake:
             self._watch()
 
 
-def _abort(protocol: Any, error: Exception) -> None:  # noqa: ANN401 - Twisted's TLSMemoryBIOProtocol
+def _abort(protocol: Any, error: BaseException) -> None:  # noqa: ANN401 - Twisted's TLSMemoryBIOProtocol
     """Close a connection at once; its protocol hears the reason."""
     from twisted.python.failure import Failure  # noqa: PLC0415 - the rest of this module can do without Twisted
 

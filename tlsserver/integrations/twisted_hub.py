@@ -93,12 +93,14 @@ class Hub:
     def _serve_ready(self) -> None:
         """Serve those who have something to do, in order; the rest comes next turn."""
         until = time.monotonic() + _STEPS_SECONDS
-        while self._ready:
-            self._ready.popleft().go_on()
-            if time.monotonic() >= until:
-                break
-        if self._ready:
-            self.loop.hurry()
+        try:
+            while self._ready:
+                self._ready.popleft().go_on()
+                if time.monotonic() >= until:
+                    break
+        finally:
+            if self._ready:
+                self.loop.hurry()
 
     def close(self) -> None:
         """End every handshake, wait for the jobs that are not ours to end, and leave the engines. Idempotent."""

@@ -113,8 +113,8 @@ class TwistedLoop(Reactor):
             self.run_turn(0)
         finally:
             self._is_in_turn = False
-        if not self.is_closed:
-            self._schedule()
+            if not self.is_closed:
+                self._schedule()
 
     def _schedule(self) -> None:
         """Have a turn made when it is due, if nothing makes one before."""

@@ -7,33 +7,48 @@ import re
 
 from tlsserver.errors import ConfigurationError
 
-__all__ = ["read_authorities", "read_crls", "split_der", "without_crls"]
+__all__ = ["read_authorities", "read_crls", "refuse_trust_settings", "split_der", "without_crls"]
 
-_PEM = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.+?)-----END", re.DOTALL)
+_PEM = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----(.+?)-----END", re.DOTALL)
 _CRL = re.compile(rb"-----BEGIN X509 CRL-----(.+?)-----END X509 CRL-----", re.DOTALL)
 _SEQUENCE = 0x30
 _LONG = 0x80  # the length has bytes of its own (X.690, 8.1.3.5)
 _HEAD = 2
 
 
-def read_authorities(data: str | bytes) -> list[bytes]:
+def read_authorities(data: str | bytes, *, needed: bool = True) -> list[bytes]:
     """Take certificates apart, as `ssl.SSLContext.load_verify_locations` does with ``cadata``.
 
     Args:
         data: PEM, as text or bytes; or, as bytes, DER, one behind the other.
+        needed: Whether it is an error if there is none.
 
     Returns:
         Each in DER, which nobody has looked into yet.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: One is needed and there is none, or one has trust settings.
     """
     raw = data.encode("ascii", "replace") if isinstance(data, str) else bytes(data)
+    refuse_trust_settings(raw)
     is_pem = b"-----BEGIN" in raw
     found = [_decoded(match[1]) for match in _PEM.finditer(raw)] if is_pem else split_der(raw)
-    if not found:
+    if needed and not found:
         raise ConfigurationError("no certificate of an authority in what was given: give PEM, or DER as bytes")
     return found
+
+
+def refuse_trust_settings(raw: bytes) -> None:
+    """Refuse certificates that say what they must not be trusted for (``openssl x509 -trustout``).
+
+    Read as certificates alone they would be trusted for all purposes.
+
+    Raises:
+        ConfigurationError: There is one.
+    """
+    if b"-----BEGIN TRUSTED CERTIFICATE-----" in raw:
+        message = "a certificate of an authority has trust settings, which are not read: make it plain (openssl x509)"
+        raise ConfigurationError(message)
 
 
 def _decoded(text: bytes) -> bytes:

@@ -27,6 +27,9 @@ __all__ = ["LOOKED_AT_MOST", "Certificate"]
 LOOKED_AT_MOST = 64
 
 
+_RSASSA_PSS = x509.ObjectIdentifier("1.2.840.113549.1.1.10")
+
+
 class _Facts(NamedTuple):
     names: tuple[str, ...]
     kind: str
@@ -188,6 +191,10 @@ def _names_of(parsed: x509.Certificate) -> tuple[str, ...]:
 
 
 def _kind_of(parsed: x509.Certificate) -> str:
+    # cryptography makes the same of both kinds of RSA; OpenSSL has a place for each.
+    algorithm = getattr(parsed, "public_key_algorithm_oid", None)  # since cryptography 43
+    if algorithm == _RSASSA_PSS:
+        return "RSA-PSS"
     try:
         return type(parsed.public_key()).__name__.strip("_").removesuffix("PublicKey")
     except (UnsupportedAlgorithm, ValueError):

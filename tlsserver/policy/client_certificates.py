@@ -70,6 +70,8 @@ class ClientCertificates:
         ca_data: More authorities: PEM as text or bytes, also with revocation lists in it, or as bytes DER.
         verify_flags: More flags of the verification (X509_VERIFY_PARAM_set_flags(3)), numbers of `ssl.VerifyFlags`.
             With VERIFY_CRL_CHECK_LEAF alone only the client's own certificate is looked up in the lists.
+        partial_chains: Whether a chain may end at an authority whose issuer is missing; False: only if ``verify_flags``
+            say so (VERIFY_X509_PARTIAL_CHAIN), as Python's ssl has it.
         on_verified: Asked about each client whose certificate is good, on full handshakes and on resumptions; it
             answers the request, at once or later. Handshakes run in jobs then. None: OpenSSL's verification is enough.
     """
@@ -81,6 +83,7 @@ class ClientCertificates:
     depth: int = 9
     ca_data: str | bytes = b""
     verify_flags: int = 0
+    partial_chains: bool = True
     on_verified: Callable[[ClientCertificateRequest], object] | None = None
 
     def files(self) -> tuple[str | Path, ...]:

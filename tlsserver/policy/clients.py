@@ -29,7 +29,8 @@ def apply(context: SSL.Context, settings: ContextSettings) -> None:
     asked, trust = settings.client_certificates, settings.client_trust
     if asked is None or trust is None:
         return
-    clients.ask(context, required=asked.mode == "required", depth=asked.depth, partial=bool(trust.rootless()))
+    partial = asked.partial_chains and bool(trust.rootless())
+    clients.ask(context, required=asked.mode == "required", depth=asked.depth, partial=partial)
     is_named = _size_of_names(trust) <= _NAMES_MOST
     for authority in trust.authorities:
         clients.trust(context, authority.der, named=is_named)

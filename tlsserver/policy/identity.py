@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from engine_shim import BaseEngine
     from tlsserver.policy.settings import ContextSettings
 
-__all__ = ["apply", "engine_of", "expires", "readable", "reason", "set_certificate", "set_key"]
+__all__ = ["apply", "engine_of", "engines_of", "expires", "readable", "reason", "set_certificate", "set_key"]
 
 
 def apply(context: SSL.Context, settings: ContextSettings) -> None:
@@ -35,9 +35,15 @@ def apply(context: SSL.Context, settings: ContextSettings) -> None:
 
 def engine_of(settings: ContextSettings) -> BaseEngine | None:
     """Return who performs the key, the first of several; None: OpenSSL, on the loop's thread."""
+    return next(iter(engines_of(settings)), None)
+
+
+def engines_of(settings: ContextSettings) -> tuple[BaseEngine, ...]:
+    """Return all who perform its keys; none: OpenSSL, on the loop's thread."""
     if isinstance(settings.key, Identity):
-        return next(iter(settings.key.engines), None)
-    return settings.key.engine if isinstance(settings.key, engine_shim.Key) else settings.engine
+        return settings.key.engines
+    engine = settings.key.engine if isinstance(settings.key, engine_shim.Key) else settings.engine
+    return () if engine is None else (engine,)
 
 
 def expires(settings: ContextSettings) -> float | None:

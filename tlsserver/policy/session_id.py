@@ -46,4 +46,5 @@ def _clients(settings: ContextSettings) -> bytes:
     if asked is None or trust is None:
         return b"clients: anybody"
     hook = "" if asked.on_verified is None else ", asked about"
+    hook += "" if asked.partial_chains else ", whole chains"
     return f"clients: {asked.mode}, depth {asked.depth}{hook}, flags {asked.verify_flags}: ".encode() + trust.digest()

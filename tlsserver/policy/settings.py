@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -107,7 +107,7 @@ class ContextSettings:
 
     certificate: str | Path
     key: Key | Identity | str | Path
-    password: str | bytes | None = None
+    password: str | bytes | None = field(default=None, repr=False)
     engine: Engine | None = None
     alpn: Sequence[str] = ()
     min_version: str | None = None
@@ -115,7 +115,7 @@ class ContextSettings:
     ciphers: str | None = None
     async_io: bool = False
     key_exchange_ahead: bool = True
-    ticket_keys: TicketSetting = None
+    ticket_keys: TicketSetting = field(default=None, repr=False)  # a URL may have a password in it
     # What is negotiated.
     profile: str = "intermediate"
     ciphersuites: str | Sequence[str] | None = None
@@ -152,4 +152,4 @@ class ContextSettings:
 
     def with_changes(self, changes: ContextChanges) -> dict[str, Any]:
         """Return these settings as keyword arguments, changed."""
-        return {**{field.name: getattr(self, field.name) for field in fields(self)}, **changes}
+        return {**{one.name: getattr(self, one.name) for one in fields(self)}, **changes}

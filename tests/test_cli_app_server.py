@@ -241,6 +241,8 @@ def test_other_interfaces(context: TLSContext, identity: Identity, app: Any, int
         assert served.server.interface == interface
         assert client.get("/").status_code == 200
     assert served.code == 0
+    del served, client
+    asgi_app.end_wsgi_threads()
 
 
 @pytest.mark.parametrize("interface", ["asgi3", "asgi2"])

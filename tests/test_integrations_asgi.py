@@ -34,6 +34,12 @@ INFO = TLSInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384", "X25519", None, False, None)
 KEYS = {"server_cert", "client_cert_chain", "client_cert_name", "client_cert_error", "tls_version", "cipher_suite"}
 
 
+@pytest.fixture(autouse=True)
+def no_threads() -> Iterator[None]:
+    yield
+    asgi_app.end_wsgi_threads()
+
+
 def certificate(house: House) -> ClientCertificate:
     return ClientCertificate((house.good.der, house.root.x509.public_bytes(Encoding.DER)))
 

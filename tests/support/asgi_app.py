@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -169,6 +170,12 @@ def wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     body = json.dumps({**shown, "length": length}).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
+
+
+def end_wsgi_threads() -> None:
+    """Wait for the threads of a2wsgi, which end when its middleware is collected: others count threads."""
+    gc.collect()
+    wait_until(lambda: not any(thread.name.startswith("WSGI") for thread in threading.enumerate()))
 
 
 not_callable = 1

@@ -173,6 +173,10 @@ def _extensions_of(transport: asyncio.BaseTransport) -> dict[str, dict[str, Any]
     }
 
 
+class _LeftError(ConnectionResetError):
+    """Ours, and nobody's mistake."""
+
+
 class _Exchange:
     """A request of WSGI: ends its thread's work when nobody takes the answer any more.
 
@@ -185,7 +189,6 @@ class _Exchange:
         self.scope = scope
         self.told = (scope.get("extensions") or {}).get("tlsserver", {})
         self.error: Exception | None = None
-        self.left = ConnectionResetError("the client left before the end of its request")
         self._receive, self._send = receive, send
 
     @property
@@ -201,7 +204,7 @@ class _Exchange:
         """
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            raise self.left
+            raise _LeftError("the client left before the end of its request")
         return message
 
     async def send(self, message: Any) -> None:  # noqa: ANN401 - ASGI's
@@ -249,13 +252,14 @@ def wsgi(app: Callable[[dict[str, Any], Any], Any]) -> Application:
 
     async def call(scope: Scope, receive: Any, send: Any) -> None:  # noqa: ANN401 - the server's
         exchange = _Exchange(scope, receive, send)
-        try:
+        with contextlib.suppress(_LeftError):
             await made({**scope, _EXCHANGE: exchange, "query_string": b""}, exchange.receive, exchange.send)
-        except ConnectionResetError as error:
-            if error is not exchange.left:  # that one is nobody's mistake
-                raise
-        if exchange.error is not None:
-            raise exchange.error
+        error, exchange.error = exchange.error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # else it would be in a cycle with this frame
 
     return call
 

@@ -19,6 +19,7 @@ from helpers_web import Serving, serving
 
 from engine_shim import LatencyEngine
 from support import asgi_app
+from support.leaks import wait_until
 from support.loop_thread import LOOPS
 from support.running import PATIENCE
 from support.web_clients import NUMBERS, http_client, open_tls, websocket
@@ -155,6 +156,24 @@ def test_sighup_and_a_second_signal(tmp_path: Path, identity: Identity) -> None:
         assert served.wait()[0] == 0
 
 
+def test_a_third_signal_ends_what_holds_up_the_loop(identity: Identity) -> None:
+    with (
+        serving("support.asgi_app:app", f"--app-dir={TESTS}", *of(identity)) as served,
+        open_tls(served.port, identity) as tls,
+    ):
+        tls.sendall(b"GET /held-up HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert served.process.stdout is not None
+        assert served.process.stdout.readline() == "held up\n"
+        wait_until(lambda: ended_by_another_signal(served))
+        assert served.process.poll() == -signal.SIGTERM
+
+
+def ended_by_another_signal(served: Serving) -> bool:
+    """Whether it has ended; if not, it gets one more."""
+    served.process.send_signal(signal.SIGTERM)
+    return served.process.poll() is not None
+
+
 def expect(served: Serving, words: str) -> None:
     """Read the log up to a line."""
     assert served.process.stderr is not None
@@ -222,6 +241,8 @@ def test_other_interfaces(context: TLSContext, identity: Identity, app: Any, int
         assert served.server.interface == interface
         assert client.get("/").status_code == 200
     assert served.code == 0
+    del served, client
+    asgi_app.end_wsgi_threads()
 
 
 @pytest.mark.parametrize("interface", ["asgi3", "asgi2"])

@@ -69,6 +69,9 @@ def test_a_unix_socket_that_was_inherited(tmp_path: Path) -> None:
 def test_no_socket(pipe: int) -> None:
     with pytest.raises(AddressError, match="no open socket"):
         listen(fd=pipe)
+    for number in (1 << 31, 1 << 70):
+        with pytest.raises(AddressError, match="no open socket"):
+            listen(fd=number)
     one, other = socket.socketpair()
     with one, other, pytest.raises(AddressError, match="give a bound stream socket"):
         listen(fd=one.fileno())

@@ -24,7 +24,10 @@ MODULES = {
     "fails": "raise RuntimeError('no database')\n",
     "leaves": "import sys\nsys.exit('bye')\n",
     "factories": "def fails():\n    raise OSError('no disk')\ndef nothing(): return None\ndef make():\n"
-    "    async def app(scope, receive, send): ...\n    return app\n",
+    "    async def app(scope, receive, send): ...\n    return app\n"
+    "def leaves():\n    raise SystemExit('bye')\nasync def later(): ...\n",
+    "lazy": "def __getattr__(name):\n    raise RuntimeError('no ' + name)\n",
+    "leaves_lazily": "def __getattr__(name):\n    raise SystemExit('bye')\n",
 }
 
 
@@ -63,6 +66,15 @@ def test_without_a_folder_it_is_looked_for_here(folder: Path, monkeypatch: pytes
     assert applications.find("good:app", app_dir="", factory=False, interface="auto").make()[1] == "asgi3"
 
 
+def test_its_folder_comes_before_all_others(folder: Path, tmp_path: Path) -> None:
+    """Also before those that PYTHONPATH names before it."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "good.py").write_text("def app(environ, start_response): ...\n")
+    sys.path[:0] = [str(other), str(folder)]
+    assert find(folder, "good:app").make()[1] == "asgi3"
+
+
 MISTAKES = {
     "nothing behind the colon": ("good:", False, "write MODULE:ATTRIBUTE"),
     "nothing before the colon": (":app", False, "write MODULE:ATTRIBUTE"),
@@ -77,12 +89,20 @@ MISTAKES = {
         False,
         r"imported: ModuleNotFoundError: No module named 'surely_not_there' \(needs_more.py, line 1\)",
     ),
-    "a syntax error": ("broken:app", False, "imported: SyntaxError"),
+    "a syntax error": ("broken:app", False, r"imported: SyntaxError: .* \(broken.py, line 1\); --log-level"),
+    "an attribute that fails": (
+        "lazy:app",
+        False,
+        r"'app' cannot be looked up: RuntimeError: no app \(lazy.py, line 2",
+    ),
+    "an attribute that exits": ("leaves_lazily:app", False, "'app' cannot be looked up: SystemExit: bye"),
     "an error": ("fails:app", False, r"imported: RuntimeError: no database \(fails.py, line 1\); --log-level debug"),
     "an exit": ("leaves:app", False, "imported: SystemExit: bye"),
     "no function": ("good:value", False, "of type int, and cannot be called"),
     "a factory": ("good:make", False, "give --factory"),
     "a factory that fails": ("factories:fails", True, "the factory has failed: OSError: no disk"),
+    "a factory that exits": ("factories:leaves", True, "the factory has failed: SystemExit: bye"),
+    "a factory that is awaited": ("factories:later", True, "the factory is a coroutine function: give a plain one"),
     "a factory of nothing": ("factories:nothing", True, "the factory's result is of type NoneType"),
 }
 

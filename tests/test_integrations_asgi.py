@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import itertools
 import re
 import ssl
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +23,8 @@ from tlsserver.policy import suites
 from tlsserver.wire import TLSInfo
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from support.certificates import Identity
     from support.client_scene import House
 
@@ -27,6 +32,12 @@ INFO = TLSInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384", "X25519", None, False, None)
 
 # https://asgi.readthedocs.io/en/latest/specs/tls.html
 KEYS = {"server_cert", "client_cert_chain", "client_cert_name", "client_cert_error", "tls_version", "cipher_suite"}
+
+
+@pytest.fixture(autouse=True)
+def no_threads() -> Iterator[None]:
+    yield
+    asgi_app.end_wsgi_threads()
 
 
 def certificate(house: House) -> ClientCertificate:
@@ -40,7 +51,7 @@ def transport(certificate: ClientCertificate | None = None, info: TLSInfo | None
 def test_all_keys_without_certificates() -> None:
     assert extension(INFO) == {
         "server_cert": None,
-        "client_cert_chain": [],
+        "client_cert_chain": (),
         "client_cert_name": None,
         "client_cert_error": None,
         "tls_version": 0x0304,
@@ -62,6 +73,17 @@ def test_a_certificate_that_cryptography_does_not_read() -> None:
     told = extension(INFO, ClientCertificate((b"strange",)))
     assert told["client_cert_name"] is None
     assert len(told["client_cert_chain"]) == 1
+
+
+def test_a_version_that_cryptography_does_not_know(house: House) -> None:
+    told = extension(INFO, ClientCertificate((house.good.der.replace(b"\xa0\3\2\1\2", b"\xa0\3\2\1\6", 1),)))
+    assert told["client_cert_name"] is None
+
+
+def test_names_have_no_line_ends(house: House) -> None:
+    """Applications put them into headers and logs."""
+    der = house.good.der.replace(b"good", b"a\r\nb")
+    assert extension(INFO, ClientCertificate((der,)))["client_cert_name"] == "CN=a\\0D\\0Ab"
 
 
 @pytest.mark.parametrize(
@@ -108,8 +130,10 @@ def test_of_a_connection(house: House) -> None:
     asyncio.run(call(app, {"type": "websocket"}))
     first, second = (scope["extensions"] for scope in recorder.scopes)
     assert set(first) == {"http.response.push", "tls", "tlsserver"}
+    assert first["tlsserver"].pop("is_closing")() is False
     assert first["tlsserver"] == {"tls": INFO, "client_certificate": client}
     first["tls"]["client_cert_name"] = "CN=root"
+    assert not hasattr(first["tls"]["client_cert_chain"], "append"), "it is the same for all requests"
     assert second["tls"]["client_cert_name"] == "CN=good", "one request cannot change what another is told"
 
 
@@ -182,3 +206,63 @@ def test_wsgi(house: House) -> None:
     assert b'"SSL_CLIENT_S_DN": "CN=good"' in body
     assert b"liar" not in body
     assert ssl.PEM_HEADER.encode() in body
+
+
+class Endless:
+    """An answer without end."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return itertools.repeat(b"more")
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["the client leaves", "the server refuses it"])
+def test_an_answer_without_end_keeps_no_thread(refused: bool) -> None:
+    body, connection = Endless(), transport()
+
+    def endless(_environ: Any, start_response: Any) -> Endless:
+        start_response("200 OK", [])
+        return body
+
+    async def send(message: Any) -> None:
+        if message["type"] != "http.response.body":
+            return
+        if refused:
+            raise RuntimeError("not this")
+        connection.close()
+
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "http_version": "1.1"}
+
+    async def program() -> None:
+        await OfConnection(wsgi(endless), connection)(scope, None, send)
+
+    with pytest.raises(RuntimeError, match="not this") if refused else contextlib.nullcontext():
+        asyncio.run(program())
+    assert body.closed.is_set()
+
+
+def test_a_body_that_is_cut_off_is_no_whole_one_and_a_query_may_be_of_any_bytes() -> None:
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"q=\xc3\xa9", "http_version": "1.1"}
+    messages = [{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}]
+    asked: list[str] = []
+
+    def reads(environ: dict[str, Any], _start_response: Any) -> list[bytes]:
+        asked.append(environ["QUERY_STRING"])
+        with pytest.raises(ConnectionResetError, match="the client left before the end of its request") as told:
+            environ["wsgi.input"].read()
+        asked.append(str(told.value))
+        raise told.value
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def program() -> None:
+        await wsgi(reads)(scope, receive, None)
+
+    asyncio.run(program())  # and the server does not hear of it: nothing is wrong
+    assert asked == ["q=\xc3\xa9", "the client left before the end of its request"]

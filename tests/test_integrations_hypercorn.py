@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import json
+import pickle
+import socket
 import ssl
 from typing import TYPE_CHECKING
 
 import hypercorn.asyncio
 import pytest
+from hypercorn.config import Config as HypercornConfig
 
 from support import asgi_app, web_clients
 from support.framework_site import hypercorn_site
-from support.loop_thread import LOOPS
+from support.leaks import PATIENCE
+from support.loop_thread import LOOPS, new_loop
 from support.web_clients import NUMBERS, http_client, open_tls, websocket
 from tlsserver import TLSContext
 from tlsserver.asyncio import SSLContext
+from tlsserver.config import ServerConfig
+from tlsserver.errors import ConfigurationError
 from tlsserver.integrations.asgi import TLSExtension
 from tlsserver.integrations.hypercorn import Config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from support.certificates import Identity
     from support.client_scene import House
@@ -144,6 +153,43 @@ def test_hypercorns_own_workers_take_the_settings(identity: Identity) -> None:
         with http_client(site.port, identity, http2=True) as client:
             assert client.get("/told").json()["version"] == "TLSv1.3"
         assert site.ask(lambda: site.loop.create_server).__name__ == "create_server"
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_hypercorns_command_copies_a_module(tmp_path: Path, identity: Identity, loop: str) -> None:
+    """As docs/integrations.md has it; of a `Config` it would lose the methods."""
+    path = tmp_path / "my_config.py"
+    path.write_text(
+        "from tlsserver.integrations.hypercorn import Config\n"
+        f"certfile, keyfile = {str(identity.cert)!r}, {str(identity.key)!r}\n"
+        "create_ssl_context = Config.from_mapping(certfile=certfile, keyfile=keyfile).create_ssl_context\n"
+    )
+    copied = HypercornConfig.from_pyfile(path)
+    again = pickle.loads(pickle.dumps(copied.create_ssl_context))  # noqa: S301 - as for a worker
+    assert again.__self__.certfile == str(identity.cert)
+
+    async def worker() -> None:
+        assert isinstance(copied.create_ssl_context(), SSLContext)
+        assert hasattr(asyncio.get_running_loop(), "_tlsserver_hypercorn")
+
+    with contextlib.closing(new_loop(loop)) as running:
+        running.run_until_complete(worker())
+
+
+def test_trio_is_refused(identity: Identity) -> None:
+    config = Config.from_mapping(certfile=str(identity.cert), keyfile=str(identity.key))
+    with pytest.raises(ConfigurationError, match="trio workers cannot have our TLS; set worker_class to asyncio"):
+        config.create_ssl_context()
+
+
+def test_a_handshake_has_as_long_as_elsewhere(identity: Identity) -> None:
+    assert Config().ssl_handshake_timeout == ServerConfig().timeout_handshake
+    files = {"certfile": str(identity.cert), "keyfile": str(identity.key)}
+    with (
+        hypercorn_site(**files, ssl_handshake_timeout=0.05) as site,
+        socket.create_connection(("127.0.0.1", site.port), timeout=PATIENCE) as silent,
+    ):
+        assert silent.recv(1) == b""
 
 
 def test_without_a_certificate_nothing_is_ours() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
+import os
+import threading
 from typing import Any
 
 from support.leaks import wait_until
@@ -110,6 +113,12 @@ async def _events(_scope: Any, _receive: Any, send: Any) -> None:
     await answer(send, json.dumps(EVENTS.seen).encode(), b"application/json")
 
 
+async def _held_up(_scope: Any, _receive: Any, _send: Any) -> None:
+    """Hold up the loop for ever, and say so."""
+    os.write(1, b"held up\n")
+    threading.Event().wait()
+
+
 async def _websocket(scope: Any, receive: Any, send: Any) -> None:
     await receive()
     await send({"type": "websocket.accept"})
@@ -130,6 +139,7 @@ ROUTES = {
     "/stream": _stream,
     "/until-gone": _until_gone,
     "/events": _events,
+    "/held-up": _held_up,
 }
 
 
@@ -160,6 +170,12 @@ def wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     body = json.dumps({**shown, "length": length}).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
+
+
+def end_wsgi_threads() -> None:
+    """Wait for the threads of a2wsgi, which end when its middleware is collected: others count threads."""
+    gc.collect()
+    wait_until(lambda: not any(thread.name.startswith("WSGI") for thread in threading.enumerate()))
 
 
 not_callable = 1

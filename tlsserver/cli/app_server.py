@@ -193,13 +193,19 @@ class AppServer(uvicorn.Server):
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ANN401, ARG002 - uvicorn's
-        """Stop; at the second call at once. May interrupt anything, so it only passes the wish on."""
+        """Stop; at the second call at once. May interrupt anything, so it only passes the wish on.
+
+        The third ends the process: an application that holds up the loop never hears of a wish.
+        """
         if not self.should_exit:
             self.should_exit = True
             return
+        if self.force_exit:
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)
+        self.force_exit = True
         if not self.started or self._loop is None:
             raise KeyboardInterrupt  # the application does not come to its start, and nothing is open
-        self.force_exit = True
         with contextlib.suppress(RuntimeError):  # the loop is closed: nothing is left
             self._loop.call_soon_threadsafe(self._abort)
 

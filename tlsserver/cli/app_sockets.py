@@ -55,7 +55,7 @@ def _inherited(number: int, backlog: int) -> Listening:
     where = f"cannot listen on descriptor {number}"
     try:
         found = socket.socket(fileno=number)
-    except OSError:
+    except (OSError, ValueError, OverflowError):  # closed, no socket, or a number that no descriptor has
         raise AddressError(f"{where}: it is no open socket: give the number of one that was inherited") from None
     try:
         found.listen(backlog)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import inspect
 import logging
@@ -84,19 +83,25 @@ def find(name: str, *, app_dir: str, factory: bool, interface: str) -> Applicati
             f"{name!r} is neither a folder nor an application: write MODULE:ATTRIBUTE, as main:app"
         )
     folder = os.path.abspath(app_dir or os.curdir)  # noqa: PTH100 - sys.path has strings, without links resolved
-    if folder not in sys.path:
+    if sys.path[:1] != [folder]:
         sys.path.insert(0, folder)
     target = _imported(name, module_name, folder)
-    try:
-        target = operator.attrgetter(path)(target)
-    except AttributeError:
-        raise ConfigurationError(
-            f"application {name!r} cannot be found: {module_name} has no {path!r}; give MODULE:ATTRIBUTE"
-        ) from None
-    found = Application(name, target, factory, interface)
+    found = Application(name, _looked_up(name, target, path), factory, interface)
     if not factory:
         found.make()
     return found
+
+
+def _looked_up(name: str, module: Any, path: str) -> Any:  # noqa: ANN401 - an application
+    """Return what the path names; a module's ``__getattr__`` may run code, which may fail in any way."""
+    try:
+        return operator.attrgetter(path)(module)
+    except AttributeError:
+        raise ConfigurationError(
+            f"application {name!r} cannot be found: {module.__name__} has no {path!r}; give MODULE:ATTRIBUTE"
+        ) from None
+    except (Exception, SystemExit) as error:
+        raise _failure(name, f"{path!r} cannot be looked up", error) from error
 
 
 def _imported(name: str, module_name: str, folder: str) -> Any:  # noqa: ANN401 - a module
@@ -116,17 +121,22 @@ def _imported(name: str, module_name: str, folder: str) -> Any:  # noqa: ANN401 
 
 def _called(name: str, factory: Callable[[], Any]) -> Any:  # noqa: ANN401 - an application
     try:
-        return factory()
-    except Exception as error:
+        made = factory()
+    except (Exception, SystemExit) as error:
         raise _failure(name, "the factory has failed", error) from error
+    if inspect.iscoroutine(made):
+        made.close()  # nobody awaits it
+        raise ConfigurationError(f"{name} cannot be served: the factory is a coroutine function: give a plain one")
+    return made
 
 
 def _failure(name: str, what: str, error: BaseException) -> ConfigurationError:
     """Say in one line where the application's own code has failed; the stack is for --log-level debug."""
     logger.debug("%s: %s", name, what, exc_info=error)
     place = ""
-    with contextlib.suppress(IndexError):
-        last = traceback.extract_tb(error.__traceback__)[-1]
+    # A syntax error says itself where it is; its stack ends within Python's import.
+    own = [] if isinstance(error, SyntaxError) else traceback.extract_tb(error.__traceback__)[-1:]
+    for last in own:
         place = f" ({Path(last.filename).name}, line {last.lineno})"
     told = f"{type(error).__name__}: {error}".rstrip(": ")
     return ConfigurationError(f"{name} cannot be served: {what}: {told}{place}; --log-level debug shows more")

@@ -1,7 +1,8 @@
 """What ASGI applications learn of the TLS of their connection, whichever server runs them.
 
 The extension ``tls`` is https://asgi.readthedocs.io/en/latest/specs/tls.html. Beside it stands ``tlsserver``, with the
-same as objects: ``tls`` (`tlsserver.wire.TLSInfo`) and ``client_certificate`` (`tlsserver.ClientCertificate` or None).
+same as objects: ``tls`` (`tlsserver.wire.TLSInfo`) and ``client_certificate`` (`tlsserver.ClientCertificate` or None);
+``is_closing()`` tells whether the connection is over.
 
 A server of others tells an application nothing of its connection's transport. Where the server makes its tasks from
 ``connection_made``, that is called in a context of its own (`named`), which all tasks of the connection inherit;
@@ -16,11 +17,13 @@ import ssl
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from tlsserver.integrations.environ import tls_environ
+from cryptography import x509
+
+from tlsserver.integrations.environ import printable, tls_environ
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 
     from tlsserver.client_certificate import ClientCertificate
     from tlsserver.wire import TLSInfo
@@ -48,14 +51,16 @@ def extension(
         server_certificate: The one that the client was shown, in DER; None: unknown.
 
     Returns:
-        All keys of the specification. ``client_cert_chain`` is the verified chain, after a resumption the client's own
-        certificate alone; ``client_cert_name`` is None also where cryptography, which is stricter than OpenSSL, cannot
-        read the certificate; ``client_cert_error`` is None, because one that is not good ends the handshake.
+        All keys of the specification, with values that nobody can change. ``client_cert_chain`` is the verified chain,
+        after a resumption the client's own certificate alone; ``client_cert_name`` has control characters escaped (RFC
+        4514, 2.4), because applications put it into headers and logs, and is None also where cryptography, which is
+        stricter than OpenSSL, cannot read the certificate; ``client_cert_error`` is None, because one that is not good
+        ends the handshake.
     """
     chain = () if certificate is None else certificate.chain
     return {
         "server_cert": None if server_certificate is None else _pem(server_certificate),
-        "client_cert_chain": [ssl.DER_cert_to_PEM_cert(der) for der in chain],
+        "client_cert_chain": tuple(map(ssl.DER_cert_to_PEM_cert, chain)),
         "client_cert_name": None if certificate is None else _subject(certificate),
         "client_cert_error": None,
         "tls_version": _VERSIONS.get(info.version),
@@ -64,8 +69,8 @@ def extension(
 
 
 def _subject(certificate: ClientCertificate) -> str | None:
-    with contextlib.suppress(ValueError):
-        return certificate.subject
+    with contextlib.suppress(ValueError, x509.InvalidVersion):
+        return printable(certificate.subject)
     return None
 
 
@@ -164,8 +169,64 @@ def _extensions_of(transport: asyncio.BaseTransport) -> dict[str, dict[str, Any]
     certificate = transport.get_extra_info("client_certificate")
     return {
         "tls": extension(info, certificate, transport.get_extra_info("server_certificate")),
-        "tlsserver": {"tls": info, "client_certificate": certificate},
+        "tlsserver": {"tls": info, "client_certificate": certificate, "is_closing": transport.is_closing},
     }
+
+
+class _LeftError(ConnectionResetError):
+    """Ours, and nobody's mistake."""
+
+
+class _Exchange:
+    """A request of WSGI: ends its thread's work when nobody takes the answer any more.
+
+    a2wsgi does not: an answer without end would keep one of its few threads for ever, and so would one of which the
+    server has refused a part, which a2wsgi no longer takes from the thread. A body that is cut off it takes for a whole
+    one, and a query it wants in ASCII.
+    """
+
+    def __init__(self, scope: Scope, receive: Any, send: Any) -> None:  # noqa: ANN401 - the server's
+        self.scope = scope
+        self.told = (scope.get("extensions") or {}).get("tlsserver", {})
+        self.error: Exception | None = None
+        self._receive, self._send = receive, send
+
+    @property
+    def is_over(self) -> bool:
+        """Whether what is sent goes nowhere. Any thread."""
+        return self.error is not None or bool(self.told and self.told["is_closing"]())
+
+    async def receive(self) -> Any:  # noqa: ANN401 - ASGI's
+        """Receive.
+
+        Raises:
+            ConnectionResetError: The client has left; WSGI has no other way to tell.
+        """
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise _LeftError("the client left before the end of its request")
+        return message
+
+    async def send(self, message: Any) -> None:  # noqa: ANN401 - ASGI's
+        """Send, or keep the first reason why that was refused."""
+        if self.error is None:
+            try:
+                await self._send(message)
+            except Exception as error:  # noqa: BLE001 - whatever the server says; it is raised when the thread is free
+                self.error = error
+
+    def pieces(self, body: Any) -> Iterator[bytes]:  # noqa: ANN401 - WSGI's
+        """Yield an answer's pieces for as long as somebody takes them."""
+        try:
+            for piece in body:
+                if self.is_over:
+                    return
+                yield piece
+        finally:
+            getattr(body, "close", lambda: None)()
+
+
+_EXCHANGE = "tlsserver.exchange"
 
 
 def wsgi(app: Callable[[dict[str, Any], Any], Any]) -> Application:
@@ -180,13 +241,27 @@ def wsgi(app: Callable[[dict[str, Any], Any], Any]) -> Application:
     from a2wsgi import WSGIMiddleware  # noqa: PLC0415 - only WSGI needs it
 
     def with_environ(environ: dict[str, Any], start_response: Any) -> Any:  # noqa: ANN401 - WSGI's
-        told = (environ["asgi.scope"].get("extensions") or {}).get("tlsserver")
-        if told is not None:
-            environ.update(tls_environ(told["tls"], told["client_certificate"]))
-        return app(environ, start_response)
+        exchange: _Exchange = environ["asgi.scope"][_EXCHANGE]
+        environ["asgi.scope"] = exchange.scope
+        environ["QUERY_STRING"] = exchange.scope["query_string"].decode("latin-1")
+        if exchange.told:
+            environ.update(tls_environ(exchange.told["tls"], exchange.told["client_certificate"]))
+        return exchange.pieces(app(environ, start_response))
 
     made: Any = WSGIMiddleware(cast("Any", with_environ))
-    return cast("Application", made)
+
+    async def call(scope: Scope, receive: Any, send: Any) -> None:  # noqa: ANN401 - the server's
+        exchange = _Exchange(scope, receive, send)
+        with contextlib.suppress(_LeftError):
+            await made({**scope, _EXCHANGE: exchange, "query_string": b""}, exchange.receive, exchange.send)
+        error, exchange.error = exchange.error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # else it would be in a cycle with this frame
+
+    return call
 
 
 @lru_cache(maxsize=16)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tlsserver.client_certificate import ClientCertificate
     from tlsserver.wire import TLSInfo
 
-__all__ = ["tls_environ"]
+__all__ = ["printable", "tls_environ"]
 
 # ssl_engine_vars.c: the parts of a name that are told one by one.
 _PARTS = {
@@ -114,10 +114,14 @@ def _bits(cipher: str) -> int | None:
     return None if found is None else int(found[1])
 
 
+def printable(text: str) -> str:
+    """Escape control characters as RFC 4514, 2.4, does; line ends are among them."""
+    return _CONTROL.sub(lambda one: f"\\{ord(one[0]):02X}", text)
+
+
 def _native(text: str) -> str:
     """Return text as PEP 3333 wants it."""
-    escaped = _CONTROL.sub(lambda one: f"\\{ord(one[0]):02X}", text)
-    return escaped.encode("utf-8", "backslashreplace").decode("latin-1")
+    return printable(text).encode("utf-8", "backslashreplace").decode("latin-1")
 
 
 def _certificate(certificate: ClientCertificate) -> Iterator[tuple[str, str]]:

@@ -8,9 +8,15 @@ One line changes, the import::
     config.bind, config.certfile, config.keyfile = ["127.0.0.1:8443"], "cert.pem", "key.pem"
     asyncio.run(serve(app, config))
 
-hypercorn's own command takes the settings as well (``hypercorn --config python:my_config``): the loop of each worker is
-made ready when it asks for the context. Then `tlsserver.integrations.asgi.TLSExtension` around the application is what
-puts the extension ``tls`` into requests.
+`hypercorn.run.run` takes the settings as well: the loop of each worker is made ready when it asks for the context.
+hypercorn's command copies what a module has into settings of its own (``--config file:my_config.py``), so there the
+method alone is given::
+
+    bind, certfile, keyfile = ["127.0.0.1:8443"], "cert.pem", "key.pem"
+    create_ssl_context = Config.from_mapping(certfile=certfile, keyfile=keyfile).create_ssl_context
+
+With both `tlsserver.integrations.asgi.TLSExtension` around the application is what puts the extension ``tls`` into
+requests.
 """
 
 from __future__ import annotations
@@ -23,6 +29,8 @@ import hypercorn.asyncio
 from hypercorn.config import Config as HypercornConfig
 
 from tlsserver.asyncio import Server, SSLContext, patch_loop
+from tlsserver.config import ServerConfig
+from tlsserver.errors import ConfigurationError
 from tlsserver.integrations.asgi import TLSExtension, named
 
 if TYPE_CHECKING:
@@ -38,9 +46,11 @@ class Config(HypercornConfig):
     Attributes:
         ssl_context: A `tlsserver.asyncio.SSLContext` that is complete; None: one is made of ``certfile``, ``keyfile``,
             ``keyfile_password``, ``ca_certs``, ``verify_mode``, ``verify_flags``, ``ciphers`` and ``alpn_protocols``.
+        ssl_handshake_timeout: Seconds for a handshake, parked time included.
     """
 
     ssl_context: ssl.SSLContext | None = None
+    ssl_handshake_timeout = ServerConfig().timeout_handshake
 
     @property
     def ssl_enabled(self) -> bool:
@@ -51,13 +61,13 @@ class Config(HypercornConfig):
         """Make the context, and the running loop ready for it; hypercorn calls this in each worker.
 
         Raises:
-            ConfigurationError: A setting cannot work.
+            ConfigurationError: A setting cannot work, or the worker is one of trio.
             ssl.SSLError: A file is not what it should be.
             OSError: It cannot be read.
         """
         if self.ssl_context is None and self.certfile is None:
             return None
-        _make_ready(asyncio.get_running_loop(), goodbye=min(self.graceful_timeout, _GOODBYE))
+        _make_ready(_running_loop(), goodbye=min(self.graceful_timeout, _GOODBYE))
         return self.ssl_context or self._context_of_settings(self.certfile or "")
 
     def _context_of_settings(self, certfile: str) -> SSLContext:
@@ -85,6 +95,14 @@ async def serve(app: Any, config: HypercornConfig, **options: Any) -> None:  # n
     if options.get("mode") != "wsgi":
         app, options["mode"] = TLSExtension(app), "asgi"
     await hypercorn.asyncio.serve(app, config, **options)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        message = "no loop of asyncio runs: hypercorn's trio workers cannot have our TLS; set worker_class to asyncio"
+        raise ConfigurationError(message) from None
 
 
 _READY = "_tlsserver_hypercorn"

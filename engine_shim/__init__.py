@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 
 from engine_shim.alpn import set_alpn
-from engine_shim.async_ssl import Acceptor, AsyncSSL, Connector, OpenSSLError, Settled, Status, job_is_current
+from engine_shim.async_ssl import Acceptor, AsyncSSL, Connector, OpenSSLError, Settled, Status
 from engine_shim.base import BaseEngine, EngineStatistics
 from engine_shim.batches import BatchCosts
 from engine_shim.choice import EngineChoice, choose_engine
@@ -49,6 +49,7 @@ from engine_shim.job import Job, JobStatus, cleanup_thread, init_thread, is_capa
 from engine_shim.key import Key, use_plain_key, wrap_context
 from engine_shim.linkage import Linkage, attach
 from engine_shim.loops import Loop
+from engine_shim.native import job_is_current
 from engine_shim.native import lib as _lib
 from engine_shim.openssl_engine import OpenSSLEngine
 from engine_shim.openssl_provider import OpenSSLProvider, Preference

@@ -181,12 +181,18 @@ class AsyncSSL:
     @property
     def count(self) -> int:
         """Bytes read or written by the last call that was DONE."""
-        return int(self._step.count)
+        count: int = self._step.count
+        return count
 
     @property
     def drained(self) -> bool:
         """After a read that was DONE: nothing is left behind it, so the next one waits until the socket is readable."""
-        return bool(self._step.drained)
+        drained: int = self._step.drained
+        return drained != 0
+
+    def look_twice(self) -> None:
+        """Ask the socket once more before a read is :attr:`drained`: for loops that tell of an error only once."""
+        lib.async_ssl_look_twice(self._handle)
 
     @property
     def system_error(self) -> int:
@@ -391,8 +397,3 @@ class _ConnectionsWaitContext(WaitContextView):
 
     def _find(self) -> Any:  # noqa: ANN401 - cffi's pointers have no types
         return lib.async_ssl_wait_context(self._handle)
-
-
-def job_is_current() -> bool:
-    """Tell whether this code runs on a job's stack, where no Python frame ever should."""
-    return bool(lib.async_job_is_current())

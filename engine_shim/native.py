@@ -91,3 +91,8 @@ def context_address(context: SSL.Context) -> Any:  # noqa: ANN401 - cffi's objec
 def ssl_address(connection: SSL.Connection) -> Any:  # noqa: ANN401 - cffi's objects have no types
     """Return a Connection's SSL, borrowed: pyOpenSSL has no public way to it."""
     return address_of(connection._ssl)  # noqa: SLF001 - see above
+
+
+def job_is_current() -> bool:
+    """Tell whether this code runs on a job's stack, where no Python frame ever should."""
+    return bool(lib.async_job_is_current())

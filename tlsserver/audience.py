@@ -22,12 +22,13 @@ class Audience:
         limits: The write buffer's marks, ``(low, high)`` in bytes.
         held: What was read and the protocol has not taken, because it reads no more.
         forgives_truncation: Whether the end of the TCP stream without close_notify is an end like any other to it.
+        writing_paused: Whether it has been told to pause.
         is_deaf: Whether nothing shall be read for it yet; who ends that lets the connection have a `turn`.
     """
 
     forgives_truncation = False
 
-    __slots__ = ("_factory", "_peer", "_writing_paused", "held", "is_deaf", "limits", "protocol")
+    __slots__ = ("_factory", "_peer", "held", "is_deaf", "limits", "protocol", "writing_paused")
 
     def __init__(self, factory: Callable[[], asyncio.BaseProtocol], peer: object, limits: tuple[int, int]) -> None:
         """Prepare for a protocol that is made later.
@@ -43,12 +44,7 @@ class Audience:
         self.is_deaf = False
         self._factory = factory
         self._peer = peer
-        self._writing_paused = False
-
-    @property
-    def is_calm(self) -> bool:
-        """Whether it has not been told to pause."""
-        return not self._writing_paused
+        self.writing_paused = False
 
     def meet(self, transport: asyncio.BaseTransport) -> Exception | None:
         """Make the protocol and tell it ``connection_made``."""
@@ -82,12 +78,12 @@ class Audience:
     def buffered(self, size: int) -> Exception | None:
         """So much is unsent: tell the protocol when a mark is crossed, and only then."""
         low, high = self.limits
-        if self._writing_paused:
+        if self.writing_paused:
             if size <= low:
-                self._writing_paused = False
+                self.writing_paused = False
                 return self.call("resume_writing")
         elif size > high:
-            self._writing_paused = True
+            self.writing_paused = True
             return self.call("pause_writing")
         return None
 

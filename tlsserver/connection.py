@@ -59,7 +59,7 @@ _TIMED_OUT_WHERE = {
 _WAITED_FOR = {Step.WANT_ANSWER: "while its question was open"}
 
 # An attribute of an enumeration costs a call before Python 3.12, and a handshake asks for a hundred of them.
-_HANDSHAKING, _LINGERING, _OPEN = State.HANDSHAKING, State.LINGERING, State.OPEN
+_HANDSHAKING, _LINGERING = State.HANDSHAKING, State.LINGERING
 _DONE, _WANT_ASYNC_JOB, _WANT_READ, _WANT_WRITE = Step.DONE, Step.WANT_ASYNC_JOB, Step.WANT_READ, Step.WANT_WRITE
 
 
@@ -257,7 +257,7 @@ class Connection:
     @property
     def is_calm(self) -> bool:
         """Whether it only waits for what its peer sends: nothing to `settle`, and to `watch` as before, or later."""
-        return self._life.state is _OPEN and self._flow.is_calm and self.audience.is_calm
+        return self._flow.is_calm
 
     @property
     def is_reading(self) -> bool:
@@ -266,8 +266,7 @@ class Connection:
 
     def write(self, data: bytes, now: float) -> None:
         """Send what the socket takes now, or soon, buffer the rest; dropped unless the connection is open."""
-        self._flow.write(data, now)
-        if not self.is_calm:
+        if not (self._flow.write(data, now) or self._flow.is_calm):
             self._touch()
 
     def uncork(self, now: float) -> None:

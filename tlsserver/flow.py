@@ -45,15 +45,8 @@ _HELD_MOST = 16 * 1024
 # An attribute of an enumeration costs a call before Python 3.12, and a handshake asks for a hundred of them.
 _CLOSE = Event.CLOSE
 _CLOSING, _OPEN = State.CLOSING, State.OPEN
-_CLOSED, _DONE, _EOF, _FAILED, _WANT_ASYNC_JOB, _WANT_READ, _WANT_WRITE = (
-    Step.CLOSED,
-    Step.DONE,
-    Step.EOF,
-    Step.FAILED,
-    Step.WANT_ASYNC_JOB,
-    Step.WANT_READ,
-    Step.WANT_WRITE,
-)
+_CLOSED, _DONE, _EOF, _FAILED = Step.CLOSED, Step.DONE, Step.EOF, Step.FAILED
+_WANT_ASYNC_JOB, _WANT_READ, _WANT_WRITE = Step.WANT_ASYNC_JOB, Step.WANT_READ, Step.WANT_WRITE
 
 
 class Flow:
@@ -134,13 +127,15 @@ class Flow:
     def is_calm(self) -> bool:
         """Whether nothing is under way but waiting for the peer's bytes."""
         return (
-            (not self._out.size or self.is_held)
+            self._life.state is _OPEN
+            and (not self._out.size or self.is_held)
             and self.is_reading
             and not self.again
             and self._read_wants is _WANT_READ
             and self._write_wants is _DONE
             and not self._peer_closed
             and not self._audience.is_deaf
+            and not self._audience.writing_paused
         )
 
     def wants(self) -> tuple[bool, bool]:
@@ -203,16 +198,19 @@ class Flow:
 
     # What the transport asks
 
-    def write(self, data: bytes, now: float) -> None:
-        """Send what the socket takes now, or soon, buffer the rest; dropped unless the connection is open."""
-        if self._life.state not in states.OPEN or (self._hold is not None and self._is_kept(data, self._hold)):
-            return
+    def write(self, data: bytes, now: float) -> bool:
+        """Send what the socket takes now, buffer the rest; dropped unless the connection is open. True: it is held."""
+        if self._life.state not in states.OPEN:
+            return False
+        if self._hold is not None and self._is_kept(data, self._hold):
+            return True
         was_free = not self._out.size or self.is_held
         self._out.add(data)
         if was_free:
             self._flush(now)
         if self._out.size:
             self._keep_marks(now)
+        return False
 
     def _is_kept(self, data: bytes, hold: Callable[[], None]) -> bool:
         """Keep what is written until `uncork`, if it is little and nothing else is under way; return whether it was."""
@@ -263,21 +261,21 @@ class Flow:
 
     def _read_on(self, now: float) -> None:
         """Read, or repeat the interrupted read, until nothing is left, the budget is spent, or nobody wants data."""
-        budget = self._config.read_budget
+        budget, wire, life = self._config.read_budget, self._wire, self._life
         while budget > 0:
-            step = self._wire.read() if self._life.may_call() else _WANT_ASYNC_JOB
-            if self._life.follow(step, self._read_on, now):
+            step = wire.read() if not life.waiting or life.may_call() else _WANT_ASYNC_JOB
+            if life.follow(step, self._read_on, now):
                 return
             if step is not _DONE:
                 self._read_stopped(step, now)
                 return
-            data, self._wire.received = self._wire.received, b""  # idle connections keep no request
+            data, wire.received = wire.received, b""  # idle connections keep no request
             budget -= len(data)
             self._received(data, now)
-            if not self._can_pull():
-                return
-            if self._wire.drained:
+            if wire.drained:
                 self._read_wants = _WANT_READ
+                return
+            if not self._can_pull():
                 return
         self.again = True
 
@@ -329,27 +327,25 @@ class Flow:
 
     def _write_on(self, now: float) -> None:
         """Send what is buffered (or repeat the interrupted write), within the budget; closing, then say goodbye."""
-        budget = self._config.write_budget
-        while self._out.size:
+        budget, out, life = self._config.write_budget, self._out, self._life
+        while out.size:
             if budget <= 0:
                 self._write_wants = _WANT_WRITE
                 return
-            step = self._wire.write(self._out.offer()) if self._life.may_call() else _WANT_ASYNC_JOB
-            if self._life.follow(step, self._write_on, now):
+            step = self._wire.write(out.offer()) if not life.waiting or life.may_call() else _WANT_ASYNC_JOB
+            if life.follow(step, self._write_on, now):
                 return
             if step is not _DONE:
                 self._write_stopped(step, now)
                 return
-            self._sent(self._wire.written, now)
-            budget -= self._wire.written
+            count = self._wire.written
+            out.taken(count)
+            self._last_activity = now
+            self._counters.bytes_sent += count
+            budget -= count
         self._write_wants = _DONE
         if self._life.state is _CLOSING and not self._notified:
             self._say_goodbye(now)
-
-    def _sent(self, count: int, now: float) -> None:
-        self._out.taken(count)
-        self._last_activity = now
-        self._counters.bytes_sent += count
 
     def _write_stopped(self, step: Step, now: float) -> None:
         if step is _WANT_READ or step is _WANT_WRITE:

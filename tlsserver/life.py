@@ -46,10 +46,11 @@ class Life:
 
     Attributes:
         state: Where it is.
+        waiting: The line of those who wait for a job; while it is empty, `may_call` need not be asked.
         parking: The interruption, while there is one, and the sum of those before.
     """
 
-    __slots__ = ("_counters", "_drain", "_place", "_waiting", "_wire", "parking", "state")
+    __slots__ = ("_counters", "_drain", "_place", "_wire", "parking", "state", "waiting")
 
     def __init__(self, wire: Wire, counters: Counters, place: Place, drain: Drain) -> None:
         self.state = INITIAL
@@ -57,7 +58,7 @@ class Life:
         self._wire = wire
         self._counters = counters
         self._place = place
-        self._waiting = place.waiting
+        self.waiting = place.waiting
         self._drain = drain
         counters.handshakes_in_progress += 1
 
@@ -124,7 +125,7 @@ class Life:
 
         Whoever takes a job while others wait for one takes it from them, unless it is first in their line.
         """
-        return not self._waiting or self._outranks()
+        return not self.waiting or self._outranks()
 
     def _outranks(self) -> bool:
         if self.parking.step is _WANT_ASYNC:

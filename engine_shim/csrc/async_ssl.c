@@ -249,6 +249,10 @@ int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length) {
     return a->step.status;
 }
 
+void async_ssl_look_twice(struct async_ssl *a) {
+    if (a->bio != NULL) socket_bio_look_twice(a->bio);
+}
+
 const struct async_error *async_ssl_errors(struct async_ssl *a) {
     return a->errors;
 }

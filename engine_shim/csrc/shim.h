@@ -230,6 +230,7 @@ struct async_ssl *async_ssl_accept(void *ssl_ctx, int fd, int flags);  /* borrow
 struct async_ssl *async_ssl_connect(void *ssl_ctx, int fd, int flags); /* the client's end, as above */
 const struct async_step *async_ssl_step(struct async_ssl *a);
 int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length); /* fills the step, returns its status */
+void async_ssl_look_twice(struct async_ssl *a); /* before a read is `drained`: the loop tells of an error only once */
 const struct async_error *async_ssl_errors(struct async_ssl *a);
 int async_ssl_fds(struct async_ssl *a, int *out, size_t room); /* returns how many there are */
 int async_ssl_is_paused(const struct async_ssl *a);

@@ -18,6 +18,9 @@
  * What the kernel does not take is kept, and goes before everything else. Until it is gone the handshake wants to
  * write, whatever OpenSSL says: its peer waits for it.
  *
+ * Some loops tell of an error once, and then watch no more (libuv): there a short read is no end, and who says that
+ * the socket is drained has looked once more.
+ *
  * Trade-off. Bytes of a record are copied once more, which is 1 us for 16 KB.
  */
 #include "socket_bio.h"
@@ -44,6 +47,7 @@ struct socket_bio {
     bool came_short; /* the last recv(2): the next read waits instead */
     bool at_end;     /* recv(2) has met the end of the stream */
     bool lost;       /* bytes of a stream, for want of memory: every call fails from now on */
+    bool looks_twice;
     struct span in, out;
 };
 
@@ -94,7 +98,7 @@ static bool span_keep(struct span *s) {
 
 /* As recv(2). */
 static ssize_t receive(struct socket_bio *s, void *out, size_t room) {
-    if (s->came_short) {
+    if (s->came_short && !s->looks_twice) {
         s->came_short = false;
         errno = EAGAIN;
         return -1;
@@ -274,9 +278,15 @@ int socket_bio_end(struct socket_bio *s) {
 }
 
 bool socket_bio_is_drained(struct socket_bio *s) {
+    char next;
     if (!s->came_short || s->in.left > 0) return false;
+    if (s->looks_twice && (recv(s->fd, &next, sizeof next, MSG_PEEK) >= 0 || errno != EAGAIN)) return false;
     s->came_short = false;
     return true;
+}
+
+void socket_bio_look_twice(struct socket_bio *s) {
+    s->looks_twice = true;
 }
 
 void socket_bio_drop(struct socket_bio *s) {

@@ -16,6 +16,8 @@ void socket_bio_begin(struct socket_bio *s, bool collects);
 int socket_bio_end(struct socket_bio *s) MUST_CHECK;
 /* Whether all is taken that had come when recv(2) was last asked; then the next read asks it again. */
 bool socket_bio_is_drained(struct socket_bio *s);
+/* From now on a short read is not taken for the last: for loops that tell of an error only once. */
+void socket_bio_look_twice(struct socket_bio *s);
 /* What is unsent is of no use any more. */
 void socket_bio_drop(struct socket_bio *s);
 

@@ -151,6 +151,8 @@ class Endpoint:
         name = entrance.server_hostname
         tls = offer.context.connect(sock, name) if self._is_client else None  # type: ignore[attr-defined]
         session = Session(offer.shared, sock, tls)
+        if self._home.reactor.tells_once:
+            session.tls.look_twice()
         peer = Peer(offer, session, sock, address=address, context=self._context, server_hostname=name)
         audience = LoopAudience(
             self._home.loop,

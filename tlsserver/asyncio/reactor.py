@@ -10,11 +10,10 @@ Facts
   it calls the reader once and watches no more, as libuv does: who stops before the end is never told of it.
 
 Decision
-- Open connections are watched by asyncio's loop itself (``add_reader``, ``add_writer``). Handshakes, wait fds and
+- Open connections are watched by the loop itself (``add_reader``, ``add_writer``). Handshakes, wait fds and
   listening sockets are in a selector of our own, of which the loop watches the one descriptor: they get 2 ms of each
   iteration, and cost asyncio one callback, not one each.
-- Where the loop is not asyncio's own, open connections are in a selector of ours as well: reading relies on events that
-  come for as long as there is something to read, and a selector's do.
+- Where the loop is not asyncio's own (`tells_once`), connections look once more before they take a socket for drained.
 - A turn of the reactor is one callback. It is asked for by whoever leaves something for its end, and by the first
   deadline, the only timer that the loop has of ours.
 - Turns run in an empty context (contextvars), so that no task's variables get into another's connections.
@@ -29,6 +28,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from tlsserver.errors import ConfigurationError
@@ -109,6 +109,7 @@ class LoopReactor(Reactor):
 
     Attributes:
         context: What turns run in: an empty one.
+        tells_once: Whether the loop may tell of a descriptor's error once and then no more.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -129,22 +130,16 @@ class LoopReactor(Reactor):
         if not hasattr(crowd, "fileno"):
             message = "this machine has no selector with a descriptor (epoll, kqueue): asyncio cannot be used"
             raise ConfigurationError(message)
-        # Watched by the loop itself, or nested in it.
-        self._is_direct = isinstance(loop, asyncio.SelectorEventLoop)
+        self.tells_once = not isinstance(loop, asyncio.SelectorEventLoop)
         try:
-            selector = LoopSelector(loop) if self._is_direct else new_selector()
-            self.context.run(super().__init__, selector, crowd=crowd)
-            if not self._is_direct:
-                self.context.run(loop.add_reader, selector.fileno(), self._serve_urgent)  # type: ignore[union-attr]
+            self.context.run(super().__init__, LoopSelector(loop), crowd=crowd)
         except NotImplementedError as error:
             self.close()
             message = f"{type(loop).__name__} cannot watch descriptors: use a selector loop of asyncio, or uvloop"
             raise ConfigurationError(message) from error
 
-    def _serve_urgent(self) -> None:
-        """Some that are urgent have events."""
-        for key, events in self._selector.select(0):
-            self._serve(key.data, events)
+    # No turn has a time of its own: there are callbacks between them.
+    time = staticmethod(monotonic)
 
     # Asking for turns
 
@@ -176,9 +171,6 @@ class LoopReactor(Reactor):
         self._has_left = True
         if self._alarm is not None:
             self._alarm.cancel()
-        if not self._is_direct:
-            self._loop.remove_reader(self._selector.fileno())  # type: ignore[attr-defined]
-            return
         watched = [one for one in self._registrations.values() if one.urgent and one.events]
         alone: SelectorLike = type(self._crowd)()
         for registration in watched:

@@ -145,6 +145,7 @@ LAYERS = (
     ("tlsserver.nested",),
     ("tlsserver.task_loop",),
     ("tlsserver.task_stream",),
+    ("tlsserver.task_face",),
     ("tlsserver.trio",),
     ("tlsserver.anyio",),
     # Under the servers of others that run on them.

@@ -292,7 +292,7 @@ def test_lost_connection_is_no_failure_of_the_server(identity: Identity) -> None
     async def main(handler: Callable[[TLSStream], Awaitable[None]]) -> None:
         async with trio.open_nursery() as nursery:
             serve: Callable[..., Awaitable[Any]] = partial(
-                serve_tls, handler, 0, make_context(identity), host="127.0.0.1"
+                serve_tls, handler, 0, make_context(identity), host="127.0.0.1", shutdown_timeout=0.05
             )
             (listener,) = await nursery.start(serve)
             house = Scene(listener, identity, None)

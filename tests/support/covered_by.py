@@ -5,6 +5,7 @@ from __future__ import annotations
 # Sources without tests/test_<source>.py, test_<package>_<source>.py or c/test_<source>.c, and who covers them.
 # Files of re-exports need none.
 COVERED_BY = {
+    "tlsserver/task_face.py": "test_trio.py",
     "tlsserver/task_stream.py": "test_trio.py",
     # Contexts and connections that asyncio's frameworks take for Python's own.
     "engine_shim/context_facts.py": "test_asyncio_negotiation.py",

@@ -112,7 +112,7 @@ LAYERS = (
     ("tlsserver.signers",),
     # The loop.
     ("tlsserver.registration", "tlsserver.selector", "tlsserver.timers", "tlsserver.wakeup", "tlsserver.reactor"),
-    ("tlsserver.signals",),
+    ("tlsserver.signals", "tlsserver.nested"),
     ("tlsserver.listener", "tlsserver.waitfds", "tlsserver.turns", "tlsserver.job_line"),
     ("tlsserver.loop_engines", "tlsserver.driver"),
     ("tlsserver.offers",),
@@ -142,7 +142,6 @@ LAYERS = (
     ("tlsserver.asyncio.loops", "tlsserver.asyncio.streams"),
     ("tlsserver.asyncio",),
     # The same for loops of tasks.
-    ("tlsserver.nested",),
     ("tlsserver.task_loop",),
     ("tlsserver.task_stream",),
     ("tlsserver.task_face",),

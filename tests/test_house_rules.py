@@ -119,6 +119,7 @@ LAYERS = (
     # Under the servers of others.
     ("tlsserver.integrations.environ", "tlsserver.integrations.mailbox", "tlsserver.integrations.engine_thread"),
     ("tlsserver.integrations.blocking_handshake", "tlsserver.integrations.twisted_loop"),
+    ("tlsserver.integrations.handshake_settings",),
     ("tlsserver.integrations.cheroot_socket", "tlsserver.integrations.twisted_hub"),
     ("tlsserver.integrations.twisted_handshake",),
     ("tlsserver.integrations.twisted_connection",),

@@ -29,6 +29,7 @@ COVERED_BY = {
     "tlsserver/integrations/twisted_*.py": "test_integrations_twisted.py",
     "tlsserver/integrations/cheroot_socket.py": "test_integrations_cheroot.py",
     "tlsserver/integrations/blocking_handshake.py": "test_integrations_cheroot.py",
+    "tlsserver/integrations/handshake_settings.py": "test_integrations_cheroot.py",
     "tlsserver/integrations/mailbox.py": "test_integrations_cheroot.py",
     "tlsserver/integrations/engine_thread.py": "test_integrations_engines.py",
     # Server names.

@@ -18,23 +18,24 @@ from cheroot.makefile import StreamWriter
 from cheroot.ssl import Adapter as BaseAdapter
 
 import engine_shim
-from tlsserver.config import ServerConfig
-from tlsserver.context import TLSContext
-from tlsserver.errors import ConfigurationError, TLSServerError
+from tlsserver.errors import TLSServerError
 from tlsserver.integrations.blocking_handshake import Opened, Terms, shake_hands, tell_left_behind
 from tlsserver.integrations.cheroot_socket import Reader, TLSSocket
 from tlsserver.integrations.engine_thread import EngineThread
 from tlsserver.integrations.environ import tls_environ
+from tlsserver.integrations.handshake_settings import HandshakeSettings
 
 if TYPE_CHECKING:
     import socket
+
+    from tlsserver.context import TLSContext
 
 __all__ = ["Adapter"]
 
 logger = logging.getLogger(__name__)
 
 
-class Adapter(BaseAdapter):
+class Adapter(HandshakeSettings, BaseAdapter):
     """Makes the TLS connections of a `cheroot.server.HTTPServer`. Any thread.
 
     Args:
@@ -46,32 +47,15 @@ class Adapter(BaseAdapter):
         ConfigurationError: A setting cannot work.
     """
 
+    _why_no_async_io = "workers change between reads and writes"
+
     def __init__(self, context: TLSContext, *, timeout_handshake: float = 10.0) -> None:
         # The base class only keeps what a context is made of, and has no context yet.
         self.certificate = self.private_key = self.certificate_chain = self.ciphers = self.private_key_password = None
-        self._timeout = ServerConfig(timeout_handshake=timeout_handshake).timeout_handshake
         self._engines = EngineThread()
         self._lock = threading.Lock()
         self._terms: Terms | None = None
-        self.context = context
-
-    @property
-    def context(self) -> TLSContext:
-        """What the next connection begins with. Set it to swap certificates and policy; open connections keep theirs.
-
-        Raises:
-            ConfigurationError: It cannot be used under cheroot.
-        """
-        return self._context
-
-    @context.setter
-    def context(self, context: TLSContext) -> None:
-        if not isinstance(context, TLSContext):
-            kind = type(context).__name__
-            raise ConfigurationError(f"context is a {kind}: give a tlsserver.TLSContext, perhaps by from_pyopenssl()")
-        if context.async_io:
-            raise ConfigurationError("async_io=True cannot work: workers change between reads and writes; leave it out")
-        self._context = context
+        super().__init__(context, timeout_handshake)
 
     def bind(self, sock: socket.socket) -> socket.socket:
         """Return the listening socket as it is."""

@@ -51,6 +51,7 @@ LAYERS = (
     ("engine_shim",),
     # Leaves: types and settings.
     (
+        "tlsserver.addresses",
         "tlsserver.errors",
         "tlsserver.stats",
         "tlsserver.audience",

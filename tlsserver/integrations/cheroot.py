@@ -18,6 +18,7 @@ from cheroot.makefile import StreamWriter
 from cheroot.ssl import Adapter as BaseAdapter
 
 import engine_shim
+from tlsserver.addresses import as_text, peer_address
 from tlsserver.errors import TLSServerError
 from tlsserver.integrations.blocking_handshake import Opened, Terms, shake_hands, tell_left_behind
 from tlsserver.integrations.cheroot_socket import Reader, TLSSocket
@@ -96,7 +97,7 @@ class Adapter(HandshakeSettings, BaseAdapter):
         tell_left_behind()
 
     def _shake_hands(self, sock: socket.socket) -> Opened:
-        peer = _peer_of(sock)
+        peer = as_text(peer_address(sock))
         try:
             return shake_hands(self._current_terms(), sock, self._timeout)
         except TLSServerError as error:
@@ -111,11 +112,3 @@ class Adapter(HandshakeSettings, BaseAdapter):
                 if terms is None or terms.context is not context:
                     terms = self._terms = Terms(context, self._engines)
         return terms
-
-
-def _peer_of(sock: socket.socket) -> str:
-    try:
-        address = sock.getpeername()
-    except OSError:
-        return "a client that has left"
-    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address) or "a local client"

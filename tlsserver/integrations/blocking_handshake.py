@@ -161,6 +161,8 @@ class _Drain:
 
     def __del__(self) -> None:
         """The thread ends, and nobody else can resume its jobs: wait for them, within bounds."""
+        if not self._left:  # the main thread's goes last, when this module's names may be gone
+            return
         until = time.monotonic() + _END_SECONDS
         while self._left and time.monotonic() < until and not sys.is_finalizing():
             poll = select.poll()

@@ -125,6 +125,15 @@ def no_ops_left() -> Iterator[None]:
 
 
 @pytest.fixture
+def jobs_end() -> Iterator[None]:
+    """Fail when a job that was ever started has not ended after the test."""
+    from support.running import check_jobs  # noqa: PLC0415 - a broken build must not hide the report
+
+    yield
+    check_jobs()
+
+
+@pytest.fixture
 def manual() -> Iterator[engine_shim.ManualEngine]:
     """An engine that performs when it is told to."""
     from engine_shim import ManualEngine  # noqa: PLC0415 - a broken build must not hide the report

@@ -25,15 +25,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("no_ops_left")
 
-
-@pytest.fixture
-def context(identity: Identity) -> SSLContext:
-    return server_of(identity)
-
-
-@pytest.fixture
-def client(identity: Identity) -> SSLContext:
-    return client_of(identity)
+context = pytest.fixture(server_of)
+client = pytest.fixture(client_of)
 
 
 def test_nothing_is_made_anew_without_a_change(context: SSLContext, client: SSLContext) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import tlsserver.asyncio.context as context_module
 from engine_shim import ManualEngine
-from support.asyncio_contexts import client_of, der, put, server_of
+from support.asyncio_contexts import CLIENT, SERVER, client_of, der, put, server_of
 from support.ends import shaken, works
 from tlsserver import ClientCertificates, ClientContext, ConfigurationError, TLSContext, TLSServerError
 from tlsserver.asyncio.context import SSLContext, create_default_context
@@ -23,17 +23,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("no_ops_left")
 
-SERVER, CLIENT = ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT
-
-
-@pytest.fixture
-def context(identity: Identity) -> SSLContext:
-    return server_of(identity)
-
-
-@pytest.fixture
-def client(identity: Identity) -> SSLContext:
-    return client_of(identity)
+context = pytest.fixture(server_of)
+client = pytest.fixture(client_of)
 
 
 # Names of ssl.SSLContext that are not our own, and why that is right.

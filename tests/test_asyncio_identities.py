@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 
 from engine_shim import LatencyEngine, ThreadEngine
-from support.asyncio_contexts import client_of, der, server_of
+from support.asyncio_contexts import CLIENT, client_of, der, server_of
 from support.ends import shaken, works
 from tlsserver import Certificate, ClientContext, ConfigurationError
 from tlsserver.asyncio.context import SSLContext
@@ -22,17 +22,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("no_ops_left")
 
-SERVER, CLIENT = ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT
-
-
-@pytest.fixture
-def context(identity: Identity) -> SSLContext:
-    return server_of(identity)
-
-
-@pytest.fixture
-def client(identity: Identity) -> SSLContext:
-    return client_of(identity)
+context = pytest.fixture(server_of)
+client = pytest.fixture(client_of)
 
 
 # Certificates.

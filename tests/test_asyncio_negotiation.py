@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.asyncio_contexts import client_of, put, server_of
+from support.asyncio_contexts import SERVER, client_of, put, server_of
 from support.ends import shaken, works
 from tlsserver import ClientContext, ConfigurationError, TLSContext
 from tlsserver.asyncio.context import SSLContext
@@ -20,17 +20,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("no_ops_left")
 
-SERVER, CLIENT = ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT
-
-
-@pytest.fixture
-def context(identity: Identity) -> SSLContext:
-    return server_of(identity)
-
-
-@pytest.fixture
-def client(identity: Identity) -> SSLContext:
-    return client_of(identity)
+context = pytest.fixture(server_of)
+client = pytest.fixture(client_of)
 
 
 NEGOTIATED: dict[str, tuple[Callable[[Any], object], str, str]] = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.asyncio_contexts import put, server_of
+from support.asyncio_contexts import CLIENT, SERVER, put, server_of
 from tlsserver import ConfigurationError
 from tlsserver.asyncio.context import SSLContext
 from tlsserver.asyncio.plain import NotSupportedError
@@ -18,17 +18,10 @@ from tlsserver.asyncio.refused import CANNOT_BE_SET
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support.certificates import Identity
-
 
 pytestmark = pytest.mark.usefixtures("no_ops_left")
 
-SERVER, CLIENT = ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT
-
-
-@pytest.fixture
-def context(identity: Identity) -> SSLContext:
-    return server_of(identity)
+context = pytest.fixture(server_of)
 
 
 # What is refused.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.asyncio_contexts import client_of, server_of
+from support.asyncio_contexts import CLIENT, SERVER, client_of, server_of
 from support.ends import works
 from tlsserver import ClientCertificates, ClientContext, ConfigurationError
 from tlsserver.asyncio.context import SSLContext, create_default_context
@@ -23,17 +23,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("no_ops_left")
 
-SERVER, CLIENT = ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT
-
-
-@pytest.fixture
-def context(identity: Identity) -> SSLContext:
-    return server_of(identity)
-
-
-@pytest.fixture
-def client(identity: Identity) -> SSLContext:
-    return client_of(identity)
+context = pytest.fixture(server_of)
+client = pytest.fixture(client_of)
 
 
 # What is asked for holds.

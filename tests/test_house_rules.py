@@ -51,6 +51,7 @@ LAYERS = (
     ("engine_shim",),
     # Leaves: types and settings.
     (
+        "tlsserver.addresses",
         "tlsserver.errors",
         "tlsserver.stats",
         "tlsserver.audience",
@@ -112,13 +113,14 @@ LAYERS = (
     ("tlsserver.signers",),
     # The loop.
     ("tlsserver.registration", "tlsserver.selector", "tlsserver.timers", "tlsserver.wakeup", "tlsserver.reactor"),
-    ("tlsserver.signals",),
+    ("tlsserver.signals", "tlsserver.nested"),
     ("tlsserver.listener", "tlsserver.waitfds", "tlsserver.turns", "tlsserver.job_line"),
     ("tlsserver.loop_engines", "tlsserver.driver"),
     ("tlsserver.offers",),
     # Under the servers of others.
     ("tlsserver.integrations.environ", "tlsserver.integrations.mailbox", "tlsserver.integrations.engine_thread"),
     ("tlsserver.integrations.blocking_handshake", "tlsserver.integrations.twisted_loop"),
+    ("tlsserver.integrations.handshake_settings",),
     ("tlsserver.integrations.cheroot_socket", "tlsserver.integrations.twisted_hub"),
     ("tlsserver.integrations.twisted_handshake",),
     ("tlsserver.integrations.twisted_connection",),
@@ -142,9 +144,9 @@ LAYERS = (
     ("tlsserver.asyncio.loops", "tlsserver.asyncio.streams"),
     ("tlsserver.asyncio",),
     # The same for loops of tasks.
-    ("tlsserver.nested",),
     ("tlsserver.task_loop",),
     ("tlsserver.task_stream",),
+    ("tlsserver.task_face",),
     ("tlsserver.trio",),
     ("tlsserver.anyio",),
     # Under the servers of others that run on them.

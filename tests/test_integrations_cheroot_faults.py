@@ -73,12 +73,13 @@ def test_what_nobody_expects_costs_one_connection(identity: Identity, monkeypatc
         raise RuntimeError("unexpected")
 
     with CherootSite(TLSContext(identity.cert, identity.key)) as site:
-        with monkeypatch.context() as patch, socket.create_connection(site.address, PATIENCE) as sock:
+        with monkeypatch.context() as patch:
             patch.setattr("tlsserver.integrations.cheroot.shake_hands", fail)
-            sock.sendall(b"anything")
-            site.until_idle()
-            until(lambda: calls)
-            site.until_idle()
+            with socket.create_connection(site.address, PATIENCE) as sock:
+                sock.sendall(b"anything")
+                site.until_idle()
+                until(lambda: calls)
+                site.until_idle()
         assert len(calls) == 1
         assert asked(site, identity)["HTTPS"] == "on"
         assert any("unexpected" in error for error in site.errors)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers_reactor import Calls, open_pair
 
+from tlsserver.errors import ConfigurationError
 from tlsserver.nested import NestedReactor
 from tlsserver.reactor import EVENT_READ
 
@@ -95,3 +96,8 @@ def test_other_threads_wake_it(reactor: NestedReactor, changes: Calls) -> None:
     assert is_ready(reactor)
     reactor.run_turn()
     assert (calls, changes) == ([1], [])
+
+
+def test_selector_without_a_descriptor(changes: Calls) -> None:
+    with pytest.raises(ConfigurationError, match="neither epoll nor kqueue"):
+        NestedReactor(changes, "poll")

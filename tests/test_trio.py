@@ -16,42 +16,21 @@ import engine_shim
 import tlsserver
 from engine_shim import BatchEngine, LatencyEngine, ManualEngine, ThreadEngine
 from support.client_authority import Authority
-from support.running import check_jobs
-from support.trio_scene import Scene, ask, echo, refused, scene, until, until_parked, visit
+from support.trio_scene import Scene, ask, echo, fill_pool, refused, scene, until, visit
 from tlsserver.errors import ConnectionTimeoutError, HandshakeError, TruncatedError
 from tlsserver.trio import TLSListener, TLSStream, serve_tls, task_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from support.certificates import Certificates, Identity
+    from support.certificates import Identity
 
-pytestmark = pytest.mark.usefixtures("no_leaks")
+pytestmark = pytest.mark.usefixtures("no_leaks", "jobs_end")
 
 VERSIONS = pytest.mark.parametrize("version", ["1.2", "1.3"])
 
-
-@pytest.fixture(scope="module", autouse=True)
-def wait_fds(certificates: Certificates) -> None:
-    """The pool of wait fds keeps as many as were ever wanted at once: that is no leak."""
-    identity = certificates["p256"]
-
-    async def main(engine: ManualEngine) -> None:
-        async with scene(identity, make_context(identity, engine)) as house:
-            ends = [end for _ in range(3) for end in await house.say(house.hello())]
-            await until_parked(3)
-            for end in ends:
-                await end.aclose() if isinstance(end, TLSStream) else end.close()
-
-    with ManualEngine() as engine:
-        trio.run(main, engine)
-
-
-@pytest.fixture(autouse=True)
-def jobs() -> Iterator[None]:
-    yield
-    check_jobs()
+wait_fds = pytest.fixture(scope="module", autouse=True)(fill_pool)
 
 
 # --- A connection ---
@@ -313,7 +292,7 @@ def test_lost_connection_is_no_failure_of_the_server(identity: Identity) -> None
     async def main(handler: Callable[[TLSStream], Awaitable[None]]) -> None:
         async with trio.open_nursery() as nursery:
             serve: Callable[..., Awaitable[Any]] = partial(
-                serve_tls, handler, 0, make_context(identity), host="127.0.0.1"
+                serve_tls, handler, 0, make_context(identity), host="127.0.0.1", shutdown_timeout=0.05
             )
             (listener,) = await nursery.start(serve)
             house = Scene(listener, identity, None)

@@ -13,40 +13,20 @@ import engine_shim
 import tlsserver
 from engine_shim import LatencyEngine, ManualEngine, ThreadEngine
 from support.running import check_jobs
-from support.trio_scene import Scene, echo_and_close, refused, scene, until, until_parked, visit
+from support.trio_scene import Scene, echo_and_close, fill_pool, refused, scene, until, until_parked, visit
 from tlsserver.errors import ConnectionTimeoutError, PeerLeftError
 from tlsserver.trio import TLSStream, task_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from support.certificates import Certificates, Identity
+    from support.certificates import Identity
 
-pytestmark = pytest.mark.usefixtures("no_leaks")
+pytestmark = pytest.mark.usefixtures("no_leaks", "jobs_end")
 
 VERSIONS = pytest.mark.parametrize("version", ["1.2", "1.3"])
 
-
-@pytest.fixture(scope="module", autouse=True)
-def wait_fds(certificates: Certificates) -> None:
-    """The pool of wait fds keeps as many as were ever wanted at once: that is no leak."""
-    identity = certificates["p256"]
-
-    async def main(engine: ManualEngine) -> None:
-        async with scene(identity, make_context(identity, engine)) as house:
-            ends = [end for _ in range(3) for end in await house.say(house.hello())]
-            await until_parked(3)
-            for end in ends:
-                await end.aclose() if isinstance(end, TLSStream) else end.close()
-
-    with ManualEngine() as engine:
-        trio.run(main, engine)
-
-
-@pytest.fixture(autouse=True)
-def jobs() -> Iterator[None]:
-    yield
-    check_jobs()
+wait_fds = pytest.fixture(scope="module", autouse=True)(fill_pool)
 
 
 def before(_house: Scene) -> bytes:

@@ -18,6 +18,7 @@ import anyio.lowlevel
 from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSAttribute
 
+from tlsserver.task_face import StreamFace, greet
 from tlsserver.task_loop import Kit, TaskLoop
 from tlsserver.task_stream import StreamOptions, TaskStream, settings
 
@@ -27,10 +28,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from tlsserver.client_certificate import ClientCertificate
-    from tlsserver.parking import Park
     from tlsserver.session import ContextLike
-    from tlsserver.wire import TLSInfo
 
 __all__ = ["StreamOptions", "TLSListener", "TLSStream"]
 
@@ -85,7 +83,7 @@ def _is_on_trio() -> bool:
     return True
 
 
-class TLSStream(anyio.abc.ByteStream):
+class TLSStream(StreamFace, anyio.abc.ByteStream):
     """The server's end of a TLS connection, on the socket itself.
 
     The handshake goes on by itself as soon as the client speaks; sending and receiving wait for it. A task may be
@@ -105,15 +103,6 @@ class TLSStream(anyio.abc.ByteStream):
     def __init__(self, sock: socket.socket, context: ContextLike, **options: Unpack[StreamOptions]) -> None:
         self._stream = TaskStream(_loop(), _KIT, sock, context, **options)
         self._lenient = options.get("https_compatible", False)
-
-    async def do_handshake(self) -> None:
-        """Wait until the handshake is done. If this is cancelled the connection ends.
-
-        Raises:
-            anyio.BrokenResourceError: The handshake has failed; ``__cause__`` says why (`tlsserver.errors`).
-            anyio.ClosedResourceError: The stream was closed.
-        """
-        await self._stream.do_handshake()
 
     async def receive(self, max_bytes: int = _RECEIVE_SIZE) -> bytes:
         """Receive bytes, at least one.
@@ -149,30 +138,6 @@ class TLSStream(anyio.abc.ByteStream):
         """
         raise NotImplementedError("a TLS stream cannot be half closed: call aclose()")
 
-    async def aclose(self) -> None:
-        """Send close_notify, wait for the peer's, and close; if cancelled, close at once and without it."""
-        await self._stream.aclose()
-
-    @property
-    def tls(self) -> TLSInfo | None:
-        """What the handshake settled; None before its end."""
-        return self._stream.tls
-
-    @property
-    def client_certificate(self) -> ClientCertificate | None:
-        """The client's certificate, once the handshake is done; None: it has sent none."""
-        return self._stream.client_certificate
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the connection has ended, by either side."""
-        return self._stream.is_lost
-
-    @property
-    def park(self) -> Park:
-        """How often, and for how long, the connection was parked."""
-        return self._stream.park
-
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """Those of `anyio.abc.SocketAttribute`, and of `anyio.streams.tls.TLSAttribute` what needs no `ssl` object."""
@@ -191,11 +156,6 @@ class TLSStream(anyio.abc.ByteStream):
             TLSAttribute.standard_compatible: lambda: not self._lenient,
             TLSAttribute.tls_version: lambda: self.tls and self.tls.version,
         }
-
-    def __del__(self) -> None:
-        stream = getattr(self, "_stream", None)
-        if stream is not None:
-            stream.forget(self)
 
 
 class TLSListener(anyio.abc.Listener[TLSStream]):
@@ -257,7 +217,7 @@ class TLSListener(anyio.abc.Listener[TLSStream]):
             except BaseException:
                 accepted.close()
                 raise
-            group.start_soon(_greet, stream, handler)
+            group.start_soon(greet, stream, handler, anyio.BrokenResourceError)
 
     async def aclose(self) -> None:
         """Stop listening."""
@@ -287,13 +247,3 @@ async def _try_accept(sock: socket.socket) -> socket.socket | None:
         logger.error("accepting failed, it is tried again in %g s: %s", _ROOM_SECONDS, error)  # noqa: TRY400 - one line
         await anyio.sleep(_ROOM_SECONDS)
     return None
-
-
-async def _greet(stream: TLSStream, handler: Callable[[TLSStream], Any]) -> None:
-    async with stream:
-        try:
-            await stream.do_handshake()
-            await handler(stream)
-        except anyio.BrokenResourceError:
-            if not stream.is_lost:
-                raise

@@ -17,7 +17,7 @@ from __future__ import annotations
 import ipaddress
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
 
@@ -28,35 +28,18 @@ from tlsserver.errors import ConfigurationError
 from tlsserver.policy import alpn, groups, identity, key_log, signature_algorithms, suites, versions
 from tlsserver.policy.authorities import read_authorities, read_crls
 from tlsserver.policy.files import readable
-from tlsserver.policy.settings import ContextSettings
+from tlsserver.policy.settings import ClientOptions, ContextSettings
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from typing_extensions import Unpack
 
-    from engine_shim import AsyncSSL, BaseEngine, Engine, Key
+    from engine_shim import AsyncSSL, BaseEngine, Key
     from engine_shim.identity import Identity
 
-__all__ = ["ClientContext", "ClientOptions"]
-
-
-class ClientOptions(TypedDict, total=False):
-    """What `ClientContext` has in common with `tlsserver.policy.settings.ContextSettings`, which says what each is."""
-
-    password: str | bytes | None
-    engine: Engine | None
-    alpn: Sequence[str]
-    min_version: str | None
-    max_version: str | None
-    ciphers: str | None
-    async_io: bool
-    profile: str
-    ciphersuites: str | Sequence[str] | None
-    groups: str | Sequence[str] | None
-    signature_algorithms: str | Sequence[str] | None
-    key_log: str | Path | None
+__all__ = ["ClientContext"]
 
 
 class ClientContext:
@@ -76,7 +59,8 @@ class ClientContext:
         check_common_name: Whether the subject's common name counts where a certificate has no DNS name, as Python's ssl
             has it.
         verify_flags: More flags of the verification (X509_VERIFY_PARAM_set_flags(3)), numbers of `ssl.VerifyFlags`.
-        options: Those of servers, too: `ClientOptions`.
+        options: Those of servers, too: the fields of `tlsserver.policy.settings.ClientOptions`; `ContextSettings` there
+            says what each is.
 
     Raises:
         ConfigurationError: A file or a setting cannot work.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tlsserver.errors import ConfigurationError
 from tlsserver.reactor import Reactor
 from tlsserver.selector import new_selector
 
@@ -22,17 +23,26 @@ class NestedReactor(Reactor):
     other loop wakes up by itself is told to it, by `changed`.
     """
 
-    def __init__(self, changed: Callable[[], object]) -> None:
+    def __init__(self, changed: Callable[[], object], selector: str = "selectors") -> None:
         """Make one that has no turns yet.
 
         Args:
             changed: Called when `patience` may have become shorter between two turns.
+            selector: Its kind, as of `tlsserver.selector.SELECTORS`.
+
+        Raises:
+            ConfigurationError: This platform's selectors cannot be watched by others.
         """
         self._changed = changed
         self._is_in_turn = True  # nobody waits for it yet
-        selector = new_selector("selectors")
-        super().__init__(selector)
-        self._fileno: int = selector.fileno()  # type: ignore[attr-defined]
+        made: Any = new_selector(selector)
+        if not hasattr(made, "fileno"):
+            made.close()
+            raise ConfigurationError(
+                "this platform has neither epoll nor kqueue: nothing can be nested in another loop"
+            )
+        super().__init__(made)
+        self._fileno: int = made.fileno()
         self._is_in_turn = False
 
     def fileno(self) -> int:

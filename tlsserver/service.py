@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import engine_shim
+from tlsserver.addresses import as_text, own_address
 from tlsserver.audience import Audience
 from tlsserver.connection import Connection
 from tlsserver.driver import Driver, Hub
@@ -57,7 +58,7 @@ class _Client:
 
     def __str__(self) -> str:
         """Return the address as the log shows it."""
-        return _as_text(self.address)
+        return as_text(self.address)
 
     def transport(self, connection: Connection) -> Transport:
         return Transport(connection, self.offer.clock, self)
@@ -70,7 +71,7 @@ class _Client:
 
 _FACTS: dict[str, Callable[[_Client], Any]] = {
     "peername": lambda client: client.address,
-    "sockname": lambda client: _own_address(client.socket),
+    "sockname": lambda client: own_address(client.socket),
     "socket": lambda client: client.socket,
     "reactor": lambda client: client.offer.reactor,
     "engine": lambda client: client.offer.engine,
@@ -287,18 +288,3 @@ class Service:
 
 def _peercert(session: Session) -> dict[str, Any] | None:
     return None if session.peer_certificate is None else session.peer_certificate.peercert()
-
-
-def _own_address(sock: socket.socket) -> Any:  # noqa: ANN401 - its form depends on the family
-    """Return our end's address; None when the socket is closed."""
-    try:
-        return sock.getsockname()
-    except OSError:
-        return None
-
-
-def _as_text(address: Any) -> str:  # noqa: ANN401 - its form depends on the family
-    if not isinstance(address, tuple):
-        return str(address) or "a local client"
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -37,6 +37,7 @@ from OpenSSL import SSL
 
 import engine_shim
 from tlsserver import client_request, faults
+from tlsserver.addresses import peer_address
 from tlsserver.client_certificate import ClientCertificate
 from tlsserver.errors import ForkedProcessError, HandshakeError
 from tlsserver.questions import maybe_refusal
@@ -222,7 +223,7 @@ class Session:
         question = self._tls.question()
         if question is None:
             return False
-        self._request = client_request.put(hook, question, _peer_of(self._socket))
+        self._request = client_request.put(hook, question, peer_address(self._socket))
         return self._request.is_answered
 
     def ask(self, resume: Callable[[], object]) -> None:
@@ -230,7 +231,7 @@ class Session:
         # Asked once: a handshake that had to wait for a job meanwhile comes here again.
         questions = self._shared.questions
         if questions is not None and self._asked is None:
-            self._asked = questions.ask(self._tls, _peer_of(self._socket), resume)
+            self._asked = questions.ask(self._tls, peer_address(self._socket), resume)
 
     def read(self) -> Step:
         """Read at most one record into `received` (SSL_read_ex(3))."""
@@ -372,11 +373,3 @@ def _tcp_state(sock: socket.socket) -> int:
         return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
     except OSError:
         return 0
-
-
-def _peer_of(sock: socket.socket) -> Any:  # noqa: ANN401 - its form depends on the family
-    """Return the client's address; None when it has left."""
-    try:
-        return sock.getpeername()
-    except OSError:
-        return None

@@ -12,6 +12,7 @@ import warnings
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from tlsserver.addresses import as_text, peer_address
 from tlsserver.audience import Audience
 from tlsserver.config import ServerConfig
 from tlsserver.connection import Connection
@@ -138,7 +139,7 @@ class TaskStream(asyncio.Protocol):
         self._error: BaseException | None = None
         self._receiving = _Alone(self._kit.busy, "receiving from")
         self._sending = _Alone(self._kit.busy, "sending to")
-        self.peer = _peer_of(sock)
+        self.peer = peer_address(sock)
         self._offer = loop.offer(context)
         self._session = Session(self._offer.shared, sock)
         self._driver = Driver(loop.hub, sock, self._connect, self._gone)
@@ -148,7 +149,7 @@ class TaskStream(asyncio.Protocol):
 
     def _connect(self, driver: Driver) -> Connection:
         # It is told of the end of its handshake, whichever: so it is there from the beginning.
-        audience = Audience(lambda: self, _as_text(self.peer), (0, 0))
+        audience = Audience(lambda: self, as_text(self.peer), (0, 0))
         audience.protocol = self
         reactor = self._loop.reactor
         return Connection(
@@ -160,7 +161,7 @@ class TaskStream(asyncio.Protocol):
             touch=driver.touch,
             place=driver.place,
             drain=self._offer.drain,
-            peer=_as_text(self.peer),
+            peer=as_text(self.peer),
             now=reactor.time(),
         )
 
@@ -341,18 +342,3 @@ class TaskStream(asyncio.Protocol):
     def get(self, name: str, default: Any) -> Any:  # noqa: ANN401 - its type depends on the name
         """Return what `Transport.get_extra_info` tells about the peer."""
         return {"peername": self.peer, "socket": self.socket}.get(name, default)
-
-
-def _peer_of(sock: socket.socket) -> Any:  # noqa: ANN401 - its form depends on the family
-    """Return the peer's address; None when it has left."""
-    try:
-        return sock.getpeername()
-    except OSError:
-        return None
-
-
-def _as_text(address: Any) -> str:  # noqa: ANN401 - its form depends on the family
-    if not isinstance(address, tuple):
-        return str(address or "a local client")
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tlsserver.task_face import StreamFace, greet
 from tlsserver.task_loop import Kit, TaskLoop
 from tlsserver.task_stream import StreamOptions, TaskStream, settings
 
@@ -19,10 +20,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from tlsserver.client_certificate import ClientCertificate
-    from tlsserver.parking import Park
     from tlsserver.session import ContextLike
-    from tlsserver.wire import TLSInfo
 
 __all__ = ["StreamOptions", "TLSListener", "TLSStream", "open_tls_listeners", "serve_tls", "task_loop"]
 
@@ -50,7 +48,7 @@ def task_loop() -> TaskLoop:
         return loop
 
 
-class TLSStream(trio.abc.Stream):
+class TLSStream(StreamFace, trio.abc.Stream):
     """The server's end of a TLS connection, on the socket itself: a `trio.abc.Stream`.
 
     The handshake goes on by itself as soon as the client speaks; sending and receiving wait for it. A task may be
@@ -83,15 +81,6 @@ class TLSStream(trio.abc.Stream):
             sock.close()
             raise
 
-    async def do_handshake(self) -> None:
-        """Wait until the handshake is done. If this is cancelled the connection ends.
-
-        Raises:
-            trio.BrokenResourceError: The handshake has failed; ``__cause__`` says why (`tlsserver.errors`).
-            trio.ClosedResourceError: The stream was closed.
-        """
-        await self._stream.do_handshake()
-
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive bytes; none: the peer has sent close_notify.
 
@@ -123,30 +112,6 @@ class TLSStream(trio.abc.Stream):
         """Wait until nothing is left to be sent. The errors are those of `send_all`."""
         await self._stream.wait_can_send()
 
-    async def aclose(self) -> None:
-        """Send close_notify, wait for the peer's, and close; if cancelled, close at once and without it."""
-        await self._stream.aclose()
-
-    @property
-    def tls(self) -> TLSInfo | None:
-        """What the handshake settled; None before its end."""
-        return self._stream.tls
-
-    @property
-    def client_certificate(self) -> ClientCertificate | None:
-        """The client's certificate, once the handshake is done; None: it has sent none."""
-        return self._stream.client_certificate
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the connection has ended, by either side."""
-        return self._stream.is_lost
-
-    @property
-    def park(self) -> Park:
-        """How often, and for how long, the connection was parked."""
-        return self._stream.park
-
     @property
     def socket(self) -> socket.socket:
         """The socket, for addresses and options only: reading or writing it breaks the TLS stream."""
@@ -155,11 +120,6 @@ class TLSStream(trio.abc.Stream):
     def selected_alpn_protocol(self) -> str | None:
         """Return the protocol agreed upon (RFC 7301); None: none, or the handshake is not done."""
         return None if self.tls is None else self.tls.alpn
-
-    def __del__(self) -> None:
-        stream = getattr(self, "_stream", None)
-        if stream is not None:
-            stream.forget(self)
 
 
 class TLSListener(trio.abc.Listener[TLSStream]):
@@ -269,16 +229,10 @@ async def serve_tls(
         OSError: It cannot be listened there.
     """
 
-    async def greet(stream: TLSStream) -> None:
-        async with stream:
-            try:
-                await stream.do_handshake()
-                await handler(stream)
-            except trio.BrokenResourceError:
-                if not stream.is_lost:
-                    raise
+    async def serve(stream: TLSStream) -> None:
+        await greet(stream, handler, trio.BrokenResourceError)
 
     listeners = await open_tls_listeners(
         port, context, host=host, backlog=backlog, max_handshakes=max_handshakes, **options
     )
-    await trio.serve_listeners(greet, listeners, handler_nursery=handler_nursery, task_status=task_status)
+    await trio.serve_listeners(serve, listeners, handler_nursery=handler_nursery, task_status=task_status)

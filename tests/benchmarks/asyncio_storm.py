@@ -12,7 +12,6 @@ import asyncio
 import ssl
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +19,9 @@ import click
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
-from benchmarks.latency_storm import SPAWN, Result, client_context, make_engine, median, ping  # noqa: E402 - as above
+from benchmarks.latency_storm import Result, make_engine, median, one_round  # noqa: E402 - as above
 
 from support.certificates import Certificates, Identity  # noqa: E402 - the same
-from support.storm import Storm  # noqa: E402 - the same
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection as Pipe
@@ -99,31 +97,7 @@ def serve(pipe: Pipe, run: Run, identity: Identity) -> None:
 
     loop.run_until_complete(main())
     loop.close()
-
-
-def one_round(run: Run, identity: Identity, clients: int) -> Result:
-    """Start server, pinger and storm, and gather what they measured."""
-    import statistics  # noqa: PLC0415 - the servers do not need it
-
-    to_server, servers_end = SPAWN.Pipe()
-    server = SPAWN.Process(target=serve, args=(servers_end, run, identity))
-    server.start()
-    address = to_server.recv()
-    to_pinger, pingers_end = SPAWN.Pipe()
-    pinger = SPAWN.Process(target=ping, args=(pingers_end, address))
-    with Storm(address, clients, client_context()) as storm:
-        pinger.start()
-        to_pinger.recv()
-        begin = time.perf_counter()
-        total = storm.handshake()[-1]
-        end = time.perf_counter()
-        to_pinger.send("stop")
-        times = [seconds * 1000 for due, seconds in to_pinger.recv() if begin <= due <= end]
-    to_server.send("stop")
-    pinger.join()
-    server.join()
-    cuts = statistics.quantiles(times, n=100)
-    return Result(total, cuts[49], cuts[98], max(times))
+    pipe.send(None)  # it has counted nothing
 
 
 @click.command(help=(__doc__ or "").partition("\n")[0])
@@ -137,7 +111,7 @@ def main(clients: int, rounds: int, only: tuple[str, ...]) -> None:
         certificates = Certificates(Path(folder))
         for _ in range(rounds):
             for run, measured in results.items():
-                measured.append(one_round(run, certificates[run[3]], clients))
+                measured.append(one_round(serve, run, certificates[run[3]], clients=clients)[0])
     click.echo(f"{clients} handshakes at once; round trips of another connection meanwhile, in ms")
     click.echo(f"{'loop, TLS, offload, key':<40}{'total s':>9}{'p50':>9}{'p99':>9}{'worst':>9}")
     for run, measured in results.items():

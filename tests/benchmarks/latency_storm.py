@@ -34,7 +34,7 @@ from support.certificates import Certificates, Identity  # noqa: E402 - found by
 from support.storm import Storm  # noqa: E402 - the same
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection as Pipe
 
     import engine_shim
@@ -137,10 +137,20 @@ def ping(pipe: Pipe, address: tuple[str, int]) -> None:
     pipe.send(pinger.times)
 
 
-def one_round(offload: str, identity: Identity, clients: int) -> tuple[Result, dict[str, Any]]:
-    """Start all three, let the storm loose, and gather what they measured."""
+def one_round(serve: Callable[..., None], *args: Any, clients: int) -> tuple[Result, Any]:
+    """Start all three, let the storm loose, and gather what they measured.
+
+    Args:
+        serve: The server's process: called with a pipe, by which it tells its address, is told to stop, and tells what
+            it has counted.
+        args: More that it is called with.
+        clients: How many come at once.
+
+    Returns:
+        What was measured, and what the server has told at its end.
+    """
     to_server, servers_end = SPAWN.Pipe()
-    server = SPAWN.Process(target=serve, args=(servers_end, offload, identity))
+    server = SPAWN.Process(target=serve, args=(servers_end, *args))
     server.start()
     address = to_server.recv()
     to_pinger, pingers_end = SPAWN.Pipe()
@@ -186,7 +196,7 @@ def main(clients: int, rounds: int, chosen: tuple[str, ...], as_json: bool) -> N
         certificates = Certificates(Path(folder))
         for _ in range(rounds):
             for (offload, kind), measured in results.items():
-                result, numbers = one_round(offload, certificates[kind], clients)
+                result, numbers = one_round(serve, offload, certificates[kind], clients=clients)
                 assert numbers["handshakes_completed"] == clients + 1, numbers
                 measured.append(result)
                 if as_json:

@@ -10,17 +10,19 @@ from tlsserver.asyncio.context import SSLContext
 if TYPE_CHECKING:
     from support.certificates import Identity
 
+SERVER, CLIENT = ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT
+
 
 def server_of(identity: Identity, **options: Any) -> SSLContext:
     """Make a server's with its certificate."""
-    made = SSLContext(ssl.PROTOCOL_TLS_SERVER, **options)
+    made = SSLContext(SERVER, **options)
     made.load_cert_chain(identity.cert, identity.key)
     return made
 
 
 def client_of(identity: Identity, **options: Any) -> SSLContext:
     """Make a client's that trusts its authority."""
-    made = SSLContext(ssl.PROTOCOL_TLS_CLIENT, **options)
+    made = SSLContext(CLIENT, **options)
     made.load_verify_locations(identity.ca)
     return made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 # Sources without tests/test_<source>.py, test_<package>_<source>.py or c/test_<source>.c, and who covers them.
 # Files of re-exports need none.
 COVERED_BY = {
+    "tlsserver/task_face.py": "test_trio.py",
     "tlsserver/task_stream.py": "test_trio.py",
     # Contexts and connections that asyncio's frameworks take for Python's own.
     "engine_shim/context_facts.py": "test_asyncio_negotiation.py",
@@ -28,6 +29,7 @@ COVERED_BY = {
     "tlsserver/integrations/twisted_*.py": "test_integrations_twisted.py",
     "tlsserver/integrations/cheroot_socket.py": "test_integrations_cheroot.py",
     "tlsserver/integrations/blocking_handshake.py": "test_integrations_cheroot.py",
+    "tlsserver/integrations/handshake_settings.py": "test_integrations_cheroot.py",
     "tlsserver/integrations/mailbox.py": "test_integrations_cheroot.py",
     "tlsserver/integrations/engine_thread.py": "test_integrations_engines.py",
     # Server names.

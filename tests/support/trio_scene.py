@@ -8,14 +8,15 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import trio
-from helpers_server import client_context
+from helpers_server import client_context, make_context
 
+from engine_shim import ManualEngine
 from tlsserver.trio import TLSListener, TLSStream, open_tls_listeners, task_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from support.certificates import Identity
+    from support.certificates import Certificates, Identity
     from tlsserver.session import ContextLike
 
 PATIENCE = 30.0
@@ -122,3 +123,18 @@ async def visit(house: Scene) -> None:
     far = trio.SSLStream(stream, house.client, server_hostname="localhost")
     assert await ask(far) == b"ping"
     await far.aclose()
+
+
+def fill_pool(certificates: Certificates) -> None:
+    """The pool of wait fds keeps as many as were ever wanted at once: that is no leak."""
+    identity = certificates["p256"]
+
+    async def main(engine: ManualEngine) -> None:
+        async with scene(identity, make_context(identity, engine)) as house:
+            ends = [end for _ in range(3) for end in await house.say(house.hello())]
+            await until_parked(3)
+            for end in ends:
+                await end.aclose() if isinstance(end, TLSStream) else end.close()
+
+    with ManualEngine() as engine:
+        trio.run(main, engine)

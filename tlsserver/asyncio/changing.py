@@ -29,10 +29,10 @@ import engine_shim
 from tlsserver.asyncio.asked import HONOURED_OPTIONS, Asked, version_of
 from tlsserver.asyncio.identities import Engines, combined
 from tlsserver.asyncio.plain import ContextError, NotSupportedError, PlainlessContext
-from tlsserver.client_context import ClientContext, ClientOptions
+from tlsserver.client_context import ClientContext
 from tlsserver.context import TLSContext
 from tlsserver.errors import ConfigurationError
-from tlsserver.policy.settings import ContextOptions
+from tlsserver.policy.settings import ClientOptions, ContextOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

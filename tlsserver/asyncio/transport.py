@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from asyncio.trsock import TransportSocket
 from typing import TYPE_CHECKING, Any
 
 from engine_shim import facts
 from tlsserver import transport
+from tlsserver.addresses import as_text, own_address
 from tlsserver.asyncio.ssl_object import SSLObject
 
 if TYPE_CHECKING:
@@ -73,10 +73,7 @@ class Peer:
 
     def __str__(self) -> str:
         """Return the address as the log shows it."""
-        if not isinstance(self.address, tuple):
-            return str(self.address) or f"a local {self.session.peer}"
-        host, port = self.address[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return as_text(self.address, self.session.peer)
 
     def transport(self, connection: Connection) -> Transport:
         """Make the transport of the open connection."""
@@ -115,9 +112,7 @@ class Peer:
     @property
     def own_address(self) -> Any:  # noqa: ANN401 - its form depends on the family
         """Our end's address; None when the socket is closed."""
-        with contextlib.suppress(OSError):
-            return self._sock.getsockname()
-        return None
+        return own_address(self._sock)
 
     @property
     def client_certificate(self) -> ClientCertificate | None:

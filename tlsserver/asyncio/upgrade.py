@@ -19,6 +19,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
+from tlsserver.addresses import peer_address
 from tlsserver.asyncio.endpoint import Endpoint, Entrance
 from tlsserver.asyncio.home import home_of
 from tlsserver.asyncio.sockets import send_at_once
@@ -133,13 +134,6 @@ async def taken_over(loop: asyncio.AbstractEventLoop, transport: Any) -> socket.
         transport.abort()
 
 
-def _address(sock: socket.socket) -> Any:  # noqa: ANN401 - its form depends on the family
-    try:
-        return sock.getpeername()
-    except OSError:
-        return None
-
-
 async def begin(
     loop: asyncio.AbstractEventLoop,
     sock: socket.socket,
@@ -177,7 +171,7 @@ async def begin(
         endpoint = Endpoint(home, terms, home.others, home.drains, server_side=server_side)
         waiter: asyncio.Future[Any] = loop.create_future()
         entrance = Entrance(factory, server_hostname=server_hostname, waiter=waiter, announces=announces)
-        driver = endpoint.open(sock, _address(sock), entrance, endpoint.close)
+        driver = endpoint.open(sock, peer_address(sock), entrance, endpoint.close)
     except BaseException:
         sock.close()
         raise

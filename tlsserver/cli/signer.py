@@ -16,6 +16,7 @@ import click
 from engine_shim import BatchEngine, ShimError, ThreadEngine
 from engine_shim.batches import batch_lanes
 from tlsserver import ClientCertificates, ServerConfig, TLSContext
+from tlsserver.addresses import as_text
 from tlsserver.cli import params
 from tlsserver.cli.serve import LOG_LEVELS
 from tlsserver.cli.supervised import Status, end_with_input
@@ -247,8 +248,7 @@ class _Asked:
                 config = ServerConfig(*where)
                 listening = bind(config.host, config.port, config.backlog)
                 server.serve_tls(listening, context, config)
-                host, port = listening.getsockname()[:2]
-                shown.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+                shown.append(as_text(listening.getsockname()))
         return shown
 
 

@@ -18,23 +18,25 @@ from cheroot.makefile import StreamWriter
 from cheroot.ssl import Adapter as BaseAdapter
 
 import engine_shim
-from tlsserver.config import ServerConfig
-from tlsserver.context import TLSContext
-from tlsserver.errors import ConfigurationError, TLSServerError
+from tlsserver.addresses import as_text, peer_address
+from tlsserver.errors import TLSServerError
 from tlsserver.integrations.blocking_handshake import Opened, Terms, shake_hands, tell_left_behind
 from tlsserver.integrations.cheroot_socket import Reader, TLSSocket
 from tlsserver.integrations.engine_thread import EngineThread
 from tlsserver.integrations.environ import tls_environ
+from tlsserver.integrations.handshake_settings import HandshakeSettings
 
 if TYPE_CHECKING:
     import socket
+
+    from tlsserver.context import TLSContext
 
 __all__ = ["Adapter"]
 
 logger = logging.getLogger(__name__)
 
 
-class Adapter(BaseAdapter):
+class Adapter(HandshakeSettings, BaseAdapter):
     """Makes the TLS connections of a `cheroot.server.HTTPServer`. Any thread.
 
     Args:
@@ -46,32 +48,15 @@ class Adapter(BaseAdapter):
         ConfigurationError: A setting cannot work.
     """
 
+    _why_no_async_io = "workers change between reads and writes"
+
     def __init__(self, context: TLSContext, *, timeout_handshake: float = 10.0) -> None:
         # The base class only keeps what a context is made of, and has no context yet.
         self.certificate = self.private_key = self.certificate_chain = self.ciphers = self.private_key_password = None
-        self._timeout = ServerConfig(timeout_handshake=timeout_handshake).timeout_handshake
         self._engines = EngineThread()
         self._lock = threading.Lock()
         self._terms: Terms | None = None
-        self.context = context
-
-    @property
-    def context(self) -> TLSContext:
-        """What the next connection begins with. Set it to swap certificates and policy; open connections keep theirs.
-
-        Raises:
-            ConfigurationError: It cannot be used under cheroot.
-        """
-        return self._context
-
-    @context.setter
-    def context(self, context: TLSContext) -> None:
-        if not isinstance(context, TLSContext):
-            kind = type(context).__name__
-            raise ConfigurationError(f"context is a {kind}: give a tlsserver.TLSContext, perhaps by from_pyopenssl()")
-        if context.async_io:
-            raise ConfigurationError("async_io=True cannot work: workers change between reads and writes; leave it out")
-        self._context = context
+        super().__init__(context, timeout_handshake)
 
     def bind(self, sock: socket.socket) -> socket.socket:
         """Return the listening socket as it is."""
@@ -112,7 +97,7 @@ class Adapter(BaseAdapter):
         tell_left_behind()
 
     def _shake_hands(self, sock: socket.socket) -> Opened:
-        peer = _peer_of(sock)
+        peer = as_text(peer_address(sock))
         try:
             return shake_hands(self._current_terms(), sock, self._timeout)
         except TLSServerError as error:
@@ -127,11 +112,3 @@ class Adapter(BaseAdapter):
                 if terms is None or terms.context is not context:
                     terms = self._terms = Terms(context, self._engines)
         return terms
-
-
-def _peer_of(sock: socket.socket) -> str:
-    try:
-        address = sock.getpeername()
-    except OSError:
-        return "a client that has left"
-    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address) or "a local client"

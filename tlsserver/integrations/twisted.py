@@ -13,21 +13,20 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtocolNegotiationFactory
 from zope.interface import implementer
 
-from tlsserver.config import ServerConfig
-from tlsserver.context import TLSContext
-from tlsserver.errors import ConfigurationError
+from tlsserver.integrations.handshake_settings import HandshakeSettings
 from tlsserver.integrations.twisted_connection import ServerConnection
 from tlsserver.integrations.twisted_hub import hub_of
 from tlsserver.offers import Offers
 
 if TYPE_CHECKING:
+    from tlsserver.context import TLSContext
     from tlsserver.integrations.twisted_hub import Hub
 
 __all__ = ["ServerConnection", "ServerOptions"]
 
 
 @implementer(IOpenSSLServerConnectionCreator)
-class ServerOptions:
+class ServerOptions(HandshakeSettings):
     """How a server of Twisted's makes its TLS connections. The thread of the reactor only, but for `context`.
 
     Args:
@@ -40,32 +39,15 @@ class ServerOptions:
         ConfigurationError: A setting cannot work.
     """
 
+    _why_no_async_io = "Twisted reads and writes at once"
+
     def __init__(self, context: TLSContext, *, timeout_handshake: float = 10.0, reactor: Any = None) -> None:  # noqa: ANN401 - several interfaces of Twisted's in one
-        self._timeout = ServerConfig(timeout_handshake=timeout_handshake).timeout_handshake
         self._reactor = reactor
         self._hub: Hub | None = None
         # By the protocols that a factory negotiates; None: none, or the context has its own.
         self._offers: dict[tuple[str, ...] | None, Offers] = {}
         self._derived: dict[tuple[str, ...], tuple[TLSContext, TLSContext]] = {}
-        self.context = context
-
-    @property
-    def context(self) -> TLSContext:
-        """What the next connection begins with. Set it to swap certificates and policy; open connections keep theirs.
-
-        Raises:
-            ConfigurationError: It cannot be used under Twisted.
-        """
-        return self._context
-
-    @context.setter
-    def context(self, context: TLSContext) -> None:
-        if not isinstance(context, TLSContext):
-            kind = type(context).__name__
-            raise ConfigurationError(f"context is a {kind}: give a tlsserver.TLSContext, perhaps by from_pyopenssl()")
-        if context.async_io:
-            raise ConfigurationError("async_io=True cannot work: Twisted reads and writes at once; leave it out")
-        self._context = context
+        super().__init__(context, timeout_handshake)
 
     def serverConnectionForTLS(self, protocol: Any) -> ServerConnection:  # noqa: ANN401, N802 - Twisted's TLSMemoryBIOProtocol, and its name
         """Make the server's end of a connection; Twisted calls this.

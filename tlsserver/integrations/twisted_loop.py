@@ -21,14 +21,10 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
-from tlsserver.errors import ConfigurationError
-from tlsserver.reactor import Reactor
-from tlsserver.selector import new_selector
+from tlsserver.nested import NestedReactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tlsserver.timers import Timer
 
 __all__ = ["TwistedLoop"]
 
@@ -54,7 +50,7 @@ class _Descriptor:
         """Twisted watches nothing any more: it stops, and `TwistedLoop.close` is called next."""
 
 
-class TwistedLoop(Reactor):
+class TwistedLoop(NestedReactor):
     """A reactor whose turns Twisted's makes. The thread of Twisted's reactor only, but for `call_soon_threadsafe`."""
 
     def __init__(self, outer: Any) -> None:  # noqa: ANN401 - several interfaces of Twisted's in one
@@ -66,35 +62,17 @@ class TwistedLoop(Reactor):
         Raises:
             ConfigurationError: This platform's selectors cannot be watched by others.
         """
-        selector: Any = new_selector()
-        if not hasattr(selector, "fileno"):
-            selector.close()
-            raise ConfigurationError("this platform has neither epoll nor kqueue, so nothing can be nested in Twisted")
         self._outer = outer
         self._coming: Any = None
-        self._is_in_turn = False
-        super().__init__(selector)
-        self._descriptor = _Descriptor(selector.fileno(), self._turn)
+        super().__init__(self._schedule, "selectors2")
+        self._descriptor = _Descriptor(self.fileno(), self._turn)
         outer.addReader(self._descriptor)
 
-    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:  # noqa: ANN401 - as in asyncio
-        """Call it in the next turn, in the order asked for."""
-        super().call_soon(callback, *args)
-        self._schedule()
-
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Timer:  # noqa: ANN401 - as in asyncio
-        """Call it at a time of this reactor's clock, not before."""
-        timer = super().call_at(when, callback, *args)
-        self._schedule()
-        return timer
-
-    def hurry(self) -> None:
-        """Let the next turn come at once."""
-        super().hurry()
-        self._schedule()
-
     def end_turn_soon(self) -> None:
-        """Something waits for the end of a turn: let there be one as soon as Twisted has served what is ready now."""
+        """Something waits for the end of a turn: let there be one as soon as Twisted has served what is ready now.
+
+        Also in a turn, whose end may be half over: who is told then waits for the next.
+        """
         self.hurry()
 
     def close(self) -> None:
@@ -108,19 +86,15 @@ class TwistedLoop(Reactor):
         if self._is_in_turn or self.is_closed:
             return
         self._forget_coming()
-        self._is_in_turn = True
         try:
-            self.run_turn(0)
+            self.run_turn()
         finally:
-            self._is_in_turn = False
             if not self.is_closed:
                 self._schedule()
 
     def _schedule(self) -> None:
         """Have a turn made when it is due, if nothing makes one before."""
-        if self._is_in_turn:
-            return
-        patience = self._patience(None)
+        patience = self.patience
         if patience is None:
             return
         if self._coming is not None and self._coming.getTime() - self._outer.seconds() <= patience:

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     TicketSetting = TicketSource | TicketKeys | str | Path | Sequence[str | Path] | None
 
-__all__ = ["ContextChanges", "ContextOptions", "ContextSettings"]
+__all__ = ["ClientOptions", "ContextChanges", "ContextOptions", "ContextSettings"]
 
 
-class ContextOptions(TypedDict, total=False):
-    """The fields of `ContextSettings` as the keyword arguments of `tlsserver.TLSContext`; a test compares the two."""
+class ClientOptions(TypedDict, total=False):
+    """What clients have in common with servers: keyword arguments of `tlsserver.ClientContext`."""
 
     password: str | bytes | None
     engine: Engine | None
@@ -33,17 +33,22 @@ class ContextOptions(TypedDict, total=False):
     max_version: str | None
     ciphers: str | None
     async_io: bool
-    key_exchange_ahead: bool
-    ticket_keys: TicketSetting
-    # What is negotiated.
     profile: str
     ciphersuites: str | Sequence[str] | None
     groups: str | Sequence[str] | None
     signature_algorithms: str | Sequence[str] | None
+    key_log: str | Path | None
+
+
+class ContextOptions(ClientOptions, total=False):
+    """The fields of `ContextSettings` as the keyword arguments of `tlsserver.TLSContext`; a test compares the two."""
+
+    key_exchange_ahead: bool
+    ticket_keys: TicketSetting
+    # What is negotiated.
     num_tickets: int
     session_lifetime: int
     session_cache_size: int
-    key_log: str | Path | None
     client_certificates: ClientCertificates | None
     ocsp_staple: str | Path | None
     certificates: Sequence[Certificate]

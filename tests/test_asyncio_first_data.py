@@ -71,7 +71,7 @@ def test_who_awaits_start_tls_is_first(run: Callable[[Coroutine[Any, Any, None]]
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             self.transport: Any = transport
-            self.transport.pause_reading()  # a ClientHello that is there already must not be echoed
+            self.self.transport.pause_reading()  # a ClientHello that is there already must not be echoed
             self.task = asyncio.ensure_future(self.upgrade())
 
         async def upgrade(self) -> None:

@@ -69,9 +69,9 @@ def test_who_awaits_start_tls_is_first(run: Callable[[Coroutine[Any, Any, None]]
     class Upgrading(asyncio.Protocol):
         """Answers on the transport that it knows."""
 
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            self.transport: Any = transport
-            self.self.transport.pause_reading()  # a ClientHello that is there already must not be echoed
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+            transport.pause_reading()  # a ClientHello that is there already must not be echoed
             self.task = asyncio.ensure_future(self.upgrade())
 
         async def upgrade(self) -> None:

@@ -67,19 +67,24 @@ class Far:
 
 def test_who_awaits_start_tls_is_first(run: Callable[[Coroutine[Any, Any, None]], None], identity: Identity) -> None:
     class Upgrading(asyncio.Protocol):
-        """Answers on the transport that it knows."""
+        """Answers on the transport that it knows; TLS begins when the client has asked for it."""
+
+        task: asyncio.Task[None] | None = None
 
         def connection_made(self, transport: Any) -> None:
             self.transport = transport
-            transport.pause_reading()  # a ClientHello that is there already must not be echoed
-            self.task = asyncio.ensure_future(self.upgrade())
 
         async def upgrade(self) -> None:
             loop = asyncio.get_running_loop()
             self.transport = await tls.start_tls(loop, self.transport, self, make_context(identity), server_side=True)
 
         def data_received(self, data: bytes) -> None:
-            self.transport.write(data)
+            if self.task is None:
+                self.transport.pause_reading()  # the ClientHello is for whoever comes next
+                self.transport.write(b"go")
+                self.task = asyncio.ensure_future(self.upgrade())
+            else:
+                self.transport.write(data)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -87,6 +92,8 @@ def test_who_awaits_start_tls_is_first(run: Callable[[Coroutine[Any, Any, None]]
         server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
         far = Far(server.sockets[0].getsockname(), identity)
         with far.socket:
+            far.socket.sendall(b"S")
+            assert await asyncio.to_thread(far.socket.recv, 2) == b"go"
             assert await asyncio.to_thread(far.ask, b"hello") == b"hello"
         protocol.transport.abort()
         server.close()

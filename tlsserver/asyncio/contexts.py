@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tlsserver.session import ContextLike
 
-__all__ = ["AnyContext", "client_source", "is_ours", "server_source"]
+__all__ = ["AnyContext", "is_ours", "source_of"]
 
 AnyContext = SSLContext | TLSContext | ClientContext
 
@@ -25,30 +25,24 @@ def is_ours(context: object) -> TypeIs[AnyContext]:
     return isinstance(context, (SSLContext, TLSContext, ClientContext))
 
 
-def server_source(context: Any) -> Callable[[], ContextLike]:  # noqa: ANN401 - whatever a user gives
-    """Return what tells the context of the next accepted connection.
+def source_of(context: Any, *, server_side: bool) -> Callable[[], ContextLike]:  # noqa: ANN401 - whatever a user gives
+    """Return what tells the context of the next connection.
+
+    Args:
+        context: What was given.
+        server_side: Whether connections are accepted, or made.
 
     Raises:
-        TypeError: It cannot accept any.
+        TypeError: It is not for that side.
     """
     if isinstance(context, SSLContext):
-        return context.server_context
-    if isinstance(context, TLSContext):
+        return context.server_context if server_side else context.client_context
+    kind, doing = (TLSContext, "accept") if server_side else (ClientContext, "make")
+    if isinstance(context, kind):
         return lambda: context
-    raise TypeError(f"ssl is {_named(context)}, which cannot accept connections: give an SSLContext or a TLSContext")
-
-
-def client_source(context: Any) -> Callable[[], ContextLike]:  # noqa: ANN401 - whatever a user gives
-    """Return what tells the context of the next connection that is made.
-
-    Raises:
-        TypeError: It cannot make any.
-    """
-    if isinstance(context, SSLContext):
-        return context.client_context
-    if isinstance(context, ClientContext):
-        return lambda: context
-    raise TypeError(f"ssl is {_named(context)}, which cannot make connections: give an SSLContext or a ClientContext")
+    raise TypeError(
+        f"ssl is {_named(context)}, which cannot {doing} connections: give an SSLContext or a {kind.__name__}"
+    )
 
 
 def _named(context: object) -> str:

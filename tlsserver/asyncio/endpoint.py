@@ -6,7 +6,7 @@ import contextvars
 from typing import TYPE_CHECKING, Any
 
 from tlsserver.asyncio.audience import LoopAudience
-from tlsserver.asyncio.contexts import client_source, server_source
+from tlsserver.asyncio.contexts import source_of
 from tlsserver.asyncio.transport import Peer
 from tlsserver.connection import Connection
 from tlsserver.driver import Driver
@@ -98,7 +98,7 @@ class Endpoint:
             home.buffer,
             counters=counters,
             drains=drains,
-            current_context=(server_source if server_side else client_source)(terms.context),
+            current_context=source_of(terms.context, server_side=server_side),
             changed=changed,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from tlsserver.asyncio.contexts import client_source, is_ours, server_source
+from tlsserver.asyncio.contexts import is_ours, source_of
 from tlsserver.config import ServerConfig
 from tlsserver.errors import ConfigurationError
 
@@ -63,7 +63,7 @@ def terms_of(context: object, limits: Limits, *, server_side: bool, backlog: int
         raise TypeError(
             f"ssl is a {kind}: give a tlsserver.asyncio.SSLContext, a tlsserver.TLSContext or a tlsserver.ClientContext"
         )
-    (server_source if server_side else client_source)(context)
+    source_of(context, server_side=server_side)
     refuse_unknown(limits, Limits.__annotations__)
     named: dict[str, Any] = {
         "timeout_handshake": limits.get("ssl_handshake_timeout"),

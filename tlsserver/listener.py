@@ -14,7 +14,10 @@ from tlsserver.reactor import EVENT_READ, Reactor, Timer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Listener", "bind"]
+    from tlsserver.config import ServerConfig
+    from tlsserver.stats import Counters
+
+__all__ = ["Listener", "bind", "room"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +73,22 @@ def bind(host: str, port: int, backlog: int) -> socket.socket:
         raise AddressError(f"{where}: {_HINTS.get(error.errno or 0, error.strerror)}") from None
     listening.setblocking(False)
     return listening
+
+
+def room(config: ServerConfig, counters: Counters, connections: int) -> int:
+    """Return how many more connections of a server are admitted.
+
+    Whoever lingers has cost what a handshake costs and holds it, so it counts as one. Draining jobs have a bound of
+    their own, per engine: they must not keep out those whom another engine serves, nor those who are to be refused.
+
+    Args:
+        config: The limits.
+        counters: What the server has counted.
+        connections: How many it has, those that drain among them.
+    """
+    more = config.max_handshakes - counters.handshakes_in_progress - counters.lingering_now
+    limit = config.limit_concurrency
+    return more if limit is None else min(more, limit - connections + counters.draining_now)
 
 
 class Listener:

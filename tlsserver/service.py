@@ -14,7 +14,7 @@ from tlsserver.connection import Connection
 from tlsserver.driver import Driver, Hub
 from tlsserver.errors import ConfigurationError
 from tlsserver.job_line import JobLine
-from tlsserver.listener import Listener
+from tlsserver.listener import Listener, room
 from tlsserver.loop_engines import LoopEngines
 from tlsserver.offers import Offers
 from tlsserver.session import READ_SIZE, ContextLike, Session
@@ -235,15 +235,7 @@ class Service:
     # Connections
 
     def _room(self) -> int:
-        """How many more connections are admitted.
-
-        Whoever lingers has cost what a handshake costs and holds it, so it counts as one. Draining jobs have a bound of
-        their own, per engine: they must not keep out those whom another engine serves, nor those who are to be refused.
-        """
-        counters = self._counters
-        room = self._config.max_handshakes - counters.handshakes_in_progress - counters.lingering_now
-        limit = self._config.limit_concurrency
-        return room if limit is None else min(room, limit - len(self._hub.drivers) + counters.draining_now)
+        return room(self._config, self._counters, len(self._hub.drivers))
 
     def _accepted(self, sock: socket.socket, address: Any) -> None:  # noqa: ANN401 - its form depends on the family
         def make(driver: Driver) -> Connection:

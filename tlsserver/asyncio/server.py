@@ -14,7 +14,7 @@ from tlsserver import state as states
 from tlsserver.asyncio.endpoint import Endpoint, Entrance
 from tlsserver.drains import Drains
 from tlsserver.engine_sums import EngineSums
-from tlsserver.listener import Listener
+from tlsserver.listener import Listener, room
 from tlsserver.stats import Counters
 
 if TYPE_CHECKING:
@@ -206,10 +206,7 @@ class Server(asyncio.AbstractServer):
             self._home.listeners.add(listener)
 
     def _room(self) -> int:
-        counters, config = self._counters, self._config
-        room = config.max_handshakes - counters.handshakes_in_progress - counters.lingering_now
-        limit = config.limit_concurrency
-        return room if limit is None else min(room, limit - len(self._drivers) + counters.draining_now)
+        return room(self._config, self._counters, len(self._drivers))
 
     def _accepted(self, sock: socket.socket, address: Any) -> None:  # noqa: ANN401 - its form depends on the family
         driver: Driver | None = None

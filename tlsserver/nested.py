@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tlsserver.errors import ConfigurationError
 from tlsserver.reactor import Reactor
-from tlsserver.selector import new_selector
+from tlsserver.selector import new_watchable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,12 +34,7 @@ class NestedReactor(Reactor):
         """
         self._changed = changed
         self._is_in_turn = True  # nobody waits for it yet
-        made: Any = new_selector(selector)
-        if not hasattr(made, "fileno"):
-            made.close()
-            raise ConfigurationError(
-                "this platform has neither epoll nor kqueue: nothing can be nested in another loop"
-            )
+        made = new_watchable(selector)
         super().__init__(made)
         self._fileno: int = made.fileno()
         self._is_in_turn = False

@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
 
-__all__ = ["EVENT_READ", "EVENT_WRITE", "SELECTORS", "SelectorLike", "load_selectors2", "nestable", "new_selector"]
+__all__ = [
+    "EVENT_READ",
+    "EVENT_WRITE",
+    "SELECTORS",
+    "SelectorLike",
+    "load_selectors2",
+    "nestable",
+    "new_selector",
+    "new_watchable",
+]
 
 # The same numbers in both modules; a test holds them to it.
 EVENT_READ: int = selectors.EVENT_READ
@@ -129,6 +138,22 @@ def nestable(selector: SelectorLike) -> SelectorLike | None:
     if kind.__module__ not in ("selectors", "selectors2") or not hasattr(kind, "fileno"):
         return None
     return kind()
+
+
+def new_watchable(name: str = "selectors2") -> Any:  # noqa: ANN401 - a selector with `fileno`, of either module
+    """Make a selector that another one can watch: its set is a descriptor.
+
+    Args:
+        name: As for `new_selector`.
+
+    Raises:
+        ConfigurationError: This platform's are none, unknown name, or selectors2 cannot be loaded.
+    """
+    made = new_selector(name)
+    if not hasattr(made, "fileno"):
+        made.close()
+        raise ConfigurationError("this platform has neither epoll nor kqueue: nothing can be nested in another loop")
+    return made
 
 
 def new_selector(name: str = "selectors2") -> SelectorLike:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlsserver.errors import ConfigurationError
 from tlsserver.reactor import EVENT_READ, EVENT_WRITE, Reactor
-from tlsserver.selector import SelectorLike, new_selector
+from tlsserver.selector import SelectorLike, new_watchable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -126,10 +126,7 @@ class LoopReactor(Reactor):
         self._is_asked_for = self._has_left = False
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
-        crowd = new_selector()
-        if not hasattr(crowd, "fileno"):
-            message = "this machine has no selector with a descriptor (epoll, kqueue): asyncio cannot be used"
-            raise ConfigurationError(message)
+        crowd = new_watchable()
         self.tells_once = not isinstance(loop, asyncio.SelectorEventLoop)
         try:
             self.context.run(super().__init__, LoopSelector(loop), crowd=crowd)

@@ -216,7 +216,7 @@ class Driver:
             self.connection.abort(now)
         except Exception:
             logger.exception("it could not even be closed: its TLS state is left behind")
-            self._dispose()
+            self.dispose()
 
     def release(self, now: float) -> bool:
         """First pass: settle, and give up what is not watched any more.
@@ -236,7 +236,7 @@ class Driver:
         if connection.tls is not None and not self._registration.urgent and connection.state is not _CLOSED:
             self._make_urgent(now)
         if connection.state is _CLOSED or self not in self._hub.drivers:
-            self._dispose()
+            self.dispose()
             return False
         before, watch = self._watch, connection.watch()
         self._watch = watch
@@ -298,11 +298,8 @@ class Driver:
             timer.cancel()
         self._timer = self._hub.reactor.call_at(deadline, self._due)
 
-    def leave_behind(self) -> None:
-        """Let go of the connection as it is; a paused job stays."""
-        self._dispose()
-
-    def _dispose(self) -> None:
+    def dispose(self) -> None:
+        """Let go of the connection as it is; a job that is paused is left behind. Idempotent."""
         hub = self._hub
         if self not in hub.drivers:
             return

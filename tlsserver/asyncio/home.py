@@ -141,7 +141,7 @@ class Home:
             return
         foreign = [driver for driver in self.hub.drivers if driver.connection.state in _WITH_JOB]
         for driver in foreign:
-            driver.leave_behind()
+            driver.dispose()
         if foreign:
             logger.error(
                 "the event loop is closed on another thread than it ran on: %d paused jobs are left behind",

@@ -354,12 +354,10 @@ class Flow:
             self._end(self._left(step), now)
 
     def _left(self, step: Step) -> TLSServerError:
-        return (
-            self._wire.failure()
-            if step is _FAILED
-            and not self._peer_closed  # OpenSSL writes nothing more after an end without close_notify
-            else PeerLeftError(f"the {self._wire.peer} left before all was sent")
-        )
+        # After an end without close_notify OpenSSL writes nothing more, and gives no reason.
+        if step is _FAILED and not self._peer_closed:
+            return self._wire.failure()
+        return PeerLeftError(f"the {self._wire.peer} left before all was sent")
 
     def _say_goodbye(self, now: float) -> None:
         step = self._wire.shutdown() if self._life.may_call() else _WANT_ASYNC_JOB

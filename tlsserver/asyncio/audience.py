@@ -24,7 +24,7 @@ class LoopAudience(Audience):
 
     forgives_truncation = True
 
-    __slots__ = ("_announces", "_context", "_is_inside", "_loop", "_plain_kind", "_transport", "_waiter")
+    __slots__ = ("_announces", "_context", "_is_inside", "_loop", "_transport", "_waiter")
 
     def __init__(
         self,
@@ -56,7 +56,6 @@ class LoopAudience(Audience):
         self.is_deaf = waiter is not None
         self._announces = announces
         self._is_inside = False
-        self._plain_kind: type | None = None  # of a protocol that takes bytes
         self._transport: Any = None
 
     def meet(self, transport: asyncio.BaseTransport) -> Exception | None:
@@ -74,17 +73,9 @@ class LoopAudience(Audience):
 
     def receive(self, data: bytes) -> Exception | None:
         """Hand over what has come, to protocols of either kind."""
-        protocol: Any = self.protocol
-        if type(protocol) is not self._plain_kind:
-            if _takes_buffers(protocol):
-                return self._fill(data)
-            self._plain_kind = type(protocol)
-        try:
-            self._run(protocol.data_received, (data,))
-        except Exception as error:  # noqa: BLE001 - the user's code
-            self._report("data_received", error)
-            return error
-        return None
+        if _takes_buffers(self.protocol):
+            return self._fill(data)
+        return self.call("data_received", data)
 
     def _fill(self, data: bytes) -> Exception | None:
         """Fill the buffers that it gives, for as long as it takes them: it may stop reading or make way for another."""

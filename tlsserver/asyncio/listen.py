@@ -26,6 +26,7 @@ __all__ = ["ServerArguments", "create_server", "create_unix_server"]
 # asyncio's 100 overflow in a burst of handshakes: what comes then the kernel drops, and clients try again after 1 s.
 _BACKLOG = 1024
 
+# Of the arguments those that are for the sockets.
 _BINDING = {"family": socket.AF_UNSPEC, "flags": socket.AI_PASSIVE, "reuse_address": None, "reuse_port": None}
 
 
@@ -77,28 +78,18 @@ async def create_server(
         ValueError: The arguments do not fit each other, or the context cannot work.
         OSError: An address cannot be listened on.
     """
-    binding, limits = _parted(arguments)
-    terms = terms_of(ssl, limits, server_side=True, backlog=backlog)
+    rest: dict[str, Any] = {**arguments}
+    binding = {name: rest.pop(name, default) for name, default in _BINDING.items()}
+    keep_alive = rest.pop("keep_alive", None)
+    terms = terms_of(ssl, cast("Limits", rest), server_side=True, backlog=backlog)
     if (sock is not None) == (host is not None or port is not None):
         raise ValueError("give either host and port, or sock")
     home = home_of(loop)
-    keep_alive = binding.pop("keep_alive", None)
     sockets = await bound_to(loop, host, port, **binding) if sock is None else [given(sock)]
     if keep_alive:
         for one in sockets:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return _served(home, sockets, protocol_factory, terms, start_serving=start_serving)
-
-
-def _parted(arguments: ServerArguments) -> tuple[dict[str, Any], Limits]:
-    """Tell what is for the sockets from what is for the connections."""
-    binding: dict[str, Any] = dict(_BINDING)
-    limits: dict[str, Any] = {}
-    for name, value in arguments.items():
-        (binding if name in ServerArguments.__annotations__ and name not in Limits.__annotations__ else limits)[
-            name
-        ] = value
-    return binding, cast("Limits", limits)
 
 
 async def create_unix_server(

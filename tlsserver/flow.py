@@ -169,6 +169,7 @@ class Flow:
 
     def writable(self, now: float) -> None:
         """The socket takes bytes again."""
+        self._last_activity = now  # its peer has read some
         if self._read_wants is _WANT_WRITE:
             self._pull(now)
         self._flush(now)

@@ -6,14 +6,14 @@ from collections import deque
 
 __all__ = ["Outgoing"]
 
-# One TLS record: OpenSSL cuts up what is larger, and each smaller piece costs a record's overhead and a system call.
-_RECORD = 16 * 1024
+# Four TLS records, which go with one system call: each smaller piece costs one of its own.
+_MOST = 64 * 1024
 
 
 class Outgoing:
     """A queue of bytes that is offered piece by piece.
 
-    Small pieces are joined up to one record, large ones are never copied. While it is empty, as in most connections at
+    Small pieces are joined, large ones are never copied. While it is empty, as in most connections at
     most times, it holds no container: an empty deque takes 760 bytes.
 
     Attributes:
@@ -70,9 +70,9 @@ class Outgoing:
         return piece
 
     def _join(self, rest: deque[bytes]) -> None:
-        """Let the first piece be as long as a record, if those behind it are short enough."""
+        """Let the first piece be as long as pays, if those behind it are short enough."""
         joined, length = [self._first], len(self._first)
-        while rest and length + len(rest[0]) <= _RECORD:
+        while rest and length + len(rest[0]) <= _MOST:
             length += len(rest[0])
             joined.append(self._next(rest))
         if len(joined) > 1:

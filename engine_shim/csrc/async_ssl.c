@@ -50,6 +50,7 @@ struct async_ssl {
     int call;
     void *buffer;
     size_t length;
+    size_t accepted;          /* of the buffer to be written: OpenSSL has it, and the caller has not been told */
     int result, system_error; /* of the call, once it has returned */
 };
 
@@ -118,12 +119,28 @@ static shim_status check_call(const struct async_ssl *a, int call, const void *b
     return same ? SHIM_OK : SHIM_ERR_BUSY;
 }
 
-static int call_openssl(const struct async_ssl *a) {
+static int write_record(struct async_ssl *a) {
+    int result = ossl.SSL_write(a->ssl, (const char *)a->buffer + a->accepted, (int)(a->length - a->accepted));
+    if (result > 0) a->accepted += (size_t)result;
+    return result;
+}
+
+/* As many records as go with one send(2); what was accepted before is only to be sent. As SSL_write(3). */
+static int write_records(struct async_ssl *a) {
+    enum { RECORD = 16 * 1024, MOST = SOCKET_BIO_RECORDS * RECORD };
+    size_t most = a->length < MOST ? a->length : MOST;
+    int result = a->accepted == 0 ? write_record(a) : 0;
+    while (result > 0 && a->accepted < most) result = write_record(a);
+    if (a->accepted == 0) return result;
+    return (int)(a->accepted < a->length ? a->accepted : a->length);
+}
+
+static int call_openssl(struct async_ssl *a) {
     switch (a->call) {
     case CALL_READ:
         return ossl.SSL_read(a->ssl, a->buffer, (int)a->length);
     case CALL_WRITE:
-        return ossl.SSL_write(a->ssl, a->buffer, (int)a->length);
+        return write_records(a);
     case CALL_SHUTDOWN:
         return ossl.SSL_shutdown(a->ssl);
     default:
@@ -193,10 +210,11 @@ static void succeed(struct async_ssl *a) {
     a->step.error_count = 0;
     ossl.ERR_clear_error();
     a->step.drained = a->call == CALL_READ && is_drained(a);
+    if (a->call == CALL_WRITE) a->accepted -= (size_t)a->result;
     if (a->call == CALL_HANDSHAKE) a->asynchronous = (a->flags & ASYNC_IO) != 0;
 }
 
-/* The step wants to write for as long as bytes of a handshake are left. */
+/* The step wants to write for as long as bytes of it are left. */
 static void wait_to_send(struct async_ssl *a) {
     a->step.status = SSL_ERROR_WANT_WRITE;
     ossl.ERR_clear_error();
@@ -205,7 +223,8 @@ static void wait_to_send(struct async_ssl *a) {
 /* All that is left then is session tickets: OpenSSL does not fail for them either, and the next read will tell. */
 static bool does_not_matter(const struct async_ssl *a, int error) {
     bool peer_left = error == EPIPE || error == ECONNRESET;
-    return peer_left && a->step.status == SSL_ERROR_NONE && ossl.SSL_version(a->ssl) >= TLS1_3_VERSION;
+    bool is_done = a->call == CALL_HANDSHAKE && a->step.status == SSL_ERROR_NONE;
+    return peer_left && is_done && ossl.SSL_version(a->ssl) >= TLS1_3_VERSION;
 }
 
 static void fail_to_send(struct async_ssl *a, int error) {
@@ -215,13 +234,12 @@ static void fail_to_send(struct async_ssl *a, int error) {
     a->system_error = error;
 }
 
-/* What has failed already, or has paused, stays so; nor is data that was read given up for what is unsent. */
+/* What has failed already, or has paused, stays so. */
 static void finish_sending(struct async_ssl *a) {
     int error = a->bio != NULL ? socket_bio_end(a->bio) : 0;
     if (error == 0) return;
     int status = a->step.status;
-    bool is_done = status == SSL_ERROR_NONE && a->call == CALL_HANDSHAKE;
-    if (!is_done && status != SSL_ERROR_WANT_READ && status != SSL_ERROR_WANT_WRITE) return;
+    if (status != SSL_ERROR_NONE && status != SSL_ERROR_WANT_READ && status != SSL_ERROR_WANT_WRITE) return;
     if (error == EAGAIN)
         wait_to_send(a);
     else
@@ -235,7 +253,7 @@ int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length) {
     a->call = call;
     a->buffer = buffer;
     a->length = length;
-    if (a->bio != NULL) socket_bio_begin(a->bio, call == CALL_HANDSHAKE);
+    if (a->bio != NULL) socket_bio_begin(a->bio, call == CALL_HANDSHAKE || call == CALL_WRITE);
     int outcome = runner_enter(&a->runner, a->asynchronous ? a->context : NULL, run, a);
     a->step.status = status_of(a, outcome);
     finish_sending(a);

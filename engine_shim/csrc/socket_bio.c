@@ -4,7 +4,8 @@
  * Facts. OpenSSL's socket BIO makes one read(2) for a record's header and one for its body, since 3.2 also where
  * read-ahead is on, until the handshake is over; and it looks for the next record where the last read came short, so
  * that nothing can be there. The flight of a handshake and each session ticket is flushed, which is a write(2), a
- * segment, and the peer's interrupt each.
+ * segment, and the peer's interrupt each. Each record of data is one as well, of 16 KB at most, and a send(2) costs as
+ * much as the encryption of a record.
  *
  * What it means. One recv(2) of all that has come serves a record or several. After a short one the next read waits
  * instead of asking, once: whoever drives the connection watches a level-triggered selector, which tells what came
@@ -12,16 +13,17 @@
  *
  * Decision. Within a step, one call of async_ssl.c, both directions use buffers of the thread, which no idle connection
  * pays for. At its end the bytes that OpenSSL has not taken move to memory of the BIO's own, freed with the last of
- * them; a job that pauses ends a step, too. Writes are collected in handshake steps only: there they come in pieces. A
- * record of data is one write anyway, and OpenSSL's answer to it is the caller's.
+ * them; a job that pauses ends a step, too. What a handshake step writes is collected, and what a step that writes data
+ * does: up to four records go with one send(2). Other steps write at once.
  *
- * What the kernel does not take is kept, and goes before everything else. Until it is gone the handshake wants to
- * write, whatever OpenSSL says: its peer waits for it.
+ * What the kernel does not take is kept, and goes before everything else. Until it is gone the step wants to write,
+ * whatever OpenSSL says: a handshake's peer waits for it, and data counts as written when it is sent.
  *
  * Some loops tell of an error once, and then watch no more (libuv): there a short read is no end, and who says that
  * the socket is drained has looked once more.
  *
- * Trade-off. Bytes of a record are copied once more, which is 1 us for 16 KB.
+ * Trade-off. Bytes of a record are copied once more, which is 1 us for 16 KB. A connection whose peer reads slowly keeps
+ * up to 66 KB.
  */
 #include "socket_bio.h"
 
@@ -51,7 +53,8 @@ struct socket_bio {
     struct span in, out;
 };
 
-enum { IN_ROOM = 17 * 1024, OUT_ROOM = 8 * 1024 }; /* the longest record, and more; a flight with its chain */
+/* The longest record, and more. As many records of data as a step writes; a flight with its chain is less. */
+enum { IN_ROOM = 17 * 1024, OUT_ROOM = SOCKET_BIO_RECORDS * (16 * 1024 + 256) };
 
 /* One thread's. Each buffer is one BIO's at a time, from its first use in a step to the end of that step. */
 struct scratch {
@@ -269,7 +272,7 @@ static void give_scratch_back(const struct socket_bio *s) {
 }
 
 int socket_bio_end(struct socket_bio *s) {
-    int error = flush(s) ? 0 : errno;
+    int error = !s->collects || flush(s) ? 0 : errno;
     if (!span_keep(&s->in) || !span_keep(&s->out)) s->lost = true;
     if (s->lost) s->in.left = s->out.left = 0;
     s->collects = false;

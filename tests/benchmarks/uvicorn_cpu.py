@@ -6,8 +6,9 @@ Three loads, each on a server of its own process, whose user and system time is 
 - requests: ``h2load --h1``, 16 connections that are kept alive. Requests for each second of CPU.
 - download: the same with a body of 32 MiB in pieces of 64 KiB. MB for each second of CPU.
 
-The rounds alternate; printed are the medians, and the median of each round's ratio to the standard library on the same
-loop.
+The servers of one loop run at the same time and get each load in slices, in turn: what the machine does besides meets
+them all alike. Printed are the medians of the rounds, and the median of each round's ratio to the standard library on
+the same loop.
 
     python tests/benchmarks/uvicorn_cpu.py [--rounds 5] [--loop asyncio --loop uvloop]
 """
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 PIECE = b"x" * 65536
 PIECES = 512
-HANDSHAKES, REQUESTS, DOWNLOADS = 2000, 20000, 24
+HANDSHAKES, REQUESTS, DOWNLOADS = 2000, 24000, 32
+SLICES = 8  # a second or less each
 CONNECTIONS = 16
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -85,7 +87,8 @@ def make_context(whose: str, identity: Identity) -> ssl.SSLContext:
         return context
     from tlsserver.asyncio import SSLContext  # noqa: PLC0415 - not for the standard library
 
-    made = SSLContext(offload=whose)
+    offload, _, threads = whose.partition(":")
+    made = SSLContext(offload=offload, offload_threads=int(threads) if threads else None)
     made.load_cert_chain(identity.cert, identity.key)
     return made
 
@@ -152,25 +155,65 @@ def h2load(port: int, path: str, count: int) -> float:
     return count
 
 
-def measure(loop: str, whose: str, identity: Identity, share: float) -> dict[str, float]:
-    """Put all loads on one server, or a share of them."""
-    ours, theirs = SPAWN.Pipe()
-    server = SPAWN.Process(target=serve, args=(theirs, loop, whose, identity))
-    server.start()
-    port = ours.recv()
-    assert server.pid is not None
-    figures = {}
-    handshakes(port, int(HANDSHAKES * share))  # what happens once, happens before
-    begun = cpu(server.pid)
-    count = handshakes(port, int(HANDSHAKES * share))
-    figures["handshake, ms"] = (cpu(server.pid) - begun) / count * 1000
-    for name, path, count, unit in (("requests/s", "/", REQUESTS, 1.0), ("MB/s", "/bulk", DOWNLOADS, 33.554432)):
-        begun = cpu(server.pid)
-        done = h2load(port, path, max(int(count * share), 1)) * unit
-        figures[name] = done / max(cpu(server.pid) - begun, 1 / TICKS)
-    ours.send("stop")
-    server.join()
-    return figures
+# What is asked of a server, how often, and the name of its figure, which comes from the count and the seconds of CPU.
+LOADS: tuple[tuple[Callable[[int, int], float], int, str, Callable[[float, float], float]], ...] = (
+    (handshakes, HANDSHAKES, "handshake, ms", lambda count, seconds: seconds / count * 1000),
+    (lambda port, count: h2load(port, "/", count), REQUESTS, "requests/s", lambda count, seconds: count / seconds),
+    (
+        lambda port, count: h2load(port, "/bulk", count),
+        DOWNLOADS,
+        "MB/s",
+        lambda count, seconds: count * len(PIECE) * PIECES / 1e6 / seconds,
+    ),
+)
+
+
+class Server:
+    """One server in a process of its own."""
+
+    def __init__(self, loop: str, whose: str, identity: Identity) -> None:
+        self._pipe, theirs = SPAWN.Pipe()
+        self._process = SPAWN.Process(target=serve, args=(theirs, loop, whose, identity))
+        self._process.start()
+        self._port: int = self._pipe.recv()
+        self._used: dict[str, tuple[float, float]] = {}
+
+    def load(self, share: float) -> None:
+        """Put a slice of each load on it."""
+        assert self._process.pid is not None
+        for ask, how_many, name, _ in LOADS:
+            before = cpu(self._process.pid)
+            count = ask(self._port, max(int(how_many * share / SLICES), 1))
+            seconds = cpu(self._process.pid) - before
+            done, used = self._used.get(name, (0.0, 0.0))
+            self._used[name] = done + count, used + seconds
+
+    def figures(self) -> dict[str, float]:
+        """Return what it came to."""
+        return {name: figure(*self._used[name]) for _, _, name, figure in LOADS}
+
+    def forget(self) -> None:
+        """Begin anew: what happens once has happened."""
+        self._used.clear()
+
+    def stop(self) -> None:
+        """End it."""
+        self._pipe.send("stop")
+        self._process.join()
+
+
+def measure(loop: str, everybody: tuple[str, ...], identity: Identity, share: float) -> dict[str, dict[str, float]]:
+    """Put all loads, or a share of them, on one server of each kind."""
+    servers = {whose: Server(loop, whose, identity) for whose in everybody}
+    for server in servers.values():
+        server.load(share)
+        server.forget()
+    for _ in range(SLICES):
+        for server in servers.values():
+            server.load(share)
+    for server in servers.values():
+        server.stop()
+    return {whose: server.figures() for whose, server in servers.items()}
 
 
 @click.command(help=(__doc__ or "").partition("\n")[0])
@@ -186,8 +229,11 @@ def main(rounds: int, loops: tuple[str, ...], offloads: tuple[str, ...], key: st
         identity = Certificates(Path(folder))[key]
         for _ in range(rounds):
             for loop in loops:
-                for whose in ("stdlib", *offloads):
-                    seen[loop, whose].append(measure(loop, whose, identity, share))
+                measured = measure(loop, ("stdlib", *offloads), identity, share)
+                for whose, figures in measured.items():
+                    seen[loop, whose].append(figures)
+                    ratios = [f"{figures[name] / measured['stdlib'][name]:>8.3f}" for name in figures]
+                    click.echo(f"{f'{loop}, {whose}':<20}{''.join(ratios)}", err=True)
     click.echo(f"{'loop, TLS':<20}" + "".join(f"{name:>16}{'ratio':>8}" for name in seen[loops[0], "stdlib"][0]))
     for (loop, whose), rows in seen.items():
         base = seen[loop, "stdlib"]

@@ -9,10 +9,10 @@ from __future__ import annotations
 import atexit
 
 from engine_shim.alpn import set_alpn
-from engine_shim.async_ssl import Acceptor, AsyncSSL, Connector, OpenSSLError, Settled, Status
+from engine_shim.async_ssl import Acceptor, AsyncSSL, Connector, OpenSSLError, Status
 from engine_shim.base import BaseEngine, EngineStatistics
 from engine_shim.batches import BatchCosts
-from engine_shim.choice import EngineChoice, choose_engine
+from engine_shim.choice import EngineChoice, batch_threads, choose_engine
 from engine_shim.client_context import believe_certificates, read_ahead, set_groups
 from engine_shim.counters import Counters, counters
 from engine_shim.engine import BatchEngine, Engine, LatencyEngine, ManualEngine, ThreadEngine
@@ -55,7 +55,9 @@ from engine_shim.openssl_engine import OpenSSLEngine
 from engine_shim.openssl_provider import OpenSSLProvider, Preference
 from engine_shim.operations import Operation, Operations
 from engine_shim.paused import drain_paused
+from engine_shim.read_buffer import ReadBuffer
 from engine_shim.requests import SignRequest
+from engine_shim.settled import Settled
 from engine_shim.signer import SignerEngine, SignerTimes
 from engine_shim.ticket_keys import TicketKeys
 from engine_shim.wait import ChangedFds, WaitContext, WaitContextView, WaitFd, WaitStatus
@@ -107,6 +109,7 @@ __all__ = [
     "OperationNotFinishedError",
     "Operations",
     "Preference",
+    "ReadBuffer",
     "Settled",
     "ShimError",
     "SignRequest",
@@ -125,6 +128,7 @@ __all__ = [
     "WrongAnswerError",
     "WrongThreadError",
     "attach",
+    "batch_threads",
     "believe_certificates",
     "choose_engine",
     "cleanup_thread",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL
 
 from engine_shim import linkage, paused
 from engine_shim.native import context_address, ffi, lib, raise_status, ssl_address
 from engine_shim.questions import ClientQuestion, split_chain
+from engine_shim.read_buffer import ReadBuffer
+from engine_shim.settled import SETTLED_ROOM, Settled, read_settled
 from engine_shim.wait import WaitContextView
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ class Status(IntEnum):
 
 _STATUS: tuple[Status, ...] = tuple(Status)
 _WANT_ASYNC = int(Status.WANT_ASYNC)  # an attribute of an enumeration costs a call before Python 3.12
+
+# Looked up once: every step needs them.
+_async_ssl_call = lib.async_ssl_call
+_CALL_HANDSHAKE, _CALL_READ, _CALL_WRITE = lib.CALL_HANDSHAKE, lib.CALL_READ, lib.CALL_WRITE
 
 # shim.h: `fds` and `added` of struct async_step.
 _FDS_IN_STEP = 4
@@ -66,40 +71,6 @@ class OpenSSLError:
     def is_engine(self) -> bool:
         """The shim or the engine is at fault, not the peer."""
         return self.shim_status != 0
-
-
-class Settled(NamedTuple):
-    """What a handshake settled, as OpenSSL names it.
-
-    Attributes:
-        version: Such as ``"TLSv1.3"``.
-        cipher: The cipher suite.
-        group: The key exchange's group; None: there is none, or this OpenSSL cannot tell.
-        reused: Whether a session was resumed.
-        server_name: The name that the client asked for (SNI); None: none.
-        alpn: The protocol agreed upon; None: none.
-    """
-
-    version: str
-    cipher: str
-    group: str | None
-    reused: bool
-    server_name: str | None
-    alpn: str | None
-
-
-# Three of OpenSSL's names, and two of at most 255 bytes from the client (RFC 6066, 7301).
-_SETTLED_ROOM = 1024
-
-
-@lru_cache(maxsize=256)
-def _settled(texts: bytes) -> Settled:
-    """Read what `async_ssl_settled` has written. Most clients settle the same, so it is read once and shared."""
-    # Only the last text may contain a NUL: OpenSSL refuses a server name that does.
-    version, cipher, group, reused, server_name, alpn = (
-        text.decode("ascii", "backslashreplace") for text in texts[:-1].split(b"\0", 5)
-    )
-    return Settled(version, cipher, group or None, reused != "", server_name or None, alpn or None)
 
 
 def _flags(*, handshake: bool, io: bool) -> int:
@@ -141,7 +112,7 @@ class AsyncSSL:
         self._kept: object = kept
 
     def _call(self, call: int, buffer: Any, length: int) -> Status:  # noqa: ANN401 - cffi's pointers have no types
-        status: int = lib.async_ssl_call(self._handle, call, buffer, length)
+        status: int = _async_ssl_call(self._handle, call, buffer, length)
         if status < 0:
             raise_status(-status)
         if status == _WANT_ASYNC:
@@ -154,16 +125,18 @@ class AsyncSSL:
 
     def handshake(self) -> Status:
         """Do or resume the handshake (SSL_do_handshake(3))."""
-        return self._call(lib.CALL_HANDSHAKE, ffi.NULL, 0)
+        return self._call(_CALL_HANDSHAKE, ffi.NULL, 0)
 
-    def read_into(self, buffer: Buffer) -> Status:
+    def read_into(self, buffer: Buffer | ReadBuffer) -> Status:
         """Read decrypted bytes (SSL_read(3)); :attr:`count` says how many.
 
         Args:
             buffer: Writable; kept until the call ends if it pauses.
         """
+        if type(buffer) is ReadBuffer:
+            return self._call(_CALL_READ, buffer.address, buffer.size)
         pinned = ffi.from_buffer(buffer, require_writable=True)
-        return self._call(lib.CALL_READ, pinned, len(pinned))
+        return self._call(_CALL_READ, pinned, len(pinned))
 
     def write(self, buffer: Buffer) -> Status:
         """Encrypt and write bytes (SSL_write(3)); :attr:`count` says how many were taken, perhaps not all.
@@ -171,8 +144,10 @@ class AsyncSSL:
         Args:
             buffer: At least one byte; kept until the call ends if it pauses.
         """
+        if type(buffer) is bytes:  # whose address cffi takes itself
+            return self._call(_CALL_WRITE, buffer, len(buffer))
         pinned = ffi.from_buffer(buffer)
-        return self._call(lib.CALL_WRITE, pinned, len(pinned))
+        return self._call(_CALL_WRITE, pinned, len(pinned))
 
     def shutdown(self) -> Status:
         """Send close_notify (SSL_shutdown(3)); DONE with :attr:`count` 1 when the peer's has come as well."""
@@ -245,8 +220,8 @@ class AsyncSSL:
 
     def settled(self) -> Settled:
         """Return what the handshake settled; not after :meth:`close`."""
-        out = ffi.new("char[]", _SETTLED_ROOM)
-        return _settled(ffi.unpack(out, lib.async_ssl_settled(self._handle, out, _SETTLED_ROOM)))
+        out = ffi.new("char[]", SETTLED_ROOM)
+        return read_settled(ffi.unpack(out, lib.async_ssl_settled(self._handle, out, SETTLED_ROOM)))
 
     def question(self) -> ClientQuestion | None:
         """Return what the paused call asks, once; None: nothing, or it was returned before."""

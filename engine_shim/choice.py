@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from engine_shim.engine import Engine
     from engine_shim.key import Key
 
-__all__ = ["EngineChoice", "choose_engine", "choose_for", "measuring_engine"]
+__all__ = ["EngineChoice", "batch_threads", "choose_engine", "choose_for", "measuring_engine"]
 
 # A pause and what follows (docs/performance.md has the figures) costs the loop some 15 us, and a handshake without its
 # signature 200 us: below this a thread would cost more than 3 % of the handshake.
@@ -70,6 +70,20 @@ def choose_engine(
     """
     with measuring_engine() as engine:
         return choose_for(engine.load_key(source, password), cpus or len(os.sched_getaffinity(0)))
+
+
+def batch_threads(source: str | Path | bytes, password: str | bytes | None = None) -> int:
+    """Tell how many threads suit a `BatchEngine` that gets this key: as many as `choose_engine` would give it.
+
+    Args:
+        source: As of `choose_engine`, which says what it raises.
+        password: Of the key.
+
+    Returns:
+        0: the loop's own thread performs. 1: a batch would hold up the loop for too long, or does not pay.
+    """
+    chosen = choose_engine(source, password)
+    return 0 if (chosen.offload, chosen.threads) == ("batch", 0) else 1
 
 
 def measuring_engine() -> Engine:

@@ -33,7 +33,7 @@ LAYERS = (
     ("engine_shim.linkage.shared", "engine_shim.linkage.static", "engine_shim.linkage.proof"),
     ("engine_shim.linkage",),
     ("engine_shim.native",),
-    ("engine_shim.questions", "engine_shim.loops"),
+    ("engine_shim.questions", "engine_shim.loops", "engine_shim.read_buffer", "engine_shim.settled"),
     ("engine_shim.base", "engine_shim.wait", "engine_shim.batches"),
     ("engine_shim.counters", "engine_shim.key", "engine_shim.async_ssl", "engine_shim.alpn", "engine_shim._build"),
     ("engine_shim.key_exchange", "engine_shim.client_context", "engine_shim.server_context"),

@@ -196,5 +196,5 @@ def test_sessions_share_a_buffer_only_where_no_read_pauses(
     shared = bytearray(READ_SIZE)
     plain = make_context(certificates["p256"])
     offloading = make_context(certificates["p256"], async_io=True)
-    assert Session(Shared(plain, shared), ends[0])._buffer.obj is shared
-    assert Session(Shared(offloading, shared), ends[0])._buffer.obj is not shared
+    assert Session(Shared(plain, shared), ends[0])._buffer.memory is shared
+    assert Session(Shared(offloading, shared), ends[0])._buffer.memory is not shared

@@ -66,11 +66,6 @@ class Hub:
         finally:
             self.held += held  # nothing, unless the loop is being interrupted
 
-    def touch(self, driver: Driver) -> None:
-        """Have a driver applied at the end of this turn."""
-        self.touched.append(driver)
-        self.reactor.end_turn_soon()
-
     def apply(self) -> None:
         """Apply what this turn did; what that does (a protocol uses another connection) waits for the next turn."""
         if not self.touched:
@@ -151,7 +146,10 @@ class Driver:
         """The connection was used: apply what it wants at the end of this turn."""
         if not self._is_touched:
             self._is_touched = True
-            self._hub.touch(self)
+            hub = self._hub
+            hub.touched.append(self)
+            if len(hub.touched) == 1:
+                hub.reactor.end_turn_soon()
 
     def flush(self) -> None:
         """Let its held writes go."""
@@ -233,17 +231,20 @@ class Driver:
         except BaseException:
             self.touch()
             raise
-        if connection.tls is not None and not self._registration.urgent and connection.state is not _CLOSED:
+        is_closed = connection.state is _CLOSED
+        if connection.tls is not None and not (self._registration.urgent or is_closed):
             self._make_urgent(now)
-        if connection.state is _CLOSED or self not in self._hub.drivers:
+            is_closed = connection.state is _CLOSED
+        if is_closed or self not in self._hub.drivers:
             self.dispose()
             return False
         before, watch = self._watch, connection.watch()
         self._watch = watch
-        self._is_calm = watch.read and not (watch.write or watch.again or watch.wait_fds) and connection.is_calm
-        if self._fds and self._fds != self._watch.wait_fds:
-            self._release_fds(self._watch.wait_fds)
-        return self._timer is None or self._watch.again or before != self._watch or self._fds != self._watch.wait_fds
+        self._is_calm = connection.is_calm and watch.read and not (watch.write or watch.again or watch.wait_fds)
+        fds = watch.wait_fds
+        if self._fds and self._fds != fds:
+            self._release_fds(fds)
+        return before != watch or self._timer is None or watch.again or self._fds != fds
 
     def _make_urgent(self, now: float) -> None:
         """Whoever has finished the handshake is not held up by those who have not."""

@@ -126,6 +126,7 @@ class Flow:
     @property
     def is_calm(self) -> bool:
         """Whether nothing is under way but waiting for the peer's bytes."""
+        audience = self._audience
         return (
             self._life.state is _OPEN
             and (not self._out.size or self.is_held)
@@ -133,9 +134,7 @@ class Flow:
             and not self.again
             and self._read_wants is _WANT_READ
             and self._write_wants is _DONE
-            and not self._peer_closed
-            and not self._audience.is_deaf
-            and not self._audience.writing_paused
+            and not (self._peer_closed or audience.is_deaf or audience.writing_paused)
         )
 
     def wants(self) -> tuple[bool, bool]:
@@ -201,10 +200,11 @@ class Flow:
 
     def write(self, data: bytes, now: float) -> bool:
         """Send what the socket takes now, buffer the rest; dropped unless the connection is open. True: it is held."""
-        if self._life.state not in states.OPEN:
-            return False
-        if self._hold is not None and self._is_kept(data, self._hold):
+        state = self._life.state
+        if state is _OPEN and self._hold is not None and self._is_kept(data, self._hold):
             return True
+        if state not in states.OPEN:
+            return False
         was_free = not self._out.size or self.is_held
         self._out.add(data)
         if was_free:
@@ -215,15 +215,16 @@ class Flow:
 
     def _is_kept(self, data: bytes, hold: Callable[[], None]) -> bool:
         """Keep what is written until `uncork`, if it is little and nothing else is under way; return whether it was."""
-        size = self._out.size + len(data)
-        if size > _HELD_MOST or size > self._audience.limits[1] or self._life.state is not _OPEN:
+        unsent = self._out.size
+        size = unsent + len(data)
+        if size > _HELD_MOST or size > self._audience.limits[1]:
             return False
-        if not self.is_held and (self._out.size or self._write_wants is not _DONE):
-            return False
-        self._out.add(data)
         if not self.is_held:
+            if unsent or self._write_wants is not _DONE:
+                return False
             self.is_held = True
             hold()
+        self._out.add(data)
         return True
 
     def uncork(self, now: float) -> None:
@@ -252,7 +253,9 @@ class Flow:
         return wanted and not self._peer_closed and not self._audience.is_deaf
 
     def _can_pull(self) -> bool:
-        return self._life.state in _FLOWING and self._may_read()
+        state = self._life.state
+        wanted = self.is_reading if state is _OPEN else state is _CLOSING
+        return wanted and not (self._peer_closed or self._audience.is_deaf)
 
     def _pull(self, now: float) -> None:
         if self._audience.held:
@@ -271,8 +274,12 @@ class Flow:
                 self._read_stopped(step, now)
                 return
             data, wire.received = wire.received, b""  # idle connections keep no request
-            budget -= len(data)
-            self._received(data, now)
+            count = len(data)
+            budget -= count
+            self._last_activity = now
+            self._counters.bytes_received += count
+            if life.state is _OPEN:
+                self._received(data, now)
             if wire.drained:
                 self._read_wants = _WANT_READ
                 return
@@ -281,10 +288,6 @@ class Flow:
         self.again = True
 
     def _received(self, data: bytes, now: float) -> None:
-        self._last_activity = now
-        self._counters.bytes_received += len(data)
-        if self._life.state is not _OPEN:
-            return
         if self.is_reading:
             self._obey(self._audience.receive(data), now)
         else:  # a call that was paused when the protocol stopped reading

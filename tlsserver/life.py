@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tlsserver import state as states
 from tlsserver.parking import Parking
-from tlsserver.state import INITIAL, Event, State, next_state
+from tlsserver.state import INITIAL, TRANSITIONS, Event, State, next_state
 from tlsserver.wire import Step, Wire
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Life"]
 
 _INTERRUPTED = frozenset({Step.WANT_ASYNC, Step.WANT_ASYNC_JOB, Step.WANT_ANSWER})
+
+_HANDSHAKING = states.HANDSHAKING
 
 # Where a gauge counts connections; most of them are never there.
 _GAUGED = states.PARKED | states.QUEUED | {State.LINGERING, State.DRAINING}
@@ -69,12 +71,12 @@ class Life:
             IllegalTransitionError: The table does not have it; nothing has changed.
         """
         old = self.state
-        new = self.state = next_state(old, event)
+        new = self.state = TRANSITIONS[old].get(event) or next_state(old, event)
         if old in _GAUGED:
             self._leave(old, new)
         if new in _GAUGED:
             self._enter(new)
-        if old in states.HANDSHAKING and new not in states.HANDSHAKING:
+        if old in _HANDSHAKING and new not in _HANDSHAKING:
             self._count_handshake(event)
 
     def _enter(self, new: State) -> None:
@@ -130,7 +132,7 @@ class Life:
     def _outranks(self) -> bool:
         if self.parking.step is _WANT_ASYNC:
             return True  # it goes on in the job that it has
-        in_handshake = self.state in states.HANDSHAKING
+        in_handshake = self.state in _HANDSHAKING
         takes_job = self._wire.handshake_takes_job if in_handshake else self._wire.data_takes_job
         return not takes_job or self._place.may_take()
 

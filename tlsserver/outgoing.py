@@ -54,7 +54,9 @@ class Outgoing:
             raise ValueError(message)
         self._is_offered = False
         self.size -= count
-        if count < len(offered):
+        if not self.size:
+            self._first = b""
+        elif count < len(offered):
             self._first = memoryview(offered)[count:]
         else:
             self._first = b"" if self._rest is None else self._next(self._rest)
@@ -71,6 +73,9 @@ class Outgoing:
 
     def _join(self, rest: deque[bytes]) -> None:
         """Let the first piece be as long as pays, if those behind it are short enough."""
+        if self.size <= _MOST:
+            self._first, self._rest = b"".join((self._first, *rest)), None
+            return
         joined, length = [self._first], len(self._first)
         while rest and length + len(rest[0]) <= _MOST:
             length += len(rest[0])

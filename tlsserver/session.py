@@ -118,7 +118,8 @@ class Shared:
 
         Args:
             context: Certificates, keys and policy.
-            buffer: `READ_SIZE` bytes, which all sessions of one thread may share; not used where reads may pause.
+            buffer: `READ_SIZE` bytes, which all sessions of one thread may share; not used where reads may pause. Its
+                size cannot change any more.
             questions: Answers handshakes; None: the context has none that ask.
 
         Raises:
@@ -131,7 +132,7 @@ class Shared:
         self.is_client = hasattr(context, "connect")
         self.accept = None if self.is_client else _acceptor(context).accept
         self.asks_peer = self.is_client or context.pyopenssl.get_verify_mode() != SSL.VERIFY_NONE
-        self.buffer = memoryview(buffer)
+        self.buffer = engine_shim.ReadBuffer(buffer)
         self.questions = questions
 
 
@@ -182,7 +183,7 @@ class Session:
         self._tls = _accepted(shared, sock) if tls is None else tls
         self._asked: ClientHelloRequest | None = None
         # A paused read owns its buffer until it is resumed, so then it cannot be shared.
-        self._buffer = memoryview(bytearray(READ_SIZE)) if shared.async_io else shared.buffer
+        self._buffer = engine_shim.ReadBuffer(bytearray(READ_SIZE)) if shared.async_io else shared.buffer
         self.handshake_takes_job = shared.offloaded
         self.data_takes_job = shared.async_io
         self.received = b""
@@ -238,7 +239,7 @@ class Session:
         step = self._step(self._tls.read_into, self._buffer)
         # What was received before is not kept: thousands of connections are idle behind their last request.
         if step is _DONE:
-            self.received = self._buffer[: self._tls.count].tobytes()
+            self.received = self._buffer.first(self._tls.count)
             self.drained = self._tls.drained
         else:
             self.received = b""

@@ -73,9 +73,10 @@ class LoopAudience(Audience):
 
     def receive(self, data: bytes) -> Exception | None:
         """Hand over what has come, to protocols of either kind."""
-        if _takes_buffers(self.protocol):
+        protocol: Any = self.protocol
+        if _takes_buffers(protocol):
             return self._fill(data)
-        return self.call("data_received", data)
+        return self._try("data_received", protocol.data_received, (data,))[1]
 
     def _fill(self, data: bytes) -> Exception | None:
         """Fill the buffers that it gives, for as long as it takes them: it may stop reading or make way for another."""

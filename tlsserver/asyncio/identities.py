@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import engine_shim
-from engine_shim import BatchEngine, Key, KeyMismatchError, ThreadEngine, choose_engine
+from engine_shim import BatchEngine, Key, KeyMismatchError, ThreadEngine, batch_threads, choose_engine
 from engine_shim.identity import Identity
 from tlsserver.asyncio.asked import Chain
 from tlsserver.asyncio.plain import ContextError
@@ -38,7 +38,8 @@ class Engines:
         engine: Performs all keys that are given by path; None: ``offload`` says who does.
         offload: ``"auto"``: what pays for the key on this machine (`engine_shim.choose_engine`, which measures it);
             ``"threads"``, ``"batch"``; ``"off"``: OpenSSL, on the loop's thread.
-        threads: Of the engines that are made; None: what suits.
+        threads: Of the engines that are made; None: what suits, which for ``"batch"`` is measured
+            (`engine_shim.batch_threads`).
 
     Raises:
         ConfigurationError: There is no such offload.
@@ -72,6 +73,8 @@ class Engines:
         if offload == "auto":
             choice = choose_engine(source, password)
             offload, threads = choice.offload, choice.threads if threads is None else threads
+        elif offload == "batch" and threads is None:
+            threads = batch_threads(source, password)
         if offload == "off":
             return None
         made = self._made.get((offload, threads))

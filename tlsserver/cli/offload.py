@@ -8,7 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine_shim import BatchEngine, LatencyEngine, OpenSSLEngine, OpenSSLProvider, ThreadEngine, choose_engine
+from engine_shim import (
+    BatchEngine,
+    LatencyEngine,
+    OpenSSLEngine,
+    OpenSSLProvider,
+    ThreadEngine,
+    batch_threads,
+    choose_engine,
+)
 from engine_shim.openssl_engine import DEFAULT_ALGORITHMS
 from tlsserver.cli import params, signers
 from tlsserver.cli.signers import SignerSettings
@@ -138,7 +146,7 @@ _OPTIONS = {
 def resolve(
     text: str, settings: EngineSettings, source: str, password: str | None
 ) -> tuple[str, EngineSettings, str | None]:
-    """Let `--offload auto` choose by the key; whatever else it says stays as it is.
+    """Let `--offload auto` choose by the key, and `batch` its threads; whatever else they say stays as it is.
 
     Args:
         text: What `--offload` says.
@@ -153,6 +161,8 @@ def resolve(
         ConfigurationError: An option is for an engine, which is not known yet.
         engine_shim.ShimError: It is no key, or its password is wrong.
     """
+    if text == "batch" and settings.threads is None and needs_file(source, text):
+        settings = replace(settings, threads=batch_threads(Path(source), password))
     if text != AUTO:
         return text, settings, None
     kind = signers.kind_of(source)

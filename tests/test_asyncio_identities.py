@@ -12,6 +12,7 @@ from engine_shim import LatencyEngine, ThreadEngine
 from support.asyncio_contexts import CLIENT, client_of, der, server_of
 from support.ends import shaken, works
 from tlsserver import Certificate, ClientContext, ConfigurationError
+from tlsserver.asyncio import identities
 from tlsserver.asyncio.context import SSLContext
 from tlsserver.asyncio.identities import Engines
 
@@ -39,6 +40,19 @@ def test_offload(certificates: Certificates, offload: str, kind: str) -> None:
     assert works(context, client)
     if offload != "auto":
         assert context.server_context().offloaded is (offload != "off")
+    context.close()
+
+
+@pytest.mark.parametrize(("suits", "given"), [(0, None), (1, None), (1, 0), (0, 1)])
+def test_threads_of_batches(
+    identity: Identity, client: SSLContext, monkeypatch: pytest.MonkeyPatch, suits: int, given: int | None
+) -> None:
+    monkeypatch.setattr(identities, "batch_threads", lambda _source, _password: suits)
+    context = SSLContext(offload="batch", offload_threads=given)
+    context.load_cert_chain(identity.cert, identity.key)
+    threads = suits if given is None else given
+    assert [engine.needs_turns for engine in context.server_context().engines] == [threads == 0]
+    assert works(context, client)
     context.close()
 
 

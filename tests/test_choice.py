@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 import engine_shim
-from engine_shim import BatchCosts, choice, choose_engine
+from engine_shim import BatchCosts, batch_threads, choice, choose_engine
 
 if TYPE_CHECKING:
     from support.certificates import Certificates
@@ -66,6 +67,18 @@ def test_what_batches_cost_decides(
     monkeypatch.setattr(engine_shim.Key, "measure_signature", lambda _: 0.0014)
     chosen = choose_engine(certificates["rsa2048"].key, cpus=2)
     assert (chosen.offload, chosen.threads) == expected
+
+
+@pytest.mark.parametrize(
+    ("costs", "expected"), [(BatchCosts(0.0002, 0.0006, 3), 0), (BatchCosts(0.0014, 0.006, 5), 1), (None, 1)]
+)
+def test_threads_of_batches(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch, costs: BatchCosts | None, expected: int
+) -> None:
+    """A batch that holds up the loop for longer than handshakes may is a thread's, and so is a key without batches."""
+    monkeypatch.setattr(engine_shim.Key, "batch_costs", property(lambda _: costs))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    assert batch_threads(certificates["rsa2048"].key) == expected
 
 
 def restricted(digest: str, salt_length: int) -> bytes:

@@ -247,3 +247,12 @@ def test_a_providers_key(
 def test_a_providers_missing_file(identity: Identity, capsys: pytest.CaptureFixture[str]) -> None:
     told = complaint(capsys, f"--certfile={identity.cert}", "--offload=provider:x", "--keyfile=missing")
     assert "key missing cannot be read" in told
+
+
+@pytest.mark.parametrize(("suits", "threads"), [(0, None), (1, None), (1, 0), (0, 1)])
+def test_threads_of_batches(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch, suits: int, threads: int | None
+) -> None:
+    monkeypatch.setattr(offload, "batch_threads", lambda _source, _password: suits)
+    name, settings, reason = offload.resolve("batch", offload.EngineSettings(threads), str(identity.key), None)
+    assert (name, settings.threads, reason) == ("batch", suits if threads is None else threads, None)

@@ -196,6 +196,16 @@ def test_idling_counts_from_the_last_byte_either_way() -> None:
     assert isinstance(scene.lost(), ConnectionTimeoutError)
 
 
+def test_a_client_that_reads_slowly_is_not_idle() -> None:
+    scene = Scene(timeout_idle=60)
+    transport = scene.open()
+    scene.wire.script("write", Step.WANT_WRITE, Step.WANT_WRITE)
+    transport.write(b"x")
+    scene.now += 50
+    scene.writable()
+    assert scene.connection.watch().deadline == scene.now + 60
+
+
 def test_no_idle_limit() -> None:
     scene = Scene(timeout_idle=None)
     scene.open()

@@ -32,12 +32,12 @@ def test_nothing_is_lost_doubled_or_reordered(sizes: list[int], takes: list[int]
     assert sent == whole
 
 
-def test_small_pieces_are_joined_up_to_a_record() -> None:
+def test_small_pieces_are_joined_up_to_what_goes_with_one_call() -> None:
     out = Outgoing()
-    for _ in range(40):
+    for _ in range(160):
         out.add(bytes(1000))
-    for left in (24_000, 8_000, 0):
-        size = min(16_000, out.size)
+    for left in (95_000, 30_000, 0):
+        size = min(65_000, out.size)
         assert len(out.offer()) == size
         out.taken(size)
         assert out.size == left

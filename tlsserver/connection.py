@@ -162,15 +162,15 @@ class Connection:
         parking = self._life.parking
         deadlines = [when for when in (self._deadline(), parking.poll_at) if when is not None]
         return Watch(
-            read=self.state not in states.GONE and not parking.bytes_wait,
+            read=self._life.state not in states.GONE and not parking.bytes_wait,
             wait_fds=parking.wait_fds,
             deadline=min(deadlines, default=None),
         )
 
     def _deadline(self) -> float | None:
-        if self.state in states.GONE:
+        if self._life.state in states.GONE:
             return None
-        in_flow = self.state in states.OPEN or self.state in states.CLOSING
+        in_flow = self._life.state in states.OPEN or self._life.state in states.CLOSING
         return self._flow.deadline() if in_flow else self._deadline_before
 
     # What the driver tells
@@ -189,7 +189,7 @@ class Connection:
 
     def writable(self, now: float) -> None:
         """The socket takes bytes again."""
-        if self.state is _HANDSHAKING:
+        if self._life.state is _HANDSHAKING:
             self._handshake(now)
         else:
             self._flow.writable(now)
@@ -199,13 +199,13 @@ class Connection:
 
         Harmless at any other time.
         """
-        if self.state in states.QUEUED:
+        if self._life.state in states.QUEUED:
             self._look(now)
         repeat = self._life.parking.repeat
-        if self.state is State.DRAINING:
+        if self._life.state is State.DRAINING:
             self._life.end(now)
         elif repeat is not None:
-            was_in_handshake = self.state in states.HANDSHAKING
+            was_in_handshake = self._life.state in states.HANDSHAKING
             repeat(now)
             if not was_in_handshake and self._life.parking.step is None:
                 self._flow.resumed(now)

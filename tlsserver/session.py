@@ -111,7 +111,17 @@ def engines_of(context: ContextLike) -> tuple[engine_shim.BaseEngine, ...]:
 class Shared:
     """What the sessions of one context on one loop have in common, made once."""
 
-    __slots__ = ("accept", "asks_peer", "async_io", "buffer", "is_client", "offloaded", "on_verified", "questions")
+    __slots__ = (
+        "accept",
+        "asks_peer",
+        "async_io",
+        "buffer",
+        "is_client",
+        "may_ask",
+        "offloaded",
+        "on_verified",
+        "questions",
+    )
 
     def __init__(self, context: ContextLike, buffer: bytearray, questions: Questions | None = None) -> None:
         """Prepare for connections.
@@ -134,6 +144,7 @@ class Shared:
         self.asks_peer = self.is_client or context.pyopenssl.get_verify_mode() != SSL.VERIFY_NONE
         self.buffer = engine_shim.ReadBuffer(buffer)
         self.questions = questions
+        self.may_ask = questions is not None or self.on_verified is not None
 
 
 def _acceptor(context: ContextLike) -> engine_shim.Acceptor:
@@ -203,7 +214,7 @@ class Session:
     def handshake(self) -> Step:
         """Go on with the handshake (SSL_do_handshake(3))."""
         step = self._step(self._tls.handshake)
-        while step in _ASKING and self._is_answered_at_once(step):
+        while step in _ASKING and self._shared.may_ask and self._is_answered_at_once(step):
             step = self._step(self._tls.handshake)
         if step is _DONE:
             self._asked = None  # an idle connection does not keep what its client said

@@ -76,6 +76,8 @@ COVERED_BY = {
     "engine_shim/errors.py": "test_key.py",
     "engine_shim/native.py": "test_key.py",
     "engine_shim/paused.py": "test_async_ssl.py",
+    "engine_shim/read_buffer.py": "test_socket_bio_data.py",
+    "engine_shim/settled.py": "test_session.py",
     "engine_shim/linkage/binding.py": "test_linkage.py",
     "engine_shim/linkage/maps.py": "test_linkage.py",
     "engine_shim/linkage/module.py": "test_linkage_static.py",

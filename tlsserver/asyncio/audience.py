@@ -93,6 +93,10 @@ class LoopAudience(Audience):
                 return None
         return self.receive(data)
 
+    def call(self, method: str, *args: object) -> Exception | None:
+        """Call a method of the protocol and throw its answer away."""
+        return self._try(method, getattr(self.protocol, method), args)[1]
+
     def ask(self, method: str, *args: object) -> tuple[object, Exception | None]:
         """Call a method of the protocol; return its answer and what it raised."""
         return self._try(method, getattr(self.protocol, method), args)

@@ -28,14 +28,13 @@ __all__ = ["Endpoint", "Entrance"]
 
 
 class Entrance:
-    """How one connection's protocol comes in.
+    """How the protocols of connections come in: in copies of the context (contextvars) in which this is made.
 
     Args:
         factory: Makes the protocol, or returns it.
         server_hostname: A client's: whom it wants to talk to.
         waiter: Told of the end of the handshake.
         announces: Whether the protocol is told ``connection_made``.
-        context: What the protocol's context variables begin with; None: the caller's.
     """
 
     __slots__ = ("announces", "context", "factory", "server_hostname", "waiter")
@@ -47,13 +46,12 @@ class Entrance:
         server_hostname: str | None = None,
         waiter: asyncio.Future[asyncio.BaseTransport] | None = None,
         announces: bool = True,
-        context: contextvars.Context | None = None,
     ) -> None:
         self.factory = factory
         self.server_hostname = server_hostname
         self.waiter = waiter
         self.announces = announces
-        self.context = contextvars.copy_context() if context is None else context
+        self.context = contextvars.copy_context()
 
 
 class Endpoint:
@@ -151,9 +149,13 @@ class Endpoint:
         name = entrance.server_hostname
         tls = offer.context.connect(sock, name) if self._is_client else None  # type: ignore[attr-defined]
         session = Session(offer.shared, sock, tls)
-        if self._home.reactor.tells_once:
-            session.tls.look_twice()
-        peer = Peer(offer, session, sock, address=address, context=self._context, server_hostname=name)
+        peer = Peer(
+            *(offer, session, sock),
+            address=address,
+            context=self._context,
+            server_hostname=name,
+            looks_twice=self._home.reactor.tells_once,
+        )
         audience = LoopAudience(
             self._home.loop,
             entrance.factory,

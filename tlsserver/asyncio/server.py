@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import os
 from asyncio.trsock import TransportSocket
 from pathlib import Path
@@ -56,7 +55,6 @@ class Server(asyncio.AbstractServer):
         self._home = home
         self._sockets: tuple[socket.socket, ...] | None = tuple(sockets)
         self._paths: dict[Path, int] = {}
-        self._factory = protocol_factory
         self._config = terms.config
         self._counters = Counters()
         self._drains = Drains(terms.config.draining_most)
@@ -65,7 +63,7 @@ class Server(asyncio.AbstractServer):
             *(home, terms, self._counters, self._drains), server_side=True, changed=self._engines.add
         )
         self._endpoint.prepare()
-        self._context = contextvars.copy_context()
+        self._entrance = Entrance(protocol_factory)
         self._listeners: list[Listener] = []
         self._drivers: set[Driver] = set()
         self._waiters: list[asyncio.Future[None]] = []
@@ -216,8 +214,7 @@ class Server(asyncio.AbstractServer):
                 self._drivers.discard(driver)
             self._maybe_ended()
 
-        entrance = Entrance(self._factory, context=self._context)
-        driver = self._endpoint.open(sock, address, entrance, closed)
+        driver = self._endpoint.open(sock, address, self._entrance, closed)
         self._drivers.add(driver)
 
     def _maybe_ended(self) -> None:

@@ -40,7 +40,17 @@ class Transport(transport.Transport):
 class Peer:
     """The other end of a connection, and what is known of the connection beyond its state."""
 
-    __slots__ = ("_info", "_sock", "_ssl_object", "address", "context", "offer", "server_hostname", "session")
+    __slots__ = (
+        "_info",
+        "_looks_twice",
+        "_sock",
+        "_ssl_object",
+        "address",
+        "context",
+        "offer",
+        "server_hostname",
+        "session",
+    )
 
     def __init__(
         self,
@@ -51,6 +61,7 @@ class Peer:
         address: Any,  # noqa: ANN401 - its form depends on the family
         context: AnyContext,
         server_hostname: str | None,
+        looks_twice: bool,
     ) -> None:
         """Remember.
 
@@ -61,12 +72,14 @@ class Peer:
             address: Of the other end.
             context: As the user gave it.
             server_hostname: A client's: whom it wants to talk to.
+            looks_twice: Whether the loop, which watches it from the end of the handshake, may tell of an error once.
         """
         self.offer = offer
         self.session = session
         self.address = address
         self.context = context
         self.server_hostname = server_hostname
+        self._looks_twice = looks_twice
         self._sock = sock
         self._info: TLSInfo | None = None
         self._ssl_object: SSLObject | None = None
@@ -78,6 +91,8 @@ class Peer:
     def transport(self, connection: Connection) -> Transport:
         """Make the transport of the open connection."""
         self._info = connection.tls
+        if self._looks_twice:
+            self.session.tls.look_twice()
         return Transport(connection, self.offer.clock, self)
 
     def get(self, name: str, default: Any) -> Any:  # noqa: ANN401 - its type depends on the name

@@ -1,0 +1,174 @@
+"""Data over the socket BIO: records go together, and what the socket does not take is neither lost nor sent twice."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+from OpenSSL import SSL
+
+from engine_shim import Acceptor, ReadBuffer, Status
+from support.accepted import MESSAGES, VERSIONS, Ends, tcp_pair
+from support.pair import client_context, server_context
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.certificates import Identity
+
+RECORD = 16 * 1024
+TOGETHER = 4 * RECORD
+TEXT = bytes(range(256)) * (TOGETHER // 256)
+
+
+@pytest.fixture
+def identity(certificates: dict[str, Identity]) -> Identity:
+    return certificates["p256"]
+
+
+@pytest.fixture(params=VERSIONS)
+def ends(identity: Identity, request: pytest.FixtureRequest) -> Iterator[Ends]:
+    with Ends.accepted(server_context(identity, None), client_context(identity, request.param)) as ends:
+        assert ends.shake() is Status.DONE
+        while ends.hear():
+            ends.spoken()
+        yield ends
+
+
+def full(ends: Ends) -> int:
+    """Let the socket take less than four records; how many bytes of zeros are in it."""
+    count = 0
+    with suppress(BlockingIOError):
+        while True:
+            count += ends.near.send(bytes(256))
+    return count
+
+
+def without(ends: Ends, zeros: int) -> None:
+    while zeros:
+        zeros -= len(ends.far.recv(zeros))
+
+
+def said(ends: Ends, count: int) -> bytes:
+    """Let the client take so many bytes of data, while the server's end goes on sending."""
+    text = b""
+    while len(text) < count and ends.hear():
+        with suppress(SSL.WantReadError, SSL.ZeroReturnError):
+            while True:
+                text += ends.client.recv(TOGETHER)
+    return text
+
+
+@pytest.mark.parametrize(("size", "records"), [(1, 1), (RECORD, 1), (RECORD + 1, 2), (TOGETHER, 4), (9 * RECORD, 4)])
+def test_records_go_with_one_send(identity: Identity, size: int, records: int) -> None:
+    with Ends.accepted(server_context(identity, None), client_context(identity), MESSAGES) as ends:
+        assert ends.shake() is Status.DONE
+        while ends.hear():
+            ends.spoken()
+        assert ends.server.write(bytes(size)) is Status.DONE
+        assert ends.server.count == min(size, TOGETHER)
+        message = ends.hear(2 * TOGETHER)
+        assert not ends.hear()
+        starts = 0
+        while message:
+            starts += 1
+            assert message[:3] == b"\x17\x03\x03"
+            message = message[5 + int.from_bytes(message[3:5], "big") :]
+        assert starts == records
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_whatever_has_bytes(ends: Ends, kind: type) -> None:
+    assert ends.server.write(kind(b"the answer")) is Status.DONE
+    assert ends.understood() == b"the answer"
+
+
+def test_what_the_socket_does_not_take_is_sent_later_and_once(ends: Ends) -> None:
+    zeros = full(ends)
+    assert [ends.server.write(TEXT) for _ in range(3)] == [Status.WANT_WRITE] * 3
+    without(ends, zeros)
+    text = b""
+    while ends.server.write(TEXT) is Status.WANT_WRITE:
+        text += said(ends, 1)
+    assert ends.server.count == TOGETHER
+    assert ends.server.write(b"the end") is Status.DONE
+    assert text + said(ends, TOGETHER + 7 - len(text)) == TEXT + b"the end"
+
+
+def test_a_shorter_retry_is_told_less(ends: Ends) -> None:
+    """What OpenSSL has taken is not forgotten: the rest is told to the next write."""
+    zeros = full(ends)
+    assert ends.server.write(TEXT) is Status.WANT_WRITE
+    without(ends, zeros)
+    text = b""
+    told = 0
+    while told < TOGETHER:
+        status = ends.server.write(TEXT[told : told + 10_000])
+        told += ends.server.count if status is Status.DONE else 0
+        text += said(ends, 1)
+    assert text + said(ends, TOGETHER - len(text)) == TEXT
+
+
+def test_reading_goes_on_while_nothing_can_be_sent(ends: Ends) -> None:
+    zeros = full(ends)
+    assert ends.server.write(TEXT) is Status.WANT_WRITE
+    assert ends.server.read_into(bytearray(10)) is Status.WANT_READ
+    ends.client.send(b"the request")
+    ends.far.send(ends.outgoing())
+    assert ends.read() == b"the request"
+    assert ends.server.read_into(bytearray(10)) is Status.WANT_READ
+    without(ends, zeros)
+    assert not ends.hear(), "a read sends nothing of a write that has to be repeated"
+    assert ends.server.write(TEXT) in {Status.DONE, Status.WANT_WRITE}
+
+
+def test_close_notify_comes_behind_what_is_unsent(ends: Ends) -> None:
+    zeros = full(ends)
+    assert ends.server.write(TEXT) is Status.WANT_WRITE
+    assert ends.server.shutdown() is Status.WANT_WRITE
+    without(ends, zeros)
+    text = b""
+    while ends.server.shutdown() is Status.WANT_WRITE:
+        text += said(ends, 1)
+    text += said(ends, TOGETHER - len(text))
+    assert text == TEXT
+    ends.hear()
+    with pytest.raises(SSL.ZeroReturnError):
+        ends.client.recv(1)
+
+
+def test_a_client_that_is_gone(identity: Identity) -> None:
+    near, far = tcp_pair()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    tls = Acceptor(server_context(identity, None), handshake=False).accept(near.fileno())
+    with Ends(tls, (near, far), client_context(identity)) as ends:
+        assert ends.shake() is Status.DONE
+        while ends.server.write(TEXT) is Status.DONE:
+            pass
+        ends.far.close()  # with bytes unread: a reset
+        status = Status.WANT_WRITE
+        while status is Status.WANT_WRITE:
+            status = ends.server.write(TEXT)
+        assert status is Status.SYSCALL
+        assert ends.server.system_error in {errno.EPIPE, errno.ECONNRESET}
+
+
+def test_a_read_buffer_that_many_use(ends: Ends, identity: Identity) -> None:
+    memory = bytearray(10)
+    buffer = ReadBuffer(memory)
+    assert (buffer.size, buffer.memory) == (10, memory)
+    with pytest.raises(BufferError):
+        memory.append(0)
+    with Ends.accepted(server_context(identity, None), client_context(identity)) as other:
+        assert other.shake() is Status.DONE
+        for end, text in ((ends, b"first"), (other, b"the second"), (ends, b"third")):
+            end.client.send(text)
+            end.far.send(end.outgoing())
+            while end.server.read_into(buffer) is Status.WANT_READ:
+                pass
+            assert buffer.first(end.server.count) == text
+    with pytest.raises(BufferError):
+        ReadBuffer(b"read only")

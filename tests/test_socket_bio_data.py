@@ -12,7 +12,8 @@ from OpenSSL import SSL
 
 from engine_shim import Acceptor, ReadBuffer, Status
 from support.accepted import MESSAGES, VERSIONS, Ends, tcp_pair
-from support.pair import client_context, server_context
+from support.pair import Pair, client_context, server_context
+from support.relayed import Relayed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ def ends(identity: Identity, request: pytest.FixtureRequest) -> Iterator[Ends]:
         yield ends
 
 
-def full(ends: Ends) -> int:
+def full(ends: Ends | Relayed) -> int:
     """Let the socket take less than four records; how many bytes of zeros are in it."""
     count = 0
     with suppress(BlockingIOError):
@@ -47,7 +48,7 @@ def full(ends: Ends) -> int:
     return count
 
 
-def without(ends: Ends, zeros: int) -> None:
+def without(ends: Ends | Relayed, zeros: int) -> None:
     while zeros:
         zeros -= len(ends.far.recv(zeros))
 
@@ -140,6 +141,21 @@ def test_close_notify_comes_behind_what_is_unsent(ends: Ends) -> None:
         ends.client.recv(1)
 
 
+def test_goodbyes_that_cross(ends: Ends) -> None:
+    zeros = full(ends)
+    assert ends.server.shutdown() is Status.WANT_WRITE
+    ends.client.shutdown()
+    ends.far.send(ends.outgoing())
+    buffer = bytearray(10)
+    while (status := ends.server.read_into(buffer)) is Status.WANT_READ:
+        pass
+    assert status is Status.CLOSED
+    assert ends.server.shutdown() is Status.WANT_WRITE
+    without(ends, zeros)
+    assert ends.server.shutdown() is Status.DONE
+    assert ends.server.count == 1, "both goodbyes were said"
+
+
 def test_a_client_that_is_gone(identity: Identity) -> None:
     near, far = tcp_pair()
     near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -154,6 +170,7 @@ def test_a_client_that_is_gone(identity: Identity) -> None:
             status = ends.server.write(TEXT)
         assert status is Status.SYSCALL
         assert ends.server.system_error in {errno.EPIPE, errno.ECONNRESET}
+        assert Status.DONE not in {ends.server.write(TEXT) for _ in range(3)}, "the stream has a hole"
 
 
 def test_a_read_buffer_that_many_use(ends: Ends, identity: Identity) -> None:
@@ -172,3 +189,66 @@ def test_a_read_buffer_that_many_use(ends: Ends, identity: Identity) -> None:
             assert buffer.first(end.server.count) == text
     with pytest.raises(BufferError):
         ReadBuffer(b"read only")
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_small_records_that_the_client_asks_for(identity: Identity, version: str) -> None:
+    """max_fragment_length (RFC 6066, 4): 128 records, with their headers, are more than a thread's buffer holds."""
+    with Relayed(server_context(identity, None), identity, version, "-maxfraglen", "512", "-quiet") as ends:
+        ends.shake()
+        text = bytes([1]) * TOGETHER
+        zeros = full(ends)
+        assert ends.server.write(text) is Status.WANT_WRITE
+        without(ends, zeros)
+        while ends.server.write(text) is Status.WANT_WRITE:
+            assert ends.speak()
+        assert ends.server.count == TOGETHER
+        other = bytes([2]) * 99 + bytes([3])
+        while ends.server.write(other) is Status.WANT_WRITE:
+            assert ends.speak()
+        while ends.speak():
+            pass
+        assert ends.printed(text + other)
+
+
+def test_a_key_update_while_nothing_can_be_sent(identity: Identity) -> None:
+    """OpenSSL answers before the next record; the one that waits is encrypted already."""
+    with Relayed(server_context(identity, None), identity, "-tls1_3") as ends:
+        ends.shake()
+        text = bytes([1]) * TOGETHER
+        zeros = full(ends)
+        assert ends.server.write(text) is Status.WANT_WRITE
+        ends.say(b"K\n")  # KeyUpdate, and a request for the server's
+        ends.hear()
+        assert [ends.server.read_into(bytearray(10)) for _ in range(3)] == [Status.WANT_READ] * 3
+        without(ends, zeros)
+        while ends.server.write(text) is Status.WANT_WRITE:
+            assert ends.speak()
+        assert ends.server.count == TOGETHER
+        assert ends.server.write(bytes([3])) is Status.DONE
+        while ends.speak():
+            pass
+        assert ends.printed(text + bytes([3]))
+
+
+def test_what_a_read_has_to_say_goes_before_the_next_read(identity: Identity) -> None:
+    """A client that asks (here for a renegotiation, which is refused) and does not read is read no further."""
+    with Relayed(server_context(identity, None), identity, "-tls1_2") as ends:
+        ends.shake()
+        zeros = full(ends)
+        ends.say(b"R\n")
+        ends.hear()
+        buffer = bytearray(10)
+        statuses = [ends.server.read_into(buffer) for _ in range(4)]
+        assert statuses[-2:] == [Status.WANT_WRITE] * 2  # the first one asks nobody
+        without(ends, zeros)
+        assert ends.server.read_into(buffer) is Status.WANT_READ
+        assert ends.far.recv(100)[:3] == bytes([21, 3, 3]), "an alert (RFC 5246, 7.2)"
+
+
+def test_one_record_a_step_over_a_socket_of_openssls(identity: Identity) -> None:
+    """There OpenSSL may keep the next one, and bind whoever writes to repeat it."""
+    with Pair(server_context(identity, None), client_context(identity), offloaded=False) as pair:
+        assert pair.finish() is Status.DONE
+        assert pair.server.write(TEXT) is Status.DONE
+        assert pair.server.count == RECORD

@@ -78,10 +78,12 @@ class Hub:
             wanting.extend(driver for driver in rest if driver.release(now))
         finally:  # a KeyboardInterrupt of one connection is no other's
             self.touched.extend(rest)
+            if self.touched:
+                self.reactor.hurry()
             for driver in wanting:
                 driver.acquire(now)
-        if self.touched:
-            self.reactor.hurry()
+            if self.touched:
+                self.reactor.hurry()
 
 
 class Driver:
@@ -145,11 +147,11 @@ class Driver:
     def touch(self) -> None:
         """The connection was used: apply what it wants at the end of this turn."""
         if not self._is_touched:
+            touched = self._hub.touched
+            if not touched:  # else a turn was asked for already
+                self._hub.reactor.end_turn_soon()
+            touched.append(self)
             self._is_touched = True
-            hub = self._hub
-            hub.touched.append(self)
-            if len(hub.touched) == 1:
-                hub.reactor.end_turn_soon()
 
     def flush(self) -> None:
         """Let its held writes go."""

@@ -222,9 +222,11 @@ class Flow:
         if not self.is_held:
             if unsent or self._write_wants is not _DONE:
                 return False
+            self._out.add(data)
             self.is_held = True
             hold()
-        self._out.add(data)
+        else:
+            self._out.add(data)
         return True
 
     def uncork(self, now: float) -> None:

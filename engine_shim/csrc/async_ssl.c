@@ -50,8 +50,13 @@ struct async_ssl {
     int call;
     void *buffer;
     size_t length;
-    size_t accepted;          /* of the buffer to be written: OpenSSL has it, and the caller has not been told */
     int result, system_error; /* of the call, once it has returned */
+
+    /* What a call has come to, which its repetition is told when all that it wrote is sent; CALL_NONE: nothing. */
+    struct {
+        int call, result;
+    } owed;
+    bool read_owes; /* a read has written something (an answer to KeyUpdate), and the socket was full */
 };
 
 /* Idle connections give their 34 KB of record buffers back (RELEASE_BUFFERS); writes may be short and may move. */
@@ -119,23 +124,33 @@ static shim_status check_call(const struct async_ssl *a, int call, const void *b
     return same ? SHIM_OK : SHIM_ERR_BUSY;
 }
 
-static int write_record(struct async_ssl *a) {
-    int result = ossl.SSL_write(a->ssl, (const char *)a->buffer + a->accepted, (int)(a->length - a->accepted));
-    if (result > 0) a->accepted += (size_t)result;
-    return result;
+/*
+ * SSL_write(3), as many records as go with one send(2): without our BIO one, for OpenSSL may keep the next, which binds
+ * the caller. A failure is told at once; to wait (for a renegotiation) is not.
+ */
+static int write_records(const struct async_ssl *a) {
+    enum { MOST = SOCKET_BIO_RECORDS * 16 * 1024 };
+    size_t most = a->length < MOST ? a->length : MOST, taken = 0;
+    int result;
+    do {
+        result = ossl.SSL_write(a->ssl, (const char *)a->buffer + taken, (int)(a->length - taken));
+        if (result > 0) taken += (size_t)result;
+    } while (result > 0 && a->bio != NULL && taken < most);
+    if (taken == 0) return result;
+    int error = result > 0 ? SSL_ERROR_NONE : ossl.SSL_get_error(a->ssl, result);
+    return error == SSL_ERROR_SSL || error == SSL_ERROR_SYSCALL ? result : (int)taken;
 }
 
-/* As many records as go with one send(2); what was accepted before is only to be sent. As SSL_write(3). */
-static int write_records(struct async_ssl *a) {
-    enum { RECORD = 16 * 1024, MOST = SOCKET_BIO_RECORDS * RECORD };
-    size_t most = a->length < MOST ? a->length : MOST;
-    int result = a->accepted == 0 ? write_record(a) : 0;
-    while (result > 0 && a->accepted < most) result = write_record(a);
-    if (a->accepted == 0) return result;
-    return (int)(a->accepted < a->length ? a->accepted : a->length);
+/* What an earlier step owes; a write may have become shorter, and the peer may have said goodbye meanwhile. */
+static int repeat(const struct async_ssl *a) {
+    size_t owed = (size_t)a->owed.result;
+    if (a->call == CALL_WRITE) return (int)(owed < a->length ? owed : a->length);
+    if (a->call == CALL_SHUTDOWN) return (ossl.SSL_get_shutdown(a->ssl) & SSL_RECEIVED_SHUTDOWN) != 0;
+    return a->owed.result;
 }
 
-static int call_openssl(struct async_ssl *a) {
+static int call_openssl(const struct async_ssl *a) {
+    if (a->owed.call == a->call) return repeat(a);
     switch (a->call) {
     case CALL_READ:
         return ossl.SSL_read(a->ssl, a->buffer, (int)a->length);
@@ -204,18 +219,32 @@ static bool is_drained(const struct async_ssl *a) {
     return a->bio != NULL && ossl.SSL_has_pending(a->ssl) == 0 && socket_bio_is_drained(a->bio);
 }
 
+static void settle_debt(struct async_ssl *a) {
+    if (a->call == CALL_WRITE) a->owed.result -= a->result;
+    if (a->call != CALL_WRITE || a->owed.result == 0) a->owed.call = CALL_NONE;
+}
+
 /* The call has returned without an error. */
 static void succeed(struct async_ssl *a) {
     a->step.count = a->result;
     a->step.error_count = 0;
     ossl.ERR_clear_error();
     a->step.drained = a->call == CALL_READ && is_drained(a);
-    if (a->call == CALL_WRITE) a->accepted -= (size_t)a->result;
+    if (a->owed.call == a->call) settle_debt(a);
     if (a->call == CALL_HANDSHAKE) a->asynchronous = (a->flags & ASYNC_IO) != 0;
 }
 
-/* The step wants to write for as long as bytes of it are left. */
+/*
+ * The step wants to write for as long as bytes of it are left. A read keeps what it has read: only the next one waits,
+ * or a peer that asks and does not read could have its answers pile up.
+ */
 static void wait_to_send(struct async_ssl *a) {
+    if (a->call == CALL_READ) a->read_owes = true;
+    if (a->step.status == SSL_ERROR_NONE) {
+        if (a->call == CALL_READ) return;
+        a->owed.call = a->call;
+        a->owed.result = a->result;
+    }
     a->step.status = SSL_ERROR_WANT_WRITE;
     ossl.ERR_clear_error();
 }
@@ -227,23 +256,47 @@ static bool does_not_matter(const struct async_ssl *a, int error) {
     return peer_left && is_done && ossl.SSL_version(a->ssl) >= TLS1_3_VERSION;
 }
 
+/* What was read is not given up for what is unsent. */
 static void fail_to_send(struct async_ssl *a, int error) {
-    socket_bio_drop(a->bio);
-    if (does_not_matter(a, error)) return;
+    if (does_not_matter(a, error)) {
+        socket_bio_drop(a->bio);
+        return;
+    }
+    socket_bio_fail(a->bio, error);
+    if (a->call == CALL_READ && a->step.status == SSL_ERROR_NONE) return;
     a->step.status = SSL_ERROR_SYSCALL;
     a->system_error = error;
 }
 
+/* The end of the step for the BIO; a read sends only what is its own. 0, or errno. */
+static int send_and_end(struct async_ssl *a) {
+    bool sends = a->call != CALL_READ || socket_bio_added(a->bio);
+    int error = sends ? socket_bio_flush(a->bio) : 0;
+    return socket_bio_end(a->bio) ? error : ENOMEM;
+}
+
 /* What has failed already, or has paused, stays so. */
 static void finish_sending(struct async_ssl *a) {
-    int error = a->bio != NULL ? socket_bio_end(a->bio) : 0;
-    if (error == 0) return;
+    int error = a->bio != NULL ? send_and_end(a) : 0;
     int status = a->step.status;
-    if (status != SSL_ERROR_NONE && status != SSL_ERROR_WANT_READ && status != SSL_ERROR_WANT_WRITE) return;
+    if (error == 0 || (status != SSL_ERROR_NONE && status != SSL_ERROR_WANT_READ && status != SSL_ERROR_WANT_WRITE))
+        return;
     if (error == EAGAIN)
         wait_to_send(a);
     else
         fail_to_send(a, error);
+}
+
+/* An earlier read has written, and that is still not sent. */
+static bool must_wait(struct async_ssl *a) {
+    if (a->call != CALL_READ || !a->read_owes || async_ssl_is_paused(a)) return false;
+    a->read_owes = socket_bio_flush(a->bio) == EAGAIN;
+    return a->read_owes;
+}
+
+static int do_nothing(void *argument) {
+    (void)argument;
+    return 1;
 }
 
 int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length) {
@@ -253,9 +306,11 @@ int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length) {
     a->call = call;
     a->buffer = buffer;
     a->length = length;
-    if (a->bio != NULL) socket_bio_begin(a->bio, call == CALL_HANDSHAKE || call == CALL_WRITE);
-    int outcome = runner_enter(&a->runner, a->asynchronous ? a->context : NULL, run, a);
-    a->step.status = status_of(a, outcome);
+    if (a->bio != NULL) socket_bio_begin(a->bio);
+    bool waits = must_wait(a);
+    bool in_job = a->asynchronous && !waits && a->owed.call != call;
+    int outcome = runner_enter(&a->runner, in_job ? a->context : NULL, waits ? do_nothing : run, a);
+    a->step.status = waits ? SSL_ERROR_WANT_WRITE : status_of(a, outcome);
     finish_sending(a);
     if (a->step.status == SSL_ERROR_SYSCALL) a->step.system_error = a->system_error;
     if (a->step.status == SSL_ERROR_WANT_ASYNC) read_fds(a);

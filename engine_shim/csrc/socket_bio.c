@@ -13,17 +13,17 @@
  *
  * Decision. Within a step, one call of async_ssl.c, both directions use buffers of the thread, which no idle connection
  * pays for. At its end the bytes that OpenSSL has not taken move to memory of the BIO's own, freed with the last of
- * them; a job that pauses ends a step, too. What a handshake step writes is collected, and what a step that writes data
- * does: up to four records go with one send(2). Other steps write at once.
+ * them; a job that pauses ends a step, too. All that a step writes is collected, and sent at its end: the flight of a
+ * handshake, and as many records of data as async_ssl.c lets OpenSSL write. OpenSSL is never told to wait: so it never
+ * holds a record of its own, which would forbid it every other write ("bad write retry") until the caller repeats.
  *
- * What the kernel does not take is kept, and goes before everything else. Until it is gone the step wants to write,
- * whatever OpenSSL says: a handshake's peer waits for it, and data counts as written when it is sent.
+ * What the kernel does not take is kept, and goes before everything else. async_ssl.c has the step wait for it.
  *
  * Some loops tell of an error once, and then watch no more (libuv): there a short read is no end, and who says that
  * the socket is drained has looked once more.
  *
  * Trade-off. Bytes of a record are copied once more, which is 1 us for 16 KB. A connection whose peer reads slowly keeps
- * up to 66 KB.
+ * up to 66 KB, and more only where its peer has asked for records of 512 bytes (RFC 6066, 4).
  */
 #include "socket_bio.h"
 
@@ -40,12 +40,15 @@ struct span {
     char *owned; /* NULL: in the thread's */
     char *next;  /* the first of them */
     size_t left;
+    size_t room; /* of what is owned, in bytes from `next` on */
 };
 
 /* Made by socket_bio_attach(), freed by OpenSSL with its BIO. */
 struct socket_bio {
-    int fd; /* borrowed */
-    bool collects;
+    int fd;          /* borrowed */
+    int failed;      /* errno of a send(2) that bytes were lost by: every write fails from now on; 0: none */
+    bool in_step;    /* between begin and end: writes are collected */
+    bool added;      /* something, in this step */
     bool came_short; /* the last recv(2): the next read waits instead */
     bool at_end;     /* recv(2) has met the end of the stream */
     bool lost;       /* bytes of a stream, for want of memory: every call fails from now on */
@@ -53,7 +56,7 @@ struct socket_bio {
     struct span in, out;
 };
 
-/* The longest record, and more. As many records of data as a step writes; a flight with its chain is less. */
+/* The longest record, and more; as many records of data as a step writes. A flight with its chain is less. */
 enum { IN_ROOM = 17 * 1024, OUT_ROOM = SOCKET_BIO_RECORDS * (16 * 1024 + 256) };
 
 /* One thread's. Each buffer is one BIO's at a time, from its first use in a step to the end of that step. */
@@ -86,16 +89,30 @@ static void span_clear(struct span *s) {
 static void span_drop(struct span *s, size_t count) {
     s->next += count;
     s->left -= count;
+    if (s->owned != NULL) s->room -= count;
     if (s->left == 0) span_clear(s);
 }
 
-/* Into memory of its own. */
-static bool span_keep(struct span *s) {
-    if (s->left == 0 || s->owned != NULL) return true;
-    char *copy = malloc(s->left);
+/* To memory of its own with so much room, which is no less than what is left. */
+static bool span_move(struct span *s, size_t room) {
+    char *copy = malloc(room);
     if (copy == NULL) return false;
-    memcpy(copy, s->next, s->left);
-    s->owned = s->next = copy;
+    if (s->left > 0) memcpy(copy, s->next, s->left);
+    free(s->owned);
+    *s = (struct span){copy, copy, s->left, room};
+    return true;
+}
+
+static bool span_keep(struct span *s) {
+    return s->left == 0 || s->owned != NULL || span_move(s, s->left);
+}
+
+/* Behind what is left, in memory of its own. */
+static bool span_append(struct span *s, const void *bytes, size_t length) {
+    size_t needed = s->left + length;
+    if ((s->owned == NULL || s->room < needed) && !span_move(s, 2 * needed)) return false;
+    memcpy(s->next + s->left, bytes, length);
+    s->left = needed;
     return true;
 }
 
@@ -121,7 +138,7 @@ static ssize_t take(struct socket_bio *s, void *out, size_t length) {
     ssize_t got = receive(s, t->in, sizeof t->in);
     if (got <= 0) return got;
     t->reader = s;
-    s->in = (struct span){NULL, t->in, (size_t)got};
+    s->in = (struct span){.next = t->in, .left = (size_t)got};
     return 1;
 }
 
@@ -162,20 +179,9 @@ static ssize_t transmit(const struct socket_bio *s, const void *bytes, size_t le
     return sent;
 }
 
-/* What was collected. False: not all of it, and errno says why. */
-static bool flush(struct socket_bio *s) {
-    while (s->out.left > 0) {
-        ssize_t sent = transmit(s, s->out.next, s->out.left);
-        if (sent < 0) return false;
-        span_drop(&s->out, (size_t)sent);
-    }
-    return true;
-}
-
-/* Behind what is there. False: it is not collected, or there is no room. */
+/* In the thread's buffer. False: it is another's, or full, or what is left is elsewhere. */
 static bool collect(struct socket_bio *s, const void *bytes, size_t length) {
-    if (!s->collects || s->out.owned != NULL) return false;
-    struct scratch *t = scratch();
+    struct scratch *t = s->out.owned != NULL ? NULL : scratch();
     if (t == NULL || (t->writer != NULL && t->writer != s)) return false;
     if (s->out.left == 0) s->out.next = t->out;
     if (length > (size_t)(t->out + sizeof t->out - (s->out.next + s->out.left))) return false;
@@ -185,16 +191,27 @@ static bool collect(struct socket_bio *s, const void *bytes, size_t length) {
     return true;
 }
 
+/* Outside of steps: as OpenSSL's own, behind what is there. */
+static int write_through(BIO *bio, struct socket_bio *s, const char *bytes, int length) {
+    errno = socket_bio_flush(s);
+    if (errno != 0) return retry(bio, BIO_FLAGS_WRITE);
+    ssize_t sent = transmit(s, bytes, (size_t)length);
+    return sent < 0 ? retry(bio, BIO_FLAGS_WRITE) : (int)sent;
+}
+
 static int on_write(BIO *bio, const char *bytes, int length) {
     struct socket_bio *s = ossl.BIO_get_data(bio);
     ossl.BIO_clear_flags(bio, BIO_FLAGS_RWS | BIO_FLAGS_SHOULD_RETRY);
     if (length <= 0) return 0;
     if (s->lost) return without_memory();
-    if (collect(s, bytes, (size_t)length)) return length;
-    if (!flush(s)) return retry(bio, BIO_FLAGS_WRITE);
-    if (collect(s, bytes, (size_t)length)) return length;
-    ssize_t sent = transmit(s, bytes, (size_t)length);
-    return sent < 0 ? retry(bio, BIO_FLAGS_WRITE) : (int)sent;
+    if (s->failed != 0) {
+        errno = s->failed;
+        return -1;
+    }
+    if (!s->in_step) return write_through(bio, s, bytes, length);
+    if (!collect(s, bytes, (size_t)length) && !span_append(&s->out, bytes, (size_t)length)) return without_memory();
+    s->added = true;
+    return length;
 }
 
 static long on_ctrl(BIO *bio, int command, long number, void *pointer) {
@@ -262,8 +279,23 @@ struct socket_bio *socket_bio_attach(SSL *ssl, int fd) {
     return s;
 }
 
-void socket_bio_begin(struct socket_bio *s, bool collects) {
-    s->collects = collects;
+void socket_bio_begin(struct socket_bio *s) {
+    s->in_step = true;
+    s->added = false;
+}
+
+bool socket_bio_added(const struct socket_bio *s) {
+    return s->added;
+}
+
+int socket_bio_flush(struct socket_bio *s) {
+    if (s->failed != 0) return s->failed;
+    while (s->out.left > 0) {
+        ssize_t sent = transmit(s, s->out.next, s->out.left);
+        if (sent < 0) return errno == EWOULDBLOCK ? EAGAIN : errno;
+        span_drop(&s->out, (size_t)sent);
+    }
+    return 0;
 }
 
 static void give_scratch_back(const struct socket_bio *s) {
@@ -271,13 +303,12 @@ static void give_scratch_back(const struct socket_bio *s) {
     if (mine != NULL && mine->writer == s) mine->writer = NULL;
 }
 
-int socket_bio_end(struct socket_bio *s) {
-    int error = !s->collects || flush(s) ? 0 : errno;
+bool socket_bio_end(struct socket_bio *s) {
     if (!span_keep(&s->in) || !span_keep(&s->out)) s->lost = true;
     if (s->lost) s->in.left = s->out.left = 0;
-    s->collects = false;
+    s->in_step = false;
     give_scratch_back(s);
-    return s->lost ? ENOMEM : error;
+    return !s->lost;
 }
 
 bool socket_bio_is_drained(struct socket_bio *s) {
@@ -294,4 +325,9 @@ void socket_bio_look_twice(struct socket_bio *s) {
 
 void socket_bio_drop(struct socket_bio *s) {
     span_clear(&s->out);
+}
+
+void socket_bio_fail(struct socket_bio *s, int error) {
+    socket_bio_drop(s);
+    s->failed = error;
 }

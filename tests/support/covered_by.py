@@ -118,7 +118,6 @@ COVERED_BY = {
     "tlsserver/testing/control.py": "test_testing_headers.py",
     "tlsserver/audience.py": "test_connection.py",
     "tlsserver/config.py": "test_server_life.py",
-    "tlsserver/driver.py": "test_service.py",
     "tlsserver/engine_sums.py": "test_server.py",
     "tlsserver/registration.py": "test_reactor_faults.py",
     "tlsserver/wakeup.py": "test_reactor.py",

@@ -14,6 +14,7 @@ from engine_shim import Acceptor, ReadBuffer, Status
 from support.accepted import MESSAGES, VERSIONS, Ends, tcp_pair
 from support.pair import Pair, client_context, server_context
 from support.relayed import Relayed
+from support.waiting import readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,6 +192,19 @@ def test_a_read_buffer_that_many_use(ends: Ends, identity: Identity) -> None:
         ReadBuffer(b"read only")
 
 
+@pytest.mark.parametrize("between", ["handshake", "shutdown"])
+def test_a_write_is_not_repeated_whatever_comes_in_between(ends: Ends, between: str) -> None:
+    zeros = full(ends)
+    assert ends.server.write(TEXT) is Status.WANT_WRITE
+    assert getattr(ends.server, between)() is Status.WANT_WRITE
+    without(ends, zeros)
+    text = b""
+    while ends.server.write(TEXT) is Status.WANT_WRITE:
+        text += said(ends, 1)
+    assert ends.server.count == TOGETHER
+    assert text + said(ends, TOGETHER - len(text)) == TEXT
+
+
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 def test_small_records_that_the_client_asks_for(identity: Identity, version: str) -> None:
     """max_fragment_length (RFC 6066, 4): 128 records, with their headers, are more than a thread's buffer holds."""
@@ -244,6 +258,21 @@ def test_what_a_read_has_to_say_goes_before_the_next_read(identity: Identity) ->
         without(ends, zeros)
         assert ends.server.read_into(buffer) is Status.WANT_READ
         assert ends.far.recv(100)[:3] == bytes([21, 3, 3]), "an alert (RFC 5246, 7.2)"
+
+
+def test_a_step_takes_a_bounded_part_of_the_socket(identity: Identity) -> None:
+    """OpenSSL goes on for as long as there are records that give the caller nothing, and answers them."""
+    size = 90_000
+    hello = b"\x01" + size.to_bytes(3, "big") + bytes(size)
+    pieces = [hello[start : start + RECORD] for start in range(0, len(hello), RECORD)]
+    with Ends.accepted(server_context(identity, None), client_context(identity)) as ends:
+        ends.far.send(b"".join(b"\x16\x03\x01" + len(piece).to_bytes(2, "big") + piece for piece in pieces))
+        steps = 1
+        while ends.server.handshake() is Status.WANT_READ:
+            assert readable([ends.near.fileno()]), "the rest is in the socket, which a level-triggered selector tells"
+            steps += 1
+        assert ends.server.errors(), "zeros are no ClientHello"
+        assert steps == 3
 
 
 def test_one_record_a_step_over_a_socket_of_openssls(identity: Identity) -> None:

@@ -80,8 +80,13 @@ class Hub:
             self.touched.extend(rest)
             if self.touched:
                 self.reactor.hurry()
-            for driver in wanting:
-                driver.acquire(now)
+            try:
+                while wanting:
+                    wanting[-1].acquire(now)
+                    wanting.pop()
+            finally:
+                for driver in wanting:
+                    driver.touch()
             if self.touched:
                 self.reactor.hurry()
 

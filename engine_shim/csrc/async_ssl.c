@@ -44,6 +44,7 @@ struct async_ssl {
     struct async_step step;
     struct async_error *errors; /* owned; NULL until the first error */
     int flags;
+    bool is_server;
     bool asynchronous; /* the next call runs in a job */
 
     /* The call in hand, or the paused one; the buffer is the caller's, who keeps it. */
@@ -52,11 +53,10 @@ struct async_ssl {
     size_t length;
     int result, system_error; /* of the call, once it has returned */
 
-    /* What a call has come to, which its repetition is told when all that it wrote is sent; CALL_NONE: nothing. */
-    struct {
-        int call, result;
-    } owed;
-    bool read_owes; /* a read has written something (an answer to KeyUpdate), and the socket was full */
+    /* What OpenSSL has done and the caller is told when it is sent: by the repeated call, whatever came in between. */
+    size_t write_owed; /* bytes from the beginning of what is to be written */
+    bool goodbye_owed;
+    bool read_owes; /* what a read has written: the next one waits */
 };
 
 /* Idle connections give their 34 KB of record buffers back (RELEASE_BUFFERS); writes may be short and may move. */
@@ -89,6 +89,7 @@ static struct async_ssl *open_end(void *ssl_ctx, int fd, int flags, void (*set_s
     struct async_ssl *a = bio != NULL ? async_ssl_new(ssl, flags) : NULL;
     if (a != NULL) {
         a->bio = bio;
+        a->is_server = set_state == ossl.SSL_set_accept_state;
         set_state(ssl);
     }
     ossl.SSL_free(ssl); /* a reference of its own keeps it */
@@ -141,16 +142,18 @@ static int write_records(const struct async_ssl *a) {
     return error == SSL_ERROR_SSL || error == SSL_ERROR_SYSCALL ? result : (int)taken;
 }
 
+static bool is_owed(const struct async_ssl *a) {
+    return a->call == CALL_WRITE ? a->write_owed > 0 : a->call == CALL_SHUTDOWN && a->goodbye_owed;
+}
+
 /* What an earlier step owes; a write may have become shorter, and the peer may have said goodbye meanwhile. */
 static int repeat(const struct async_ssl *a) {
-    size_t owed = (size_t)a->owed.result;
-    if (a->call == CALL_WRITE) return (int)(owed < a->length ? owed : a->length);
     if (a->call == CALL_SHUTDOWN) return (ossl.SSL_get_shutdown(a->ssl) & SSL_RECEIVED_SHUTDOWN) != 0;
-    return a->owed.result;
+    return (int)(a->write_owed < a->length ? a->write_owed : a->length);
 }
 
 static int call_openssl(const struct async_ssl *a) {
-    if (a->owed.call == a->call) return repeat(a);
+    if (is_owed(a)) return repeat(a);
     switch (a->call) {
     case CALL_READ:
         return ossl.SSL_read(a->ssl, a->buffer, (int)a->length);
@@ -220,8 +223,8 @@ static bool is_drained(const struct async_ssl *a) {
 }
 
 static void settle_debt(struct async_ssl *a) {
-    if (a->call == CALL_WRITE) a->owed.result -= a->result;
-    if (a->call != CALL_WRITE || a->owed.result == 0) a->owed.call = CALL_NONE;
+    if (a->call == CALL_WRITE) a->write_owed -= (size_t)a->result;
+    if (a->call == CALL_SHUTDOWN) a->goodbye_owed = false;
 }
 
 /* The call has returned without an error. */
@@ -229,8 +232,8 @@ static void succeed(struct async_ssl *a) {
     a->step.count = a->result;
     a->step.error_count = 0;
     ossl.ERR_clear_error();
-    a->step.drained = a->call == CALL_READ && is_drained(a);
-    if (a->owed.call == a->call) settle_debt(a);
+    a->step.drained = a->call == CALL_READ && !a->read_owes && is_drained(a);
+    if (is_owed(a)) settle_debt(a);
     if (a->call == CALL_HANDSHAKE) a->asynchronous = (a->flags & ASYNC_IO) != 0;
 }
 
@@ -239,21 +242,20 @@ static void succeed(struct async_ssl *a) {
  * or a peer that asks and does not read could have its answers pile up.
  */
 static void wait_to_send(struct async_ssl *a) {
+    bool is_done = a->step.status == SSL_ERROR_NONE;
     if (a->call == CALL_READ) a->read_owes = true;
-    if (a->step.status == SSL_ERROR_NONE) {
-        if (a->call == CALL_READ) return;
-        a->owed.call = a->call;
-        a->owed.result = a->result;
-    }
+    if (a->call == CALL_READ && is_done) return;
+    if (a->call == CALL_WRITE && is_done && !is_owed(a)) a->write_owed = (size_t)a->result;
+    if (a->call == CALL_SHUTDOWN && is_done) a->goodbye_owed = true;
     a->step.status = SSL_ERROR_WANT_WRITE;
     ossl.ERR_clear_error();
 }
 
-/* All that is left then is session tickets: OpenSSL does not fail for them either, and the next read will tell. */
+/* All that a server has left then is session tickets: OpenSSL does not fail for them either; the next read will tell. */
 static bool does_not_matter(const struct async_ssl *a, int error) {
     bool peer_left = error == EPIPE || error == ECONNRESET;
     bool is_done = a->call == CALL_HANDSHAKE && a->step.status == SSL_ERROR_NONE;
-    return peer_left && is_done && ossl.SSL_version(a->ssl) >= TLS1_3_VERSION;
+    return peer_left && is_done && a->is_server && ossl.SSL_version(a->ssl) >= TLS1_3_VERSION;
 }
 
 /* What was read is not given up for what is unsent. */
@@ -306,9 +308,9 @@ int async_ssl_call(struct async_ssl *a, int call, void *buffer, size_t length) {
     a->call = call;
     a->buffer = buffer;
     a->length = length;
-    if (a->bio != NULL) socket_bio_begin(a->bio);
+    if (a->bio != NULL) socket_bio_begin(a->bio, async_ssl_is_paused(a));
     bool waits = must_wait(a);
-    bool in_job = a->asynchronous && !waits && a->owed.call != call;
+    bool in_job = a->asynchronous && !waits && !is_owed(a);
     int outcome = runner_enter(&a->runner, in_job ? a->context : NULL, waits ? do_nothing : run, a);
     a->step.status = waits ? SSL_ERROR_WANT_WRITE : status_of(a, outcome);
     finish_sending(a);

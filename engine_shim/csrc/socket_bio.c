@@ -19,6 +19,10 @@
  *
  * What the kernel does not take is kept, and goes before everything else. async_ssl.c has the step wait for it.
  *
+ * A step takes no more of the socket than two buffers, and then waits although more is there: OpenSSL answers small
+ * records one by one (a ClientHello that asks for a renegotiation with an alert) for as long as there are any, and a
+ * client that sends and does not read would let the answers pile up, and hold the thread.
+ *
  * Some loops tell of an error once, and then watch no more (libuv): there a short read is no end, and who says that
  * the socket is drained has looked once more.
  *
@@ -49,6 +53,7 @@ struct socket_bio {
     int failed;      /* errno of a send(2) that bytes were lost by: every write fails from now on; 0: none */
     bool in_step;    /* between begin and end: writes are collected */
     bool added;      /* something, in this step */
+    size_t taken;    /* of the socket, in this step */
     bool came_short; /* the last recv(2): the next read waits instead */
     bool at_end;     /* recv(2) has met the end of the stream */
     bool lost;       /* bytes of a stream, for want of memory: every call fails from now on */
@@ -58,6 +63,9 @@ struct socket_bio {
 
 /* The longest record, and more; as many records of data as a step writes. A flight with its chain is less. */
 enum { IN_ROOM = 17 * 1024, OUT_ROOM = SOCKET_BIO_RECORDS * (16 * 1024 + 256) };
+
+/* Of the socket, in one step: the longest record, wherever it begins. */
+enum { TAKEN_MOST = 2 * IN_ROOM };
 
 /* One thread's. Each buffer is one BIO's at a time, from its first use in a step to the end of that step. */
 struct scratch {
@@ -69,7 +77,7 @@ static _Thread_local struct scratch *mine;
 static pthread_key_t at_thread_end;
 static BIO_METHOD *method; /* for good; NULL: no memory for it */
 
-/* NULL: no memory, so OpenSSL's reads and writes go straight to the socket. */
+/* NULL: no memory, so OpenSSL's reads go straight to the socket, and what it writes to memory of the BIO's own. */
 static struct scratch *scratch(void) {
     if (mine != NULL) return mine;
     struct scratch *made = calloc(1, sizeof *made);
@@ -123,9 +131,14 @@ static ssize_t receive(struct socket_bio *s, void *out, size_t room) {
         errno = EAGAIN;
         return -1;
     }
+    if (s->taken >= TAKEN_MOST) {
+        errno = EAGAIN;
+        return -1;
+    }
     ssize_t got;
     do got = recv(s->fd, out, room, 0);
     while (got < 0 && errno == EINTR);
+    if (got > 0 && s->in_step) s->taken += (size_t)got;
     s->came_short = got > 0 && (size_t)got < room;
     s->at_end = got == 0;
     return got;
@@ -279,9 +292,10 @@ struct socket_bio *socket_bio_attach(SSL *ssl, int fd) {
     return s;
 }
 
-void socket_bio_begin(struct socket_bio *s) {
+void socket_bio_begin(struct socket_bio *s, bool resumes) {
     s->in_step = true;
-    s->added = false;
+    s->taken = 0;
+    if (!resumes) s->added = false;
 }
 
 bool socket_bio_added(const struct socket_bio *s) {
@@ -307,6 +321,7 @@ bool socket_bio_end(struct socket_bio *s) {
     if (!span_keep(&s->in) || !span_keep(&s->out)) s->lost = true;
     if (s->lost) s->in.left = s->out.left = 0;
     s->in_step = false;
+    s->taken = 0;
     give_scratch_back(s);
     return !s->lost;
 }

@@ -12,11 +12,11 @@ enum { SOCKET_BIO_RECORDS = 4 }; /* of data, which go with one send(2) */
 /* For both directions of the SSL, which owns it from then on; borrows fd. NULL: no memory. */
 struct socket_bio *socket_bio_attach(SSL *ssl, int fd) MUST_CHECK;
 
-/* Around each step. What is written between them is collected; in the end what is unsent is kept. */
-void socket_bio_begin(struct socket_bio *s);
+/* Around each step. What is written between them is collected; in the end what is unsent is kept. A job resumes. */
+void socket_bio_begin(struct socket_bio *s, bool resumes);
 /* False: there is no memory for it, and every later call fails. */
 bool socket_bio_end(struct socket_bio *s) MUST_CHECK;
-/* Whether the step has written anything. */
+/* Whether the step, or what it resumes, has written anything. */
 bool socket_bio_added(const struct socket_bio *s);
 /* Sends what is there, that of earlier steps first. 0: all is sent. Else errno: EAGAIN if the socket is full. */
 int socket_bio_flush(struct socket_bio *s) MUST_CHECK;
